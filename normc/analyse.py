@@ -1,0 +1,80 @@
+"""From a model's graph to its plan: the analysis passes in their order, and the one place that prints them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+
+from normc.errors import NormcError
+from normc.facts import Facts, Log, analyses
+from normc.passes.geometry import Request, Rows
+from normc.plan.plan import NormPlan
+from normc.plan.row import Row
+from normc.recipes import Recipe
+from normc.trace.graph import ModelGraph
+
+ORDER = ("bind", "layout", "blocks", "flow", "role", "mass", "sensitivity", "geometry")
+
+
+def analyse(model: ModelGraph, recipe: Recipe, strict: bool = False) -> NormPlan:
+    """The plan of a traced model. NormcError, naming every row, where `strict` and a role could not be inferred.
+
+    NORMC_PRINT=role (a comma-separated list of passes, or "all") prints what those passes decided to stderr.
+    """
+    log = Log()
+    facts = Facts().plus(Request(recipe))
+    wanted = {name.strip() for name in os.environ.get("NORMC_PRINT", "").split(",") if name.strip()}
+    for name in ORDER:
+        before = {parameter: len(found) for parameter, found in log.evidence.items()}
+        start = time.perf_counter()
+        facts = facts.plus(analyses[name](model, facts, log))
+        if wanted & {name, "all"}:
+            _print(name, log, before, time.perf_counter() - start)
+    rows = tuple(
+        replace(facts[Rows].of[parameter.name], evidence=tuple(log.evidence.get(parameter.name, ())))
+        for parameter in model.parameters
+    )
+    if strict:
+        _refuse_fallbacks(rows)
+    notes = (*_guesses(model), *log.notes, *_unused(rows))
+    return NormPlan(
+        rows=rows, model=model.model, recipe=recipe.name, options=tuple(sorted(recipe.options.items())), notes=notes
+    )
+
+
+def _print(name: str, log: Log, before: dict[str, int], seconds: float) -> None:
+    print(f"-- {name} ({seconds * 1e3:.0f} ms)", file=sys.stderr)
+    for parameter, found in log.evidence.items():
+        for evidence in found[before.get(parameter, 0) :]:
+            where = f" ({evidence.source})" if evidence.source else ""
+            print(
+                f"{parameter}\n  {evidence.fact}  {evidence.claim}   because {evidence.reason}{where}", file=sys.stderr
+            )
+
+
+def _refuse_fallbacks(rows: tuple[Row, ...]) -> None:
+    lost = [row for row in rows if row.fallback is not None]
+    if lost:
+        listed = "\n".join(f"    {row.name}: {row.fallback}" for row in lost)
+        raise NormcError(
+            f"{len(lost)} of {len(rows)} parameters could not be inferred:\n{listed}",
+            'add a rule for the op (one file, @rule("aten.name")), or plan without strict and override those rows',
+        )
+
+
+def _guesses(model: ModelGraph) -> tuple[str, ...]:
+    counted = Counter(model.guesses)
+    return tuple(f"guessed while tracing: {guess}" + (f" (x{n})" if n > 1 else "") for guess, n in counted.items())
+
+
+def _unused(rows: tuple[Row, ...]) -> tuple[str, ...]:
+    unused = [row for row in rows if row.role == "unused"]
+    if not unused:
+        return ()
+    size = sum(row.numel for row in unused)
+    return (
+        f"no gradient reaches {len(unused)} parameters ({size:,} entries); an example that uses them may change that",
+    )

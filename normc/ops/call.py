@@ -1,0 +1,228 @@
+"""What an op rule sees and says: its operands' values in, its results' values out, and the contacts it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import fx
+
+from normc.ops.value import Axis, Spans, Value, as_feature, dim_size, plain, unknown
+from normc.plan.row import AxisUse
+from normc.registry import Registry
+from normc.trace.graph import op_name
+
+ContactKind = Literal["contract", "convolve", "lookup", "gain", "shift", "join", "operand", "unknown"]
+
+
+class Part(NamedTuple):
+    """A factor of a parameter's axis and what the op does with it."""
+
+    axis: int
+    use: AxisUse
+    size: int
+    stride: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """One place where a parameter meets an activation.
+
+    `data` is the activation, `result` what comes out. `varying`: of a lookup, whether its index depends on the inputs.
+    `partner`: of a shift, the weight axis whose output it is added to. `spans`: the entries used, of every axis.
+    """
+
+    parameter: str
+    kind: ContactKind
+    node: fx.Node
+    parts: tuple[Part, ...]
+    data: fx.Node | None
+    touched: bool
+    via: tuple[str, ...] = ()
+    spans: tuple[tuple[int, Spans], ...] = ()
+    varying: bool = True
+    partners: tuple[Axis, ...] = ()
+    reason: str = ""
+
+
+class Consumption(NamedTuple):
+    """Entries `spans` of a weight's output axis went into operand `slot` of `node`."""
+
+    axis: Axis
+    spans: Spans
+    node: fx.Node
+    slot: int
+
+
+@dataclass(slots=True)
+class Record:
+    """The growing list of what was found; the only thing that a rule may add to."""
+
+    contacts: list[Contact] = field(default_factory=list)
+    consumptions: list[Consumption] = field(default_factory=list)
+
+
+class Call:
+    """One op call: arguments by their schema names, values of the operands, shapes of the results."""
+
+    def __init__(self, node: fx.Node, values: dict[fx.Node, Value | Sequence[Value]], record: Record) -> None:
+        self.node = node
+        self.name = op_name(node)
+        self._values = values
+        self._record = record
+        self.arguments = _named_arguments(node)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments.get(name)
+
+    def first(self) -> Any:
+        """The first argument, whatever the schema calls it."""
+        return self.node.args[0] if self.node.args else next(iter(self.arguments.values()), None)
+
+    def value(self, argument: Any) -> Value:
+        """The value of a node (of its first tensor, if it is a list); a constant for a number or None."""
+        if isinstance(argument, fx.Node):
+            value = self._values.get(argument)
+            if isinstance(value, Value):
+                return value
+            if value:
+                return value[0]
+            return unknown("constant", shape_of(argument))
+        return unknown("constant", ())
+
+    def values(self, argument: fx.Node) -> Sequence[Value]:
+        """All values of a node that yields several."""
+        value = self._values.get(argument, ())
+        return (value,) if isinstance(value, Value) else value
+
+    @property
+    def operands(self) -> list[fx.Node]:
+        """Every tensor argument, in order, once for each place."""
+        found: list[fx.Node] = []
+
+        def take(node: fx.Node) -> fx.Node:
+            found.append(node)
+            return node
+
+        fx.node.map_arg((self.node.args, self.node.kwargs), take)
+        return found
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the (first) result."""
+        return self.shapes[0] if self.shapes else ()
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of all results."""
+        val = self.node.meta.get("val")
+        items = val if isinstance(val, (tuple, list)) else (val,)
+        return [tuple(item.shape) if isinstance(item, torch.Tensor) else () for item in items]
+
+    def meet(
+        self,
+        weight: Value,
+        uses: Sequence[AxisUse],
+        kind: ContactKind,
+        data: Any = None,
+        *,
+        varying: bool = True,
+        partners: tuple[Axis, ...] = (),
+    ) -> None:
+        """Record that `weight`, whose dimensions play `uses`, meets `data` here."""
+        node = data if isinstance(data, fx.Node) else None
+        touched = self.value(node).touched or self.value(node).kind == "weight" if node is not None else False
+        origins = weight.origins()
+        for name in sorted(weight.parameters):
+            parts = _parts(weight, uses, name)
+            spans = tuple((axis.number, where) for axis, where in sorted(origins.items()) if axis.parameter == name)
+            actual: ContactKind = "unknown" if weight.lost else kind
+            contact = Contact(
+                name, actual, self.node, parts, node, touched, weight.via, spans, varying, partners, weight.lost
+            )
+            self._record.contacts.append(contact)
+
+    def consume(self, argument: Any, slot: int) -> None:
+        """Record which weights' outputs end in operand `slot` of this op."""
+        self.consume_value(self.value(argument), slot)
+
+    def consume_value(self, value: Value, slot: int) -> None:
+        """The same for a part of an operand."""
+        if value.kind != "data":
+            return
+        for axis, spans in value.origins().items():
+            self._record.consumptions.append(Consumption(axis, spans, self.node, slot))
+
+    def data(self, argument: Any, slot: int) -> Value:
+        """An operand in a data place, consumed. A parameter there is a learned operand: a token, a query, a latent."""
+        value = self.value(argument)
+        if value.kind == "weight":
+            uses: list[AxisUse] = ["index" for _ in value.dims]
+            uses[-1:] = ["out"] if value.dims else []
+            self.meet(value, uses, "operand", argument)
+            dims = [plain(dim) for dim in value.dims[:-1]] + [as_feature(plain(dim)) for dim in value.dims[-1:]]
+            return Value("data", tuple(dims), touched=True)
+        self.consume(argument, slot)
+        return replace(value, dims=tuple(plain(dim) for dim in value.dims), spread={}, offsets={})
+
+
+def _named_arguments(node: fx.Node) -> dict[str, Any]:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return {str(i): arg for i, arg in enumerate(node.args)} | dict(node.kwargs)
+    named: dict[str, Any] = {}
+    for place, argument in enumerate(node.target._schema.arguments):
+        if place < len(node.args):
+            named[argument.name] = node.args[place]
+        elif argument.name in node.kwargs:
+            named[argument.name] = node.kwargs[argument.name]
+        else:
+            named[argument.name] = argument.default_value
+    return named
+
+
+def _parts(weight: Value, uses: Sequence[AxisUse], name: str) -> tuple[Part, ...]:
+    parts = []
+    for dim, use in zip(weight.dims, uses, strict=False):
+        for factor in dim:
+            for run in factor.runs:
+                if run.axis.parameter == name:
+                    actual: AxisUse = "index" if factor.indexed else use
+                    start = run.start + weight.offsets.get(run.axis, 0)
+                    parts.append(Part(run.axis.number, actual, run.size, run.stride, start))
+    parts += [Part(i.axis.number, i.use, i.size, 1, 0) for i in weight.inner if i.axis.parameter == name]
+    return tuple(parts)
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Shape of a node's (first) value."""
+    val = node.meta.get("val")
+    if isinstance(val, (tuple, list)) and val:
+        val = val[0]
+    return tuple(val.shape) if isinstance(val, torch.Tensor) else ()
+
+
+Result = Value | Sequence[Value]
+Rule = Callable[[Call], Result]
+rules: Registry[Rule] = Registry("op rule", "normc.ops")
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of these ops (`aten.linear`); in-place forms share it."""
+    return rules.register(*names)
+
+
+def rule_for(node: fx.Node) -> Rule | None:
+    """The rule of a node's op: by its name, by its name without the in-place underscore, or by its pointwise tag."""
+    name = op_name(node)
+    found = rules.find(name) or rules.find(name.rstrip("_"))
+    if found is None and isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags:
+        return rules.find("pointwise")
+    return found
+
+
+def sizes_match(value: Value, shape: tuple[int, ...]) -> bool:
+    """Whether a value's dimensions still multiply up to the shape that the op produced."""
+    return tuple(dim_size(dim) for dim in value.dims) == shape

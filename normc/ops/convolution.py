@@ -1,0 +1,54 @@
+"""Convolutions, plain, grouped and transposed. Fan-in is the input channels of a group times the kernel window."""
+
+from __future__ import annotations
+
+from normc.ops.call import Call, Result, rule
+from normc.ops.contraction import add_bias
+from normc.ops.value import Dim, Value, as_feature, fresh_dim, reshape
+from normc.ops.views import split_leading
+from normc.plan.row import AxisUse
+
+
+@rule(
+    "aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.conv_transpose1d", "aten.conv_transpose2d",
+    "aten.conv_transpose3d", "aten.convolution", "aten._convolution",
+)  # fmt: skip
+def convolution(call: Call) -> Result:
+    """weight [out, in/groups, window...]; transposed [in, out/groups, window...]."""
+    data, weight = call.node.args[:2]
+    w = call.value(weight)
+    x = call.data(data, 0)
+    places = tuple(fresh_dim(size) for size in call.shape[2:])
+    if w.kind != "weight":
+        call.consume(weight, 1)
+        return Value("data", (*x.dims[:1], fresh_dim(call.shape[1], True), *places), touched=x.touched)
+    transposed = "transpose" in call.name or bool(call["transposed"])
+    groups = int(call["groups"] or 1)
+    window: list[AxisUse] = ["kernel"] * (len(w.dims) - 2)
+    grouped = split_leading(w, 0, groups)
+    inside: list[AxisUse] = ["in", "out"] if transposed else ["out", "in"]
+    call.meet(grouped, ["block", *inside, *window], "convolve", data)
+    channels = _channels(w, groups, transposed)
+    result = Value("data", (*x.dims[:1], channels, *places), offsets=w.offsets, spread=w.spread, touched=True)
+    if result.shape != call.shape:
+        result = result.spread_out(call.shape, feature=True)
+    return add_channel_bias(call, result)
+
+
+def _channels(weight: Value, groups: int, transposed: bool) -> Dim:
+    if not transposed:
+        return as_feature(weight.dims[0])
+    if groups == 1:
+        return as_feature(weight.dims[1])
+    size = groups * weight.shape[1]
+    return as_feature(reshape(weight.with_dims((fresh_dim(size),)), (size,)).dims[0])
+
+
+def add_channel_bias(call: Call, result: Value) -> Value:
+    """The bias lies along dimension 1, not along the last one."""
+    bias = call["bias"]
+    if bias is None or call.value(bias).kind != "weight":
+        return result
+    last = result.with_dims((*result.dims[:1], *result.dims[2:], result.dims[1]))
+    add_bias(call, bias, last)
+    return result

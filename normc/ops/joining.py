@@ -1,0 +1,203 @@
+"""Ops that put tensors beside each other: cat, stack, scatters and writes through views."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import fx
+
+from normc.ops.call import Call, Result, rule
+from normc.ops.value import Axis, Dim, Factor, Run, Value, dim_size, fresh_dim, is_feature, merge, plain
+from normc.ops.views import place
+from normc.plan.row import AxisUse
+
+
+@rule("aten.cat", "aten.concat", "aten.concatenate", "aten.hstack", "aten.vstack")
+def cat(call: Call) -> Result:
+    parts = call.node.args[0]
+    assert isinstance(parts, (list, tuple))
+    nodes = [node for node in parts if isinstance(node, fx.Node) and call.value(node).shape != (0,)]
+    values = [call.value(node) for node in nodes]
+    if not values:
+        return Value("constant", tuple(fresh_dim(size) for size in call.shape))
+    index = place(int(call["dim"] or 0), len(call.shape))
+    if any(value.kind == "data" for value in values):
+        return _cat_data(call, nodes, values, index)
+    if all(value.kind == "constant" for value in values):
+        return Value("constant", tuple(fresh_dim(size) for size in call.shape))
+    return _cat_weights(values, index, call.shape)
+
+
+def _cat_weights(values: list[Value], index: int, shape: tuple[int, ...]) -> Value:
+    """Several weights as one operand: along `index` each keeps its own stretch; elsewhere they lie over each other."""
+    dims: list[Dim] = []
+    for place_, size in enumerate(shape):
+        if place_ == index:
+            dims.append(_stretches([value.dims[place_] for value in values], size))
+        else:
+            dims.append(_overlay([value.dims[place_] for value in values], size))
+    weights = [value for value in values if value.kind == "weight"]
+    return Value(
+        "weight", tuple(dims), frozenset().union(*(w.parameters for w in weights)),
+        {axis: offset for w in weights for axis, offset in w.offsets.items()},
+        {axis: spans for w in weights for axis, spans in w.spread.items()},
+        tuple(inner for w in weights for inner in w.inner),
+        via=tuple(dict.fromkeys(step for w in weights for step in w.via)),
+        lost=next((w.lost for w in weights if w.lost), ""),
+    )  # fmt: skip
+
+
+def _stretches(dims: list[Dim], size: int) -> Dim:
+    runs: list[Run] = []
+    start = 0
+    for dim in dims:
+        length = dim_size(dim)
+        if len(dim) == 1:
+            runs += [run._replace(offset=run.offset + start) for run in dim[0].runs]
+        else:
+            runs += [Run(run.axis, 0, 1, start, length) for factor in dim for run in factor.runs]
+        start += length
+    return (Factor(size, tuple(runs), any(is_feature(dim) for dim in dims)),) if size != 1 else ()
+
+
+def _overlay(dims: list[Dim], size: int) -> Dim:
+    if size == 1:
+        return ()
+    sizes = [factor.size for factor in dims[0]]
+    same = [dim for dim in dims if [factor.size for factor in dim] == sizes]
+    return tuple(
+        replace(factor, runs=tuple(dict.fromkeys(run for dim in same for run in dim[i].runs)))
+        for i, factor in enumerate(dims[0])
+    )
+
+
+def _cat_data(call: Call, nodes: list[fx.Node], values: list[Value], index: int) -> Value:
+    """A weight beside an activation is a token. Parts of one origin come together again; others end here."""
+    touched = any(value.touched or value.kind == "weight" for value in values)
+    host = next(node for node, value in zip(nodes, values, strict=True) if value.kind == "data")
+    for value in values:
+        if value.kind == "weight":
+            meet_token(call, value, host)
+    data = [value for value in values if value.kind == "data"]
+    axes = [value.axes() for value in data]
+    if len(data) == len(values) and axes[0] and all(own == axes[0] for own in axes):
+        return _reunited(data, index, call.shape, touched)
+    slots = {id(node): slot for slot, node in enumerate(nodes)}
+    for node in nodes:
+        call.consume(node, slots[id(node)])
+    dims: list[Dim] = []
+    for i, size in enumerate(call.shape):
+        there = [value.dims[i] for value in data]
+        feature = any(is_feature(dim) for dim in there)
+        dims.append(
+            fresh_dim(size, feature)
+            if i == index
+            else plain(next((d for d in there if dim_size(d) == size), fresh_dim(size)))
+        )
+    return Value("data", tuple(dims), touched=touched)
+
+
+def _reunited(data: list[Value], index: int, shape: tuple[int, ...], touched: bool) -> Value:
+    """Halves that were cut apart and are put together: the whole again, or the same entries in another order."""
+    if len(data) == 1:
+        return data[0]
+    dim = _contiguous([value.dims[index] for value in data], [dict(value.offsets) for value in data])
+    if dim is not None and all(value.offsets == data[0].offsets for value in data):
+        return data[0].with_dims((*data[0].dims[:index], dim, *data[0].dims[index + 1 :]))
+    union: dict[Axis, list[tuple[int, int]]] = {}
+    for value in data:
+        for axis, spans in value.origins().items():
+            union.setdefault(axis, []).extend(spans)
+    spread = {axis: merge(spans) for axis, spans in union.items()}
+    dims = [fresh_dim(size, is_feature(data[0].dims[i])) for i, size in enumerate(shape)]
+    return Value("data", tuple(dims), spread=spread, touched=touched)
+
+
+def _contiguous(dims: list[Dim], offsets: list[dict[Axis, int]]) -> Dim | None:
+    """One factor, if each part goes on where the one before it stopped."""
+    if any(len(dim) != 1 or len(dim[0].runs) != 1 or not dim[0].whole() for dim in dims):
+        return None
+    runs = [dim[0].runs[0] for dim in dims]
+    at = runs[0].start
+    for run in runs:
+        if (run.axis, run.stride, run.start) != (runs[0].axis, runs[0].stride, at):
+            return None
+        at += run.size * run.stride
+    size = sum(run.size for run in runs)
+    return (replace(dims[0][0], size=size, runs=(runs[0]._replace(size=size),)),)
+
+
+def meet_token(call: Call, weight: Value, data: fx.Node) -> None:
+    """A weight that becomes entries of an activation: the axis it is joined along is an index, features are fan-out."""
+    other = call.value(data)
+    uses: list[AxisUse] = []
+    features = [is_feature(dim) for dim in other.dims]
+    lead = len(other.dims) - len(weight.dims)
+    for i, dim in enumerate(weight.dims):
+        spot = i + lead
+        last = i == len(weight.dims) - 1
+        feature = features[spot] if 0 <= spot < len(features) and any(features) else last
+        uses.append("none" if dim_size(dim) == 1 else "out" if feature else "index")
+    call.meet(weight, uses, "join", data)
+
+
+@rule("aten.stack")
+def stack(call: Call) -> Result:
+    parts = call.node.args[0]
+    assert isinstance(parts, (list, tuple))
+    nodes = [node for node in parts if isinstance(node, fx.Node)]
+    index = place(int(call["dim"] or 0), len(call.shape))
+    values = [call.value(node) for node in nodes]
+    grown = [value.with_dims((*value.dims[:index], (), *value.dims[index:])) for value in values]
+    if all(value.kind == "constant" for value in values):
+        return Value("constant", tuple(fresh_dim(size) for size in call.shape))
+    if any(value.kind == "data" for value in values):
+        axes = [value.axes() for value in grown if value.kind == "data"]
+        if len(axes) == len(grown) and axes[0] and all(own == axes[0] for own in axes):
+            return _reunited(grown, index, call.shape, any(value.touched for value in grown))
+        host = next(node for node, value in zip(nodes, values, strict=True) if value.kind == "data")
+        for slot, (node, value) in enumerate(zip(nodes, grown, strict=True)):
+            if value.kind == "weight":
+                meet_token(call, value, host)
+            call.consume(node, slot)
+        dims = [fresh_dim(size, is_feature(grown[0].dims[i])) for i, size in enumerate(call.shape)]
+        return Value("data", tuple(dims), touched=any(v.touched or v.kind == "weight" for v in values))
+    return _cat_weights(grown, index, call.shape)
+
+
+@rule(
+    "aten.index_put", "aten.index_add", "aten.scatter", "aten.scatter_add", "aten.masked_scatter",
+    "aten.slice_scatter", "aten.select_scatter", "aten.index_copy", "aten._index_put_impl", "aten.scatter_reduce",
+    "aten.copy", "aten.set_data", "graph.after_write", "aten._unsafe_index_put", "aten.index_fill",
+    "aten.index_reduce",
+)  # fmt: skip
+def write(call: Call) -> Result:
+    """Entries of one tensor written into another: the axes of the target; a weight written in is a token."""
+    nodes = call.operands
+    values = [call.value(node) for node in nodes]
+    base = values[0]
+    kinds = {value.kind for value in values}
+    if kinds == {"constant"}:
+        return Value("constant", tuple(fresh_dim(size) for size in call.shape))
+    if "data" not in kinds:
+        weight = next(value for value in values if value.kind == "weight")
+        return weight if weight.shape == call.shape else replace(weight.spread_out(call.shape), lost=call.name)
+    host = next(node for node, value in zip(nodes, values, strict=True) if value.kind == "data")
+    for slot, (node, value) in enumerate(zip(nodes, values, strict=True)):
+        if value.kind == "weight":
+            meet_token(call, value, host)
+        elif slot:
+            call.consume(node, slot)
+    touched = any(value.touched or value.kind == "weight" for value in values)
+    if base.kind == "data" and base.axes() and all(v.axes() in (base.axes(), set()) for v in values):
+        return replace(base, touched=touched) if base.shape == call.shape else base.spread_out(call.shape, True)
+    call.consume(nodes[0], 0)
+    shaped = base if base.shape == call.shape else next((v for v in values if v.shape == call.shape), None)
+    features = [any(is_feature(v.dims[i]) for v in values if v.shape == call.shape) for i in range(len(call.shape))]
+    if shaped is None:
+        return Value(
+            "data",
+            tuple(fresh_dim(size, i == len(call.shape) - 1) for i, size in enumerate(call.shape)),
+            touched=touched,
+        )
+    return Value("data", tuple(fresh_dim(size, features[i]) for i, size in enumerate(call.shape)), touched=touched)

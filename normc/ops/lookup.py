@@ -1,0 +1,171 @@
+"""Lookups: rows of a table by index. The looked-up axis is an index, the rest is fan-out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import fx
+
+from normc.ops.call import Call, Result, rule, shape_of
+from normc.ops.value import Axis, Dim, Run, Value, as_feature, fresh_dim, plain
+from normc.ops.views import place
+
+
+@rule("aten.embedding")
+def embedding(call: Call) -> Result:
+    return _look_up(call, call["weight"], 0, call["indices"])
+
+
+@rule("aten.index_select")
+def index_select(call: Call) -> Result:
+    return _look_up(call, call.first(), int(call["dim"]), call["index"])
+
+
+@rule("aten.embedding_bag", "aten._embedding_bag")
+def embedding_bag(call: Call) -> Result:
+    table = call.value(call["weight"])
+    call.meet(table, ["index", "out"], "lookup", call["indices"])
+    dims = (*(fresh_dim(size) for size in call.shape[:-1]), as_feature(table.dims[-1]))
+    rest = [Value("constant", tuple(fresh_dim(n) for n in shape)) for shape in call.shapes[1:]]
+    result = Value("data", dims, touched=True)
+    return [result, *rest] if rest else result
+
+
+def _look_up(call: Call, table_node: Any, dim: int, index_node: Any) -> Result:
+    table, index = call.value(table_node), call.value(index_node)
+    dim = place(dim, len(table.dims))
+    if table.kind != "weight":
+        call.consume(index_node, 1)
+        picked = plain(table.dims[dim]) and fresh_dim(call.shape[dim] if dim < len(call.shape) else 1)
+        kept = table.with_dims((*table.dims[:dim], picked, *table.dims[dim + 1 :]))
+        if kept.shape == call.shape:
+            return kept if index.kind != "data" else replace(kept, kind="data")
+        return table.spread_out(call.shape, feature=True)
+    return picked_weight(call, table, dim, index_node)
+
+
+def picked_weight(call: Call, table: Value, dim: int, index_node: Any) -> Value:
+    """Rows of a weight. By an index from the inputs it is an activation now; by a constant one it is still a weight."""
+    index = call.value(index_node)
+    size = call.shape
+    width = len(size) - (len(table.dims) - 1)
+    if index.kind == "data":
+        uses = ["index" if i == dim else "out" for i in range(len(table.dims))]
+        varying = not is_position_index(index_node)
+        call.meet(table, uses, "lookup", index_node, varying=varying)  # type: ignore[arg-type]  # literals above
+        rest = [as_feature(d) for i, d in enumerate(table.dims) if i != dim]
+        lead = tuple(fresh_dim(n) for n in size[dim : dim + width])
+        dims = (*rest[:dim], *lead, *rest[dim:])
+        return Value("data", dims, offsets=table.offsets, spread=table.spread, touched=True)
+    if all_same(index_node):
+        uses = ["index" if i == dim else "out" for i in range(len(table.dims))]
+        call.meet(table, uses, "lookup", index_node)  # type: ignore[arg-type]  # literals above
+        dims = (*table.dims[:dim], *(fresh_dim(n) for n in size[dim : dim + width]), *table.dims[dim + 1 :])
+        return Value("data", tuple(as_feature(d) if i >= dim + width else d for i, d in enumerate(dims)), touched=True)
+    return replace(
+        table, dims=(*table.dims[:dim], *_index_dims(table.dims[dim], size[dim : dim + width]), *table.dims[dim + 1 :])
+    )
+
+
+def _index_dims(dim: Dim, sizes: tuple[int, ...]) -> tuple[Dim, ...]:
+    """The places of a constant lookup: they run along the table's axis, in an order that doesn't matter."""
+    axes: list[Axis] = [run.axis for factor in dim for run in factor.runs]
+    found: list[Dim] = []
+    for size in sizes:
+        marked = [
+            replace(factor, runs=tuple(Run(axis, 0, 1, 0, size) for axis in axes), indexed=True)
+            for factor in fresh_dim(size)
+        ]
+        found.append(tuple(marked))
+    return tuple(found)
+
+
+def all_same(node: Any) -> bool:
+    """Whether a constant index is known, and the same everywhere (a default token type): it is no position."""
+    concrete = node.meta.get("concrete") if isinstance(node, fx.Node) else None
+    return concrete is not None and concrete.numel() > 1 and bool((concrete == concrete.reshape(-1)[0]).all())
+
+
+def is_position_index(node: fx.Node) -> bool:
+    """Whether an index from the inputs counts places: it went through a running sum or only through comparisons."""
+    waiting, seen = [node], set()
+    while waiting:
+        at = waiting.pop()
+        if at in seen:
+            continue
+        seen.add(at)
+        if at.op == "placeholder":
+            if "input" in at.meta and (at.meta.get("val") is None or at.meta["val"].dtype.is_floating_point is False):
+                return counts_up(at) if at is node or len(seen) < 3 else False
+            continue
+        name = str(at.target)
+        if "cumsum" in name:
+            return True
+        if any(word in name for word in (".ne.", ".eq.", ".gt.", ".lt.", ".ge.", ".le.", "new_zeros", "zeros_like")):
+            continue
+        waiting += at.all_input_nodes
+    return False
+
+
+def counts_up(node: fx.Node) -> bool:
+    """Whether an explicit input holds 0, 1, 2, ... along its last axis, all rows alike, while other inputs don't."""
+    if not _is_range(node):
+        return False
+    others = [n for n in node.graph.nodes if n.op == "placeholder" and "input" in n.meta and n is not node]
+    return any(shape_of(other) == shape_of(node) and not _is_range(other) for other in others)
+
+
+def _is_range(node: fx.Node) -> bool:
+    concrete = node.meta.get("concrete")
+    if concrete is None or concrete.dim() == 0 or concrete.shape[-1] < 2 or concrete.dtype.is_floating_point:
+        return False
+    rows = concrete.reshape(-1, concrete.shape[-1])
+    return bool((rows[:, 1:] - rows[:, :-1] == 1).all()) and bool((rows == rows[0]).all())
+
+
+@rule("aten.index", "aten._unsafe_index")
+def index(call: Call) -> Result:
+    """x[i, j, ...] with tensors: one index is a lookup along its dimension; several pick entries."""
+    table_node, indices = call.node.args[:2]
+    assert isinstance(table_node, fx.Node) and isinstance(indices, (list, tuple))
+    table = call.value(table_node)
+    picks = [(dim, node) for dim, node in enumerate(indices) if node is not None]
+    if len(picks) == 1 and not _is_mask(picks[0][1]):
+        return _look_up(call, table_node, picks[0][0], picks[0][1])
+    if table.kind == "data":
+        tail = table.dims[len(indices) :]
+        lead = len(call.shape) - len(tail)
+        kept = Value(
+            "data",
+            (*(fresh_dim(n) for n in call.shape[:lead]), *tail),
+            table.parameters,
+            table.offsets,
+            table.spread,
+            touched=table.touched,
+        )
+        return kept if kept.shape == call.shape else table.spread_out(call.shape, feature=True)
+    if table.kind == "constant":
+        kind = "data" if any(call.value(node).kind == "data" for _, node in picks) else "constant"
+        return Value(kind, tuple(fresh_dim(n) for n in call.shape))  # type: ignore[arg-type]  # literals above
+    varying = any(call.value(node).kind == "data" for _, node in picks)
+    if not varying:
+        return replace(table.spread_out(call.shape), lost=call.name)
+    dims = {dim for dim, _ in picks}
+    call.meet(table, ["index" if i in dims else "out" for i in range(len(table.dims))], "lookup", picks[0][1])
+    return Value("data", tuple(fresh_dim(n) for n in call.shape), touched=True)
+
+
+def _is_mask(node: Any) -> bool:
+    val = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return val is not None and str(val.dtype) == "torch.bool"
+
+
+@rule("aten.gather", "aten.take_along_dim")
+def gather(call: Call) -> Result:
+    table = call.value(call.first())
+    if table.kind == "weight":
+        dim = place(int(call["dim"]), len(table.dims))
+        call.meet(table, ["index" if i == dim else "out" for i in range(len(table.dims))], "lookup", call["index"])
+        return Value("data", tuple(fresh_dim(n) for n in call.shape), touched=True)
+    return table.spread_out(call.shape, feature=True)

@@ -1,0 +1,81 @@
+"""Layer, RMS, batch, group and instance norm, kept whole by the tracer: a gain and a bias over the feature axis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from normc.ops.call import Call, Result, rule
+from normc.ops.value import Dim, Value, as_feature, fresh_dim
+from normc.plan.row import AxisUse
+
+_PLACES = {
+    "aten.layer_norm": ("weight", "bias"),
+    "aten.native_layer_norm": ("weight", "bias"),
+    "aten.rms_norm": ("weight",),
+    "aten._fused_rms_norm": ("weight",),
+}
+_OVER_CHANNELS = ("weight", "bias")
+
+
+@rule(*_PLACES)
+def over_last(call: Call) -> Result:
+    return _normalise(call, _PLACES[call.name], channel=None)
+
+
+@rule(
+    "aten.batch_norm", "aten.native_batch_norm", "aten._native_batch_norm_legit", "aten.cudnn_batch_norm",
+    "aten.group_norm", "aten._native_batch_norm_legit_no_training", "aten._native_batch_norm_legit_functional",
+    "aten.native_group_norm", "aten.instance_norm", "aten._batch_norm_impl_index", "aten._batch_norm_with_update",
+)  # fmt: skip
+def over_channels(call: Call) -> Result:
+    return _normalise(call, _OVER_CHANNELS, channel=1)
+
+
+def _normalise(call: Call, names: tuple[str, ...], channel: int | None) -> Result:
+    node = call["input"]
+    value = call.value(node)
+    if value.kind == "weight":
+        value = call.data(node, 0) if channel is None else _normalised_weight(call, value)
+        if value.kind == "weight":
+            return [value] if len(call.shapes) > 1 else value
+    for name in names:
+        meet_affine(call, call[name], "gain" if name == "weight" else "shift", node)
+    feature = len(value.dims) - 1 if channel is None else min(channel, len(value.dims) - 1)
+    dims: list[Dim] = [as_feature(dim) if i == feature else dim for i, dim in enumerate(value.dims)]
+    result = value.with_dims(dims)
+    if len(call.shapes) == 1:
+        return result
+    return [
+        result,
+        *(Value(result.kind, tuple(fresh_dim(n) for n in s), touched=result.touched) for s in call.shapes[1:]),
+    ]
+
+
+def _normalised_weight(call: Call, value: Value) -> Value:
+    """Weight standardisation: a weight normalised over itself keeps its axes."""
+    return Value(
+        "weight", value.dims, value.parameters, value.offsets, value.spread, value.inner, via=(*value.via, call.name)
+    )
+
+
+def meet_affine(call: Call, weight: Any, kind: str, data: fx.Node) -> None:
+    """A gain or bias operand of a normalisation: all its axes are fan-out."""
+    value = call.value(weight)
+    if weight is None or value.kind != "weight":
+        return
+    uses: list[AxisUse] = ["out"] * len(value.dims)
+    partners = tuple(run.axis for dim in call.value(data).dims for factor in dim for run in factor.runs)
+    call.meet(value, uses, "gain" if kind == "gain" else "shift", data, partners=partners if kind == "shift" else ())
+
+
+@rule("aten._weight_norm", "aten._weight_norm_interface")
+def weight_norm(call: Call) -> Result:
+    """g * v / ||v||: v keeps its axes; g is a gain on the axis that it does not sum over."""
+    direction, size = call.node.args[:2]
+    v, g = call.value(direction), call.value(size)
+    if g.kind == "weight":
+        call.meet(g, ["out" if n > 1 else "none" for n in g.shape], "gain", direction)
+    result = Value("weight", v.dims, v.parameters, v.offsets, v.spread, v.inner, via=(*v.via, "weight_norm"))
+    return [result, g] if len(call.shapes) > 1 else result

@@ -1,0 +1,276 @@
+"""The abstract value of a tensor: for every dimension, along which axes of which parameters it runs.
+
+A dimension is a tuple of factors, outermost first (a view may have merged several axes into one dimension, or split
+one). A factor's runs say where its entries lie: entry i of the run is entry start + i * stride of a parameter's axis.
+What a select took from an axis is kept in `offsets`, so that a slice of a slice of a view still knows its place in the
+parameter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+Spans = tuple[tuple[int, int], ...]
+Kind = Literal["weight", "data", "constant"]
+
+_MOST_SPANS = 4096
+
+
+class Axis(NamedTuple):
+    """One axis of one parameter."""
+
+    parameter: str
+    number: int
+
+
+class Run(NamedTuple):
+    """Entries `offset .. offset + size` of a factor lie at `start + i * stride` of `axis`."""
+
+    axis: Axis
+    start: int
+    stride: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A part of a dimension; `feature` if it is a contraction's output or a channel, no batch or place."""
+
+    size: int
+    runs: tuple[Run, ...] = ()
+    feature: bool = False
+    indexed: bool = False
+
+    def whole(self) -> bool:
+        """Whether every run covers the factor, so that it can be split."""
+        return all(run.offset == 0 and run.size == self.size for run in self.runs)
+
+    def cut(self, start: int, size: int, step: int = 1) -> Factor:
+        """Entries start, start + step, ... (`size` of them)."""
+        runs = []
+        for run in self.runs:
+            first = max(0, -(-(run.offset - start) // step))
+            last = min(size, -(-(run.offset + run.size - start) // step))
+            if last > first:
+                place = run.start + (start + first * step - run.offset) * run.stride
+                runs.append(Run(run.axis, place, run.stride * step, first, last - first))
+        return replace(self, size=size, runs=tuple(runs))
+
+
+Dim = tuple[Factor, ...]
+
+
+class Inner(NamedTuple):
+    """An axis that a product of two weights has already summed: fan-in of the left one, fan-out of the right one."""
+
+    axis: Axis
+    use: Literal["in", "out"]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What is known about one tensor of the graph.
+
+    kind        weight: made of parameters and constants alone; constant: of neither parameters nor inputs; else data
+    offsets     where selects have fixed an axis
+    spread      axes whose entries are somewhere in the tensor, in an order that is no longer known
+    touched     data: a weight was contracted or looked up on the way here
+    via         weight: the nonlinear ops on the way here
+    lost        weight: the op behind which the axes are no longer known ("" if they are)
+    """
+
+    kind: Kind
+    dims: tuple[Dim, ...]
+    parameters: frozenset[str] = frozenset()
+    offsets: Mapping[Axis, int] = field(default_factory=dict)
+    spread: Mapping[Axis, Spans] = field(default_factory=dict)
+    inner: tuple[Inner, ...] = ()
+    touched: bool = False
+    via: tuple[str, ...] = ()
+    lost: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the dimensions."""
+        return tuple(dim_size(dim) for dim in self.dims)
+
+    def axes(self) -> set[Axis]:
+        """Every parameter axis that this tensor runs along."""
+        return {run.axis for dim in self.dims for factor in dim for run in factor.runs} | set(self.spread)
+
+    def origins(self) -> dict[Axis, Spans]:
+        """For every axis, which of its entries this tensor is made of."""
+        return {axis: self._spans(axis) for axis in self.axes()}
+
+    def _spans(self, axis: Axis) -> Spans:
+        found: Spans = self.spread.get(axis, ())
+        runs = [[run for run in factor.runs if run.axis == axis] for dim in self.dims for factor in dim]
+        runs = [group for group in runs if group]
+        if not runs:
+            return found
+        spans: Spans = ((self.offsets.get(axis, 0), self.offsets.get(axis, 0) + 1),)
+        for group in sorted(runs, key=lambda group: group[0].stride):
+            spans = merge(span for run in group for span in _repeat(spans, run))
+        return merge((*found, *spans))
+
+    def spread_out(self, shape: tuple[int, ...], feature: bool = False) -> Value:
+        """The same entries in a shape whose order is unknown."""
+        dims = tuple(fresh_dim(size, feature) for size in shape)
+        return replace(self, dims=dims, offsets={}, spread=self.origins())
+
+    def with_dims(self, dims: Iterable[Dim]) -> Value:
+        """The same tensor seen with other dimensions."""
+        return replace(self, dims=tuple(dims))
+
+
+def _repeat(spans: Spans, run: Run) -> Iterable[tuple[int, int]]:
+    """The spans at every place of the run; one long span where they join up."""
+    if len(spans) == 1 and spans[0][1] - spans[0][0] >= run.stride:
+        return ((spans[0][0] + run.start, spans[0][1] + run.start + (run.size - 1) * run.stride),)
+    if run.size * len(spans) > _MOST_SPANS:
+        return ((spans[0][0] + run.start, spans[-1][1] + run.start + (run.size - 1) * run.stride),)
+    places = (run.start + i * run.stride for i in range(run.size))
+    return [(start + place, stop + place) for place in places for start, stop in spans]
+
+
+def merge(spans: Iterable[tuple[int, int]]) -> Spans:
+    """Sorted, disjoint, joined where they touch."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
+        elif stop > start:
+            joined.append((start, stop))
+    return tuple(joined)
+
+
+def dim_size(dim: Dim) -> int:
+    """Product of the factors' sizes: 1 for an empty dimension."""
+    return math.prod(factor.size for factor in dim)
+
+
+def fresh_dim(size: int, feature: bool = False) -> Dim:
+    """A dimension that runs along no parameter."""
+    return (Factor(size, feature=feature),) if size != 1 else ()
+
+
+def plain(dim: Dim) -> Dim:
+    """The dimension without its runs."""
+    return tuple(replace(factor, runs=()) for factor in dim)
+
+
+def as_feature(dim: Dim) -> Dim:
+    """The dimension as a feature axis."""
+    return tuple(replace(factor, feature=True) for factor in dim)
+
+
+def is_feature(dim: Dim) -> bool:
+    """Whether any factor of the dimension is a feature axis."""
+    return any(factor.feature for factor in dim)
+
+
+def unknown(kind: Kind, shape: tuple[int, ...], touched: bool = False) -> Value:
+    """A value of that shape that runs along no parameter."""
+    return Value(kind, tuple(fresh_dim(size) for size in shape), touched=touched)
+
+
+def parameter_value(name: str, shape: tuple[int, ...]) -> Value:
+    """A parameter as it is stored."""
+    dims: list[Dim] = []
+    for index, size in enumerate(shape):
+        run = Run(Axis(name, index), 0, 1, 0, size)
+        dims.append((Factor(size, (run,)),) if size != 1 else ())
+    return Value("weight", tuple(dims), frozenset({name}))
+
+
+def reshape(value: Value, shape: tuple[int, ...]) -> Value:
+    """Split and merge dimensions in row-major order; entries are spread where a factor can't be split."""
+    rest = [factor for dim in value.dims for factor in dim]
+    dims: list[Dim] = []
+    for size in shape:
+        dim: list[Factor] = []
+        wanted = size
+        while wanted > 1:
+            if not rest:
+                return value.spread_out(shape)
+            factor = rest.pop(0)
+            if wanted % factor.size == 0:
+                dim.append(factor)
+                wanted //= factor.size
+                continue
+            if factor.size % wanted or not factor.whole():
+                return value.spread_out(shape, feature=any(f.feature for d in value.dims for f in d))
+            outer, inner = split_factor(factor, wanted)
+            dim.append(outer)
+            rest.insert(0, inner)
+            wanted = 1
+        dims.append(_joined(dim))
+    if math.prod(shape) == 0:
+        return value.spread_out(shape)
+    return value.with_dims(dims) if not rest else value.spread_out(shape)
+
+
+def split_factor(factor: Factor, outer: int) -> tuple[Factor, Factor]:
+    """A whole factor of size outer * inner as two."""
+    inner = factor.size // outer
+    outer_runs = tuple(Run(run.axis, run.start, run.stride * inner, 0, outer) for run in factor.runs)
+    inner_runs = tuple(Run(run.axis, 0, run.stride, 0, inner) for run in factor.runs)
+    return replace(factor, size=outer, runs=outer_runs), replace(factor, size=inner, runs=inner_runs)
+
+
+def _joined(dim: list[Factor]) -> Dim:
+    """Neighbouring factors of one run become one factor again."""
+    joined: list[Factor] = []
+    for factor in dim:
+        last = joined[-1] if joined else None
+        if last is not None and (both := _merged(last, factor)) is not None:
+            joined[-1] = both
+        else:
+            joined.append(factor)
+    return tuple(joined)
+
+
+def _merged(outer: Factor, inner: Factor) -> Factor | None:
+    """The one factor that the two are, if they step through the same axes; None otherwise."""
+    same_kind = outer.feature == inner.feature and outer.indexed == inner.indexed
+    if not same_kind or len(outer.runs) != len(inner.runs) or not (outer.whole() and inner.whole()):
+        return None
+    runs = []
+    for first, second in zip(outer.runs, inner.runs, strict=True):
+        if first.axis != second.axis or first.stride != second.stride * inner.size:
+            return None
+        runs.append(Run(first.axis, first.start + second.start, second.stride, 0, outer.size * inner.size))
+    return replace(outer, size=outer.size * inner.size, runs=tuple(runs))
+
+
+def broadcast(values: list[Value], shape: tuple[int, ...]) -> tuple[Dim, ...]:
+    """The dimensions of an elementwise result: at each place the runs of all operands that have that size there."""
+    dims: list[Dim] = []
+    for place, size in enumerate(shape):
+        there: list[Dim] = []
+        for value in values:
+            index = place - (len(shape) - len(value.dims))
+            if index >= 0 and dim_size(value.dims[index]) == size:
+                there.append(value.dims[index])
+        dims.append(_overlaid(there, size))
+    return tuple(dims)
+
+
+def _overlaid(there: list[Dim], size: int) -> Dim:
+    if size == 1 or not there:
+        return fresh_dim(size)
+    carriers = [dim for dim in there if any(factor.runs for factor in dim)] or there
+    sizes = [factor.size for factor in carriers[0]]
+    same = [dim for dim in carriers if [factor.size for factor in dim] == sizes]
+    feature = any(is_feature(dim) for dim in there)
+    dim = []
+    for place, factor in enumerate(carriers[0]):
+        runs = tuple(dict.fromkeys(run for other in same for run in other[place].runs))
+        indexed = any(other[place].indexed for other in same)
+        dim.append(replace(factor, runs=runs, feature=factor.feature or feature, indexed=indexed))
+    return tuple(dim)

@@ -1,0 +1,259 @@
+"""Ops that move entries about and change none: transposes, reshapes, slices, selects, expands, splits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import fx
+
+from normc.ops.call import Call, Result, rule
+from normc.ops.value import Dim, Factor, Value, dim_size, fresh_dim, reshape, split_factor
+
+
+def place(index: int, rank: int) -> int:
+    """A dimension's index counted from the front."""
+    return index + rank if index < 0 else index
+
+
+@rule(
+    "aten.clone", "aten.contiguous", "aten.to", "aten._to_copy", "aten.alias", "aten.detach", "aten.lift_fresh",
+    "aten.lift_fresh_copy", "aten.lift", "aten.type_as", "aten.float", "aten.requires_grad", "aten.dropout",
+    "aten.feature_dropout", "aten.alpha_dropout", "aten.native_dropout", "aten.resolve_conj", "aten.resolve_neg",
+    "aten._conj", "aten.conj", "aten.view_as_real_copy", "aten.flip", "aten.roll", "aten.triu", "aten.tril",
+    "aten._assert_tensor_metadata", "aten.positive", "aten.fill_diagonal", "aten.rename", "aten.zero",
+    "aten.detach_copy",
+)  # fmt: skip
+def same(call: Call) -> Result:
+    """Entry for entry the first operand (a flip or a roll mixes places along an axis, but not the axes)."""
+    value = call.value(call.first())
+    return value if value.shape == call.shape else value.spread_out(call.shape)
+
+
+@rule("aten.t", "aten.numpy_T", "aten.mT", "aten.mH", "aten.adjoint", "aten.matrix_H")
+def transpose_last(call: Call) -> Result:
+    value = call.value(call.first())
+    if call.name in ("aten.t", "aten.numpy_T"):
+        return value.with_dims(value.dims[::-1])
+    return value.with_dims((*value.dims[:-2], value.dims[-1], value.dims[-2]))
+
+
+@rule("aten.transpose", "aten.swapaxes", "aten.swapdims")
+def transpose(call: Call) -> Result:
+    value = call.value(call.first())
+    dims = list(value.dims)
+    if not dims:
+        return value
+    a, b = (place(int(i), len(dims)) for i in call.node.args[1:3])  # type: ignore[arg-type]  # ints by the schema
+    dims[a], dims[b] = dims[b], dims[a]
+    return value.with_dims(dims)
+
+
+@rule("aten.permute")
+def permute(call: Call) -> Result:
+    value = call.value(call.first())
+    return value.with_dims(value.dims[place(i, len(value.dims))] for i in call["dims"])
+
+
+@rule("aten.movedim", "aten.moveaxis")
+def movedim(call: Call) -> Result:
+    value = call.value(call.first())
+    rank = len(value.dims)
+    source, target = (_places(call.node.args[i], rank) for i in (1, 2))
+    rest = iter(i for i in range(rank) if i not in source)
+    order = [source[target.index(i)] if i in target else next(rest) for i in range(rank)]
+    return value.with_dims(value.dims[i] for i in order)
+
+
+def _places(argument: Any, rank: int) -> list[int]:
+    return [place(i, rank) for i in (argument if isinstance(argument, (list, tuple)) else (argument,))]
+
+
+@rule(
+    "aten.view", "aten.reshape", "aten._unsafe_view", "aten.flatten", "aten.unflatten", "aten.view_as",
+    "aten.reshape_as", "aten.squeeze", "aten.unsqueeze", "aten.ravel", "aten._reshape_alias", "aten.view_copy",
+    "aten.atleast_2d",
+)  # fmt: skip
+def view(call: Call) -> Result:
+    value = call.value(call.first())
+    if math.prod(value.shape) != math.prod(call.shape):
+        return value.spread_out(call.shape)
+    if call.name.rstrip("_") == "aten.unsqueeze":
+        dims = list(value.dims)
+        dims.insert(place(int(call["dim"]), len(dims) + 1), ())
+        return value.with_dims(dims)
+    return reshape(value, call.shape)
+
+
+@rule("aten.view_as_complex", "aten.view_as_real")
+def complex_view(call: Call) -> Result:
+    value = call.value(call.first())
+    return value.spread_out(call.shape, feature=True)
+
+
+@rule("aten.expand", "aten.expand_as", "aten.broadcast_to", "aten.expand_copy")
+def expand(call: Call) -> Result:
+    value = call.value(call.first())
+    shape = call.shape
+    dims: list[Dim] = [fresh_dim(size) for size in shape[: len(shape) - len(value.dims)]]
+    for dim, size in zip(value.dims, shape[len(dims) :], strict=True):
+        dims.append(dim if dim_size(dim) == size else fresh_dim(size))
+    return value.with_dims(dims)
+
+
+@rule("aten.repeat", "aten.tile")
+def repeat(call: Call) -> Result:
+    value = call.value(call.first())
+    shape = call.shape
+    padded = [(), *(() for _ in shape)][: len(shape) - len(value.dims)] + list(value.dims)
+    dims: list[Dim] = []
+    for dim, size in zip(padded, shape, strict=True):
+        times = size // max(1, dim_size(dim))
+        dims.append(dim if times == 1 else (Factor(times), *dim))
+    return value.with_dims(dims)
+
+
+@rule("aten.repeat_interleave")
+def repeat_interleave(call: Call) -> Result:
+    value = call.value(call.first())
+    shape = call.shape
+    if len(shape) != len(value.dims):
+        return value.spread_out(shape)
+    dims: list[Dim] = []
+    for dim, size in zip(value.dims, shape, strict=True):
+        times = size // max(1, dim_size(dim))
+        dims.append(dim if times <= 1 else (*dim, Factor(times)))
+    grown = value.with_dims(dims)
+    return grown if grown.shape == shape else value.spread_out(shape)
+
+
+def cut(value: Value, index: int, start: int, size: int, step: int = 1) -> Value:
+    """Entries start, start + step, ... of a dimension; spread where its factors don't allow it."""
+    dim = value.dims[index]
+    shape = tuple(size if i == index else n for i, n in enumerate(value.shape))
+    if size == dim_size(dim):
+        return value
+    if len(dim) == 1:
+        new: Dim = (dim[0].cut(start, size, step),)
+        if size == 1:
+            return _select(value, index, start, keep=True)
+        return value.with_dims((*value.dims[:index], new, *value.dims[index + 1 :]))
+    inner = math.prod(factor.size for factor in dim[1:])
+    if not dim or step != 1 or start % inner or size % inner:
+        return value.spread_out(shape, feature=any(f.feature for f in dim))
+    new = (dim[0].cut(start // inner, size // inner), *dim[1:])
+    return value.with_dims((*value.dims[:index], new, *value.dims[index + 1 :]))
+
+
+def _select(value: Value, index: int, where: int, keep: bool = False) -> Value:
+    """One entry of a dimension; the dimension stays with size 1 if `keep`."""
+    offsets = dict(value.offsets)
+    rest = where
+    gone: set[object] = set()
+    for factor in reversed(value.dims[index]):
+        rest, digit = divmod(rest, factor.size)
+        for run in factor.runs:
+            if run.offset <= digit < run.offset + run.size:
+                offsets[run.axis] = offsets.get(run.axis, 0) + run.start + (digit - run.offset) * run.stride
+            else:
+                gone.add(run.axis)
+    middle: tuple[Dim, ...] = ((),) if keep else ()
+    chosen = replace(value, dims=(*value.dims[:index], *middle, *value.dims[index + 1 :]), offsets=offsets)
+    return chosen if not gone else _without(chosen, gone)
+
+
+def _without(value: Value, axes: set[object]) -> Value:
+    dims = tuple(
+        tuple(replace(f, runs=tuple(run for run in f.runs if run.axis not in axes)) for f in dim) for dim in value.dims
+    )
+    return replace(value, dims=dims, offsets={a: o for a, o in value.offsets.items() if a not in axes})
+
+
+@rule("aten.slice", "aten.narrow", "aten.slice_copy")
+def slice_(call: Call) -> Result:
+    value = call.value(call.first())
+    index = place(int(call["dim"]), len(value.dims))
+    length = value.shape[index]
+    start = call["start"]
+    start = 0 if start is None else start
+    if not isinstance(start, int):
+        return value.spread_out(call.shape, feature=any(f.feature for f in value.dims[index]))
+    start = min(max(start + length if start < 0 else start, 0), length)
+    step = call["step"]
+    return cut(value, index, start, call.shape[index], step if isinstance(step, int) else 1)
+
+
+@rule("aten.select", "aten.select_copy")
+def select(call: Call) -> Result:
+    value = call.value(call.first())
+    index = place(int(call["dim"]), len(value.dims))
+    where = call["index"]
+    if not isinstance(where, int):
+        return value.with_dims((*value.dims[:index], *value.dims[index + 1 :]))
+    return _select(value, index, where + value.shape[index] if where < 0 else where)
+
+
+@rule(
+    "aten.split", "aten.split_with_sizes", "aten.chunk", "aten.unsafe_chunk", "aten.unsafe_split",
+    "aten.tensor_split", "aten.unsafe_split_with_sizes",
+)  # fmt: skip
+def split(call: Call) -> Result:
+    value = call.value(call.first())
+    index = place(int(call["dim"]), len(value.dims))
+    parts: list[Value] = []
+    start = 0
+    for shape in call.shapes:
+        parts.append(cut(value, index, start, shape[index]))
+        start += shape[index]
+    return parts
+
+
+@rule("aten.unbind")
+def unbind(call: Call) -> Result:
+    value = call.value(call.first())
+    index = place(int(call["dim"]), len(value.dims))
+    return [_select(value, index, where) for where in range(len(call.shapes))]
+
+
+@rule("operator.getitem")
+def getitem(call: Call) -> Result:
+    source, index = call.node.args
+    assert isinstance(source, fx.Node) and isinstance(index, int)
+    values: Sequence[Value] = call.values(source)
+    return values[index] if index < len(values) else values[0]
+
+
+@rule("aten.unfold", "aten.im2col", "aten.col2im", "aten.as_strided", "aten.pixel_shuffle", "aten.pixel_unshuffle")
+def rearrange(call: Call) -> Result:
+    value = call.value(call.first())
+    return value.spread_out(call.shape, feature=True)
+
+
+@rule("aten.constant_pad_nd", "aten.pad", "aten.reflection_pad1d", "aten.reflection_pad2d", "aten.replication_pad2d")
+def pad(call: Call) -> Result:
+    value = call.value(call.first())
+    dims: list[Dim] = []
+    for dim, size in zip(value.dims, call.shape, strict=True):
+        if dim_size(dim) == size:
+            dims.append(dim)
+        elif len(dim) == 1 and dim[0].size > size:
+            dims.append((dim[0].cut(0, size),))
+        else:
+            dims.append(
+                (replace(dim[0], size=size),) if len(dim) == 1 else fresh_dim(size, any(f.feature for f in dim))
+            )
+    return value.with_dims(dims)
+
+
+def split_leading(value: Value, index: int, groups: int) -> Value:
+    """Dimension `index` as two: groups, then what is in a group."""
+    dim = value.dims[index]
+    if len(dim) != 1 or not dim[0].whole() or dim[0].size % groups:
+        shape = list(value.shape)
+        shape[index : index + 1] = [groups, shape[index] // groups]
+        return value.spread_out(tuple(shape))
+    outer, inner = split_factor(dim[0], groups)
+    ends: tuple[Dim, Dim] = ((outer,) if groups > 1 else (), (inner,) if inner.size > 1 else ())
+    return value.with_dims((*value.dims[:index], *ends, *value.dims[index + 1 :]))

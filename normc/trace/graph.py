@@ -1,0 +1,58 @@
+"""What a trace yields: a torch.fx graph of ATen calls, and who is who among its placeholders.
+
+Every node of `graph` carries in `meta`:
+  val      a FakeTensor, or a tuple or list of them, or a number: the node's value, without data
+  module   the path of the innermost module that ran it ("transformer.h.0.attn"; "" is the model itself)
+  source   where the model's own code called it: "modeling_gpt2.py:312" ("" if no frame outside torch was found)
+  grad     whether autograd was recording
+  concrete a real tensor or number where the value is known (it depends on no parameter, and is small); else absent
+  guessed  present where a data-dependent answer had to be made up; says which
+Placeholders carry one of `param`, `buffer`, `input` (its name or path) instead of source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter tensor of a model, under its first name; `aliases` are the other names it is registered under."""
+
+    name: str
+    aliases: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    requires_grad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelGraph:
+    """A traced model. `nodes` maps every parameter's name to its placeholder; every parameter has one."""
+
+    model: str
+    graph: fx.Graph
+    parameters: tuple[Parameter, ...]
+    nodes: Mapping[str, fx.Node]
+    guesses: tuple[str, ...] = ()
+    frontend: str = "recorder"
+
+    def describe(self, node: fx.Node) -> str:
+        """`aten.addmm (modeling_gpt2.py:312)`, for evidence and errors."""
+        source = node.meta.get("source", "")
+        return f"{op_name(node)} ({source})" if source else op_name(node)
+
+
+def op_name(node: fx.Node) -> str:
+    """The op's name without its overload: `aten.addmm`, `operator.getitem`; a placeholder's own name otherwise."""
+    if node.op != "call_function":
+        return node.name
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return f"{target.namespace}.{target.overloadpacket.__name__}"
+    module = getattr(target, "__module__", "") or ""
+    return f"{module.rsplit('.', 1)[-1].lstrip('_')}.{getattr(target, '__name__', str(target))}"

@@ -1,0 +1,1 @@
+"""Analyses of a model's graph, and rewrites of the update program: one file each."""

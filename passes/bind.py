@@ -1,0 +1,94 @@
+"""bind: every parameter to every place where it meets an activation, through views, casts, slices and ties.
+
+One walk through the graph in its own order; each op's rule says how the axes of its operands become those of its
+result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+from normc.facts import Facts, Log, analysis
+from normc.ops.call import Call, Consumption, Contact, Record, rule_for, shape_of
+from normc.ops.value import Kind, Value, parameter_value, unknown
+from normc.trace.graph import ModelGraph, op_name
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Contacts of every parameter (in graph order), where weights' outputs were consumed, and every node's value."""
+
+    contacts: Mapping[str, tuple[Contact, ...]]
+    consumptions: tuple[Consumption, ...]
+    values: Mapping[fx.Node, Value | Sequence[Value]]
+
+
+@analysis("bind")
+def bind(model: ModelGraph, facts: Facts, log: Log) -> Binding:
+    """Walk the graph once."""
+    record = Record()
+    values: dict[fx.Node, Value | Sequence[Value]] = {}
+    for node in model.graph.nodes:
+        if node.op == "output":
+            _reach_output(node, values, record)
+        elif node.op == "call_function":
+            values[node] = _result(node, values, record)
+        else:
+            values[node] = _leaf(node)
+    contacts: dict[str, list[Contact]] = {parameter.name: [] for parameter in model.parameters}
+    for contact in record.contacts:
+        contacts[contact.parameter].append(contact)
+    return Binding({name: tuple(found) for name, found in contacts.items()}, tuple(record.consumptions), values)
+
+
+def _leaf(node: fx.Node) -> Value:
+    if "param" in node.meta:
+        return parameter_value(node.meta["param"], shape_of(node))
+    return unknown("data" if "input" in node.meta else "constant", shape_of(node))
+
+
+def _result(node: fx.Node, values: dict[fx.Node, Value | Sequence[Value]], record: Record) -> Value | Sequence[Value]:
+    call = Call(node, values, record)
+    kinds = {call.value(operand).kind for operand in call.operands}
+    if kinds <= {"constant"}:
+        return _plain_results(call, "constant")
+    rule = rule_for(node)
+    return rule(call) if rule is not None else _without_rule(call, kinds)
+
+
+def _plain_results(call: Call, kind: Kind, touched: bool = False) -> Value | Sequence[Value]:
+    results = [unknown(kind, shape, touched) for shape in call.shapes]
+    return results if len(results) != 1 else results[0]
+
+
+def _without_rule(call: Call, kinds: set[Kind]) -> Value | Sequence[Value]:
+    """Nothing is guessed: a weight's axes are lost behind the op, and its row will say so."""
+    weights = [call.value(node) for node in call.operands if call.value(node).kind == "weight"]
+    if "data" not in kinds:
+        names = frozenset().union(*(weight.parameters for weight in weights))
+        lost = next((weight.lost for weight in weights if weight.lost), "") or op_name(call.node)
+        return [
+            Value("weight", unknown("weight", shape).dims, names, via=(op_name(call.node),), lost=lost)
+            for shape in call.shapes
+        ]
+    host = next(node for node in call.operands if call.value(node).kind == "data")
+    for slot, node in enumerate(call.operands):
+        value = call.value(node)
+        if value.kind == "weight":
+            call.meet(value, ["none"] * len(value.dims), "unknown", host)
+        call.consume(node, slot)
+    touched = any(call.value(node).touched or call.value(node).kind == "weight" for node in call.operands)
+    return _plain_results(call, "data", touched)
+
+
+def _reach_output(node: fx.Node, values: dict[fx.Node, Value | Sequence[Value]], record: Record) -> None:
+    """What the model returns is consumed there; a weight that it returns as it is meets nothing."""
+    call = Call(node, values, record)
+    for slot, operand in enumerate(call.operands):
+        call.consume(operand, slot)
+        value = call.value(operand)
+        if value.kind == "weight":
+            call.meet(value, ["none"] * len(value.dims), "unknown", operand)

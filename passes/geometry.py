@@ -1,0 +1,69 @@
+"""geometry: the norm that fits each parameter, its radius and its scale, as the recipe has them for its role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import sympy
+
+from normc.facts import Facts, Log, analysis
+from normc.passes.blocks import Blocks
+from normc.passes.layout import Layouts
+from normc.passes.mass import Masses
+from normc.passes.role import Roles
+from normc.passes.sensitivity import Sensitivities
+from normc.plan.row import Row, Scale
+from normc.recipes import Recipe
+from normc.trace.graph import ModelGraph, Parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for: the recipe, its options filled in."""
+
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The finished rows, without their evidence."""
+
+    of: Mapping[str, Row]
+
+
+@analysis("geometry")
+def geometry(model: ModelGraph, facts: Facts, log: Log) -> Rows:
+    """Draft each row from the facts, let the recipe give it a norm, and put in the numbers of its blocks."""
+    recipe = facts[Request].recipe
+    rows: dict[str, Row] = {}
+    for parameter in model.parameters:
+        draft = _draft(parameter, facts)
+        chosen = recipe.geometry(draft)
+        row = replace(
+            draft, norm=chosen.norm, rule=chosen.rule, target=chosen.target, scale=draft.scaled(chosen.formula)
+        )
+        rows[row.name] = replace(row, state_bytes=recipe.state_bytes(row))
+        log.because(row.name, "norm", chosen.norm, chosen.reason)
+        log.because(
+            row.name,
+            "scale",
+            f"{chosen.formula} = {row.scale.value:.6g}",
+            f"recipe {recipe.name}, radius {chosen.target:g}",
+        )
+    return Rows(rows)
+
+
+def _draft(parameter: Parameter, facts: Facts) -> Row:
+    name = parameter.name
+    layout = facts[Layouts].of[name]
+    roles = facts[Roles]
+    return Row(
+        name=name, aliases=parameter.aliases, shape=parameter.shape, dtype=str(parameter.dtype).removeprefix("torch."),
+        role=roles.of[name], uses=roles.uses[name], fan_in=layout.fan_in, fan_out=layout.fan_out,
+        in_axes=layout.where("in", "index"), out_axes=layout.where("out"), block_axes=layout.where("block"),
+        kernel_axes=layout.where("kernel"), blocks=facts[Blocks].of.get(name, ()), norm="", rule="none",
+        mass=facts[Masses].of.get(name), sensitivity=facts[Sensitivities].of.get(name),
+        scale=Scale(sympy.Integer(0), (0.0,)), target=0.0, state_bytes=0, evidence=(),
+        fallback=roles.fallbacks.get(name), frozen=not parameter.requires_grad,
+    )  # fmt: skip

@@ -1,0 +1,145 @@
+"""layout: which axes of a parameter are fan-in, fan-out, independent blocks, kernel window or an index."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from normc.facts import Facts, Log, analysis
+from normc.ops.call import Contact, ContactKind
+from normc.passes.bind import Binding
+from normc.plan.row import AxisUse
+from normc.trace.graph import ModelGraph, Parameter, op_name
+
+# Where a parameter is used in several ways, the first of these decides its layout; the other uses stay in its row.
+PRECEDENCE: tuple[ContactKind, ...] = ("contract", "convolve", "lookup", "operand", "join", "shift", "gain", "unknown")
+MATRIX: tuple[ContactKind, ...] = ("contract", "convolve")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Axes of one parameter by the contact that decides (`principal`; None if it meets nothing), and its fans."""
+
+    principal: Contact | None
+    axes: tuple[AxisUse, ...]
+    fan_in: int
+    fan_out: int
+    problem: str = ""
+
+    def where(self, *uses: AxisUse) -> tuple[int, ...]:
+        """The axes that play one of `uses`."""
+        return tuple(i for i, use in enumerate(self.axes) if use in uses)
+
+
+@dataclass(frozen=True, slots=True)
+class Layouts:
+    """Every parameter's layout by name, and the axes of every single contact."""
+
+    of: Mapping[str, Layout]
+
+
+@analysis("layout")
+def layout(model: ModelGraph, facts: Facts, log: Log) -> Layouts:
+    """The layout that the weightiest use of each parameter gives it."""
+    contacts = facts[Binding].contacts
+    return Layouts(
+        {parameter.name: _layout(parameter, contacts[parameter.name], log) for parameter in model.parameters}
+    )
+
+
+def _layout(parameter: Parameter, contacts: tuple[Contact, ...], log: Log) -> Layout:
+    nothing: tuple[AxisUse, ...] = tuple("none" for _ in parameter.shape)
+    if not contacts:
+        return Layout(None, nothing, 1, math.prod(parameter.shape))
+    unknown = next((contact for contact in contacts if contact.kind == "unknown"), None)
+    principal = min(contacts, key=lambda contact: PRECEDENCE.index(contact.kind))
+    if unknown is not None:
+        what = f"the axes are lost at {unknown.reason}" if unknown.reason else f"no rule for {op_name(unknown.node)}"
+        problem = f"{what} ({unknown.node.meta.get('source', '')})".replace(" ()", "")
+        return Layout(unknown, nothing, 1, math.prod(parameter.shape), problem)
+    axes, problem = axis_uses(parameter.shape, principal)
+    result = _with_fans(parameter, principal, axes, problem)
+    _explain(parameter, result, log)
+    _note_disagreement(parameter, contacts, result, log)
+    return result
+
+
+def axis_uses(shape: tuple[int, ...], contact: Contact) -> tuple[tuple[AxisUse, ...], str]:
+    """What each axis does at one contact, and what can't be said ("" if all can)."""
+    found: list[set[AxisUse]] = [set() for _ in shape]
+    for part in contact.parts:
+        found[part.axis].add(part.use)
+    axes: list[AxisUse] = []
+    problem = ""
+    for index, uses in enumerate(found):
+        plain = uses - {"block"} if len(uses) > 1 else uses
+        if len(plain) > 1 and plain != {"index", "out"}:
+            problem = f"axis {index} is {' and '.join(sorted(plain))} at once"
+        axes.append(next((use for use in ("in", "out", "index", "kernel", "block") if use in plain), "none"))
+    return _fill_ones(shape, axes, contact.kind), problem
+
+
+def _fill_ones(shape: tuple[int, ...], axes: list[AxisUse], kind: ContactKind) -> tuple[AxisUse, ...]:
+    """An axis of size one runs along nothing; in a product it is whichever of fan-out and fan-in is still missing."""
+    if kind in MATRIX:
+        ones = [i for i, size in enumerate(shape) if size == 1 and axes[i] == "none"]
+        wanted: list[AxisUse] = [use for use in ("out", "in") if use not in axes]
+        window = len(shape) - 2 if kind == "convolve" else 0
+        if axes[:1] == ["block"] and kind == "convolve":
+            wanted.reverse()
+        for use, index in zip(wanted, [i for i in ones if i < len(shape) - window], strict=False):
+            axes[index] = use
+        for index in range(len(shape) - window, len(shape)):
+            axes[index] = "kernel"
+    return tuple(axes)
+
+
+def _with_fans(parameter: Parameter, principal: Contact, axes: tuple[AxisUse, ...], problem: str) -> Layout:
+    def size(*uses: AxisUse) -> int:
+        return math.prod(n for n, use in zip(parameter.shape, axes, strict=True) if use in uses)
+
+    return Layout(principal, axes, size("in", "index", "kernel"), size("out"), problem)
+
+
+def _explain(parameter: Parameter, found: Layout, log: Log) -> None:
+    assert found.principal is not None
+    sizes = {
+        use: [i for i, u in enumerate(found.axes) if u == use] for use in ("in", "index", "out", "block", "kernel")
+    }
+    words = {"in": "fan-in", "index": "index", "out": "fan-out", "block": "blocks", "kernel": "window"}
+    claims = [
+        f"{words[use]} {'x'.join(str(parameter.shape[i]) for i in places)} on {_axes(places)}"
+        for use, places in sizes.items()
+        if places
+    ]
+    log.because(parameter.name, "layout", ", ".join(claims) or "no axis of its own", _why(found), found.principal.node)
+
+
+def _axes(places: list[int]) -> str:
+    return f"axis {places[0]}" if len(places) == 1 else f"axes {', '.join(map(str, places))}"
+
+
+def _why(found: Layout) -> str:
+    assert found.principal is not None
+    op = op_name(found.principal.node)
+    reasons = {
+        "contract": f"{op} sums over it with an activation",
+        "convolve": f"{op} slides it over the places of an activation",
+        "lookup": f"{op} picks entries by index",
+        "operand": f"{op} takes it in the place of an activation",
+        "join": f"{op} puts it beside the entries of an activation",
+        "shift": f"{op} adds it along the features",
+        "gain": f"{op} multiplies the features by it",
+    }
+    return reasons.get(found.principal.kind, op)
+
+
+def _note_disagreement(parameter: Parameter, contacts: tuple[Contact, ...], found: Layout, log: Log) -> None:
+    """One weight, two orientations (a tied autoencoder): the first holds, and the plan says so."""
+    for contact in contacts:
+        axes, _ = axis_uses(parameter.shape, contact)
+        if contact.kind in MATRIX and contact is not found.principal and axes != found.axes:
+            claim = f"the other way round too: {', '.join(axes)}"
+            log.because(parameter.name, "layout", claim, "a second use has other axes", contact.node)
+            return

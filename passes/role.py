@@ -1,0 +1,184 @@
+"""role: what each parameter is to the model: from where its operands come, where its results go, never from names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from normc.facts import Facts, Log, analysis
+from normc.ops.call import Contact
+from normc.ops.value import Value
+from normc.passes.bind import Binding
+from normc.passes.flow import Flow
+from normc.passes.layout import PRECEDENCE, Layout, Layouts, axis_uses
+from normc.plan.row import Role, Use
+from normc.trace.graph import ModelGraph, Parameter, op_name
+
+_ROUTES = ("aten.topk", "aten.sort", "aten.argmax", "aten.argsort")
+_SHAPING = (
+    "softmax",
+    "sigmoid",
+    "add",
+    "mul",
+    "div",
+    "view",
+    "reshape",
+    "to",
+    "_to_copy",
+    "float",
+    "masked_fill",
+    "sub",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Role and uses of every parameter; `fallbacks` holds the reason where the role could not be inferred."""
+
+    of: Mapping[str, Role]
+    uses: Mapping[str, tuple[Use, ...]]
+    fallbacks: Mapping[str, str]
+
+
+@analysis("role")
+def role(model: ModelGraph, facts: Facts, log: Log) -> Roles:
+    """One role a use; the weightiest use decides, and an output use outweighs all others of a tied matrix."""
+    roles: dict[str, Role] = {}
+    uses: dict[str, tuple[Use, ...]] = {}
+    fallbacks: dict[str, str] = {}
+    for parameter in model.parameters:
+        name = parameter.name
+        contacts = facts[Binding].contacts[name]
+        layout = facts[Layouts].of[name]
+        found = [(contact, *_role_of(contact, facts)) for contact in contacts]
+        uses[name] = _distinct(Use(kind, op_name(c.node), c.node.meta.get("source", ""), c.node.meta.get("module", ""),
+                                   axis_uses(parameter.shape, c)[0]) for c, kind, _ in found)  # fmt: skip
+        unreached = model.nodes[name] not in facts[Flow].graded
+        if unreached or layout.principal is None:
+            roles[name] = "unused"
+            why = "no gradient reaches it" if contacts else "nothing that the example ran reads it"
+            log.because(name, "role", "unused", why)
+        else:
+            roles[name] = _decide(parameter, layout, found, log)
+            if layout.problem:
+                fallbacks[name] = layout.problem
+    return Roles(roles, uses, fallbacks)
+
+
+def _distinct(uses: Iterable[Use]) -> tuple[Use, ...]:
+    return tuple(dict.fromkeys(uses))
+
+
+def _decide(parameter: Parameter, layout: Layout, found: list[tuple[Contact, Role, str]], log: Log) -> Role:
+    contact, kind, why = min(found, key=lambda item: (PRECEDENCE.index(item[0].kind), item[1] != "output"))
+    if layout.problem:
+        contact, kind, why = next((item for item in found if item[0].kind == "unknown"), found[0])
+        why = layout.problem
+    others = sorted({other for _, other, _ in found} - {kind})
+    log.because(parameter.name, "role", kind, why, contact.node)
+    if others:
+        second = next(c for c, other, _ in found if other == others[0])
+        log.because(parameter.name, "role", f"{kind}, which serves its use as {' and '.join(others)} too",
+                    "one tensor, several uses", second.node)  # fmt: skip
+    return kind
+
+
+def _role_of(contact: Contact, facts: Facts) -> tuple[Role, str]:
+    match contact.kind:
+        case "contract" | "convolve":
+            return _matrix_role(contact, facts)
+        case "lookup":
+            return _lookup_role(contact)
+        case "operand":
+            return "token", "it stands where an activation would: a learned operand"
+        case "join":
+            return "token", "its entries are put beside those of an activation"
+        case "shift":
+            return _shift_role(contact)
+        case "gain":
+            return _gain_role(contact)
+    return "state", contact.reason or f"no rule for {op_name(contact.node)}"
+
+
+def _matrix_role(contact: Contact, facts: Facts) -> tuple[Role, str]:
+    flow = facts[Flow]
+    if _is_depthwise(contact):
+        return "depthwise", "each channel has a filter of its own"
+    if _routes(contact.node):
+        return "router", "the largest of its results choose where the others go"
+    last = contact.node in flow.returned and contact.node not in flow.weighted and not _is_recurrent(contact)
+    if last and not flow.joined(contact.node):
+        return "output", "its result reaches the model's output with no other weight after it"
+    if contact.data is not None and _comes_from_input(contact, facts):
+        return "input", "its operand comes from the model's inputs with no other weight before it"
+    return "hidden", "weights lie before it and after it"
+
+
+def _comes_from_input(contact: Contact, facts: Facts) -> bool:
+    value = facts[Binding].values.get(contact.data) if contact.data is not None else None
+    return isinstance(value, Value) and value.kind == "data" and not contact.touched
+
+
+def _is_recurrent(contact: Contact) -> bool:
+    """Whether the op feeds its results back into its own weights."""
+    return op_name(contact.node).startswith(("aten.lstm", "aten.gru", "aten.rnn_"))
+
+
+def _is_depthwise(contact: Contact) -> bool:
+    """Many groups and one input channel in each."""
+    groups = next((part.size for part in contact.parts if part.use == "block"), 1)
+    return contact.kind == "convolve" and groups > 1 and not any(part.use == "in" for part in contact.parts)
+
+
+def _routes(node: fx.Node, hops: int = 16) -> bool:
+    """Whether the result, through nothing but a softmax or the like, decides a choice of entries."""
+    waiting: list[fx.Node] = list(node.users)
+    while waiting and hops:
+        at = waiting.pop(0)
+        hops -= 1
+        if op_name(at) in _ROUTES and at.users:
+            return _gates(at)
+        if op_name(at).rsplit(".", 1)[-1].rstrip("_") in _SHAPING:
+            waiting += list(at.users)
+    return False
+
+
+def _gates(choice: fx.Node) -> bool:
+    """A choice whose outcome the model computes with, rather than only returns."""
+    return any(user.op != "output" for item in choice.users for user in item.users)
+
+
+def _lookup_role(contact: Contact) -> tuple[Role, str]:
+    if contact.varying:
+        return "embedding", "the model's inputs choose which of its entries are read"
+    return "position", "places, not contents, choose which of its entries are read"
+
+
+def _shift_role(contact: Contact) -> tuple[Role, str]:
+    uses = {part.use for part in contact.parts}
+    if "index" in uses:
+        return "position", "it is added with one entry for each place"
+    if not contact.parts and len(_shape(contact)) == 0:
+        return "scalar", "one number, added"
+    if contact.via and "out" in uses and len({part.axis for part in contact.parts}) > 1:
+        return "state", f"it passes through {', '.join(contact.via)} before it is added"
+    return "bias", "it is added along the features, alike at every place"
+
+
+def _gain_role(contact: Contact) -> tuple[Role, str]:
+    if not contact.parts:
+        return "scalar", "one number, multiplied"
+    if contact.via or len({part.axis for part in contact.parts}) > 1:
+        through = f"through {', '.join(contact.via)} " if contact.via else "along several axes "
+        return "state", f"it multiplies an activation {through}entry by entry"
+    return "gain", "it multiplies the features, alike at every place"
+
+
+def _shape(contact: Contact) -> tuple[int, ...]:
+    for node in contact.node.all_input_nodes:
+        if node.meta.get("param") == contact.parameter and isinstance(node.meta.get("val"), torch.Tensor):
+            return tuple(node.meta["val"].shape)
+    return (0,)
