@@ -92,7 +92,7 @@ def _joined_data(call: Call, data: list[tuple[fx.Node, Value]], shape: tuple[int
 def _disjoint(values: list[Value]) -> bool:
     """Whether two parts of one output meet that have no entry in common, as a gate and what it gates."""
     first, second = values[0].origins(), values[-1].origins()
-    return all(
+    return any(
         all(stop <= a or start >= b for start, stop in spans for a, b in second[axis]) for axis, spans in first.items()
     )
 

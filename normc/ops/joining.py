@@ -168,7 +168,7 @@ def stack(call: Call) -> Result:
 @rule(
     "aten.index_put", "aten.index_add", "aten.scatter", "aten.scatter_add", "aten.masked_scatter",
     "aten.slice_scatter", "aten.select_scatter", "aten.index_copy", "aten._index_put_impl", "aten.scatter_reduce",
-    "aten.copy", "aten.set_data", "graph.after_write", "aten._unsafe_index_put", "aten.index_fill",
+    "aten.copy", "aten.set_data", "effects.after_write", "aten._unsafe_index_put", "aten.index_fill",
     "aten.index_reduce",
 )  # fmt: skip
 def write(call: Call) -> Result:

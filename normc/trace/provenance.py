@@ -1,0 +1,121 @@
+"""Where in the model an op was called: innermost module, line of the model's own code, whether autograd records."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+_PACKAGE = Path(__file__).parents[1]
+_LIBRARIES = tuple(
+    path.resolve() for path in (Path(torch.__file__).parent, _PACKAGE, _PACKAGE / "passes", _PACKAGE / "backends")
+)
+_PYTHON = Path(sysconfig.get_path("stdlib")).resolve()
+_file_names: dict[CodeType, str] = {}
+
+
+def model_file(code: CodeType) -> str:
+    """The name of the file that `code` is from; "" if it is torch's, normc's or Python's own."""
+    name = _file_names.get(code)
+    if name is None:
+        path = Path(code.co_filename).resolve()
+        own = {"site-packages", "dist-packages"}.isdisjoint(path.parts) and path.is_relative_to(_PYTHON)
+        generated = code.co_filename.startswith(("<frozen", "<string", "<attrs", "<__array"))
+        foreign = generated or own or any(path.is_relative_to(library) for library in _LIBRARIES)
+        name = _file_names[code] = "" if foreign else path.name
+    return name
+
+
+class Provenance:
+    """Follows the calls of one model's modules."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._paths = {id(module): path for path, module in model.named_modules()}
+        self._stack: list[str] = [""]
+        self._recording: list[bool] = []
+        self._failure: tuple[BaseException, str] | None = None
+
+    @property
+    def module(self) -> str:
+        """The path of the innermost running module."""
+        return self._stack[-1]
+
+    @property
+    def grad(self) -> bool:
+        """Whether gradients flow through the op that runs: a custom autograd function's forward is recorded as one."""
+        return self._recording[-1] if self._recording else torch.is_grad_enabled()
+
+    def source(self) -> str:
+        """`file.py:line` of the innermost frame of the model's own code, or ""."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code is not Provenance.run.__code__:
+            if name := model_file(frame.f_code):
+                return f"{name}:{frame.f_lineno}"
+            frame = frame.f_back
+        return ""
+
+    def run(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What `model` returns. Frames below this one are the caller's, not the model's."""
+        with self.following():
+            return model(*args, **kwargs)
+
+    def failed_in(self, error: BaseException) -> str:
+        """The path of the module in which `error` was raised."""
+        return self._failure[1] if self._failure is not None and self._failure[0] is error else ""
+
+    @contextlib.contextmanager
+    def following(self) -> Iterator[None]:
+        """Patch nn.Module.__call__ and autograd.Function.apply while the model runs."""
+        call, apply = nn.Module.__call__, torch.autograd.Function.__dict__["apply"]
+        nn.Module.__call__ = self._watch(call)  # type: ignore[method-assign]
+        torch.autograd.Function.apply = classmethod(self._watch_function(apply.__func__))  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            nn.Module.__call__ = call  # type: ignore[method-assign]
+            torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+
+    def _watch(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            path = self._paths.get(id(module))
+            if path is None:
+                return call(module, *args, **kwargs)
+            self._stack.append(path)
+            try:
+                return call(module, *args, **kwargs)
+            except BaseException as error:
+                if self._failure is None or self._failure[0] is not error:
+                    self._failure = (error, path)
+                raise
+            finally:
+                self._stack.pop()
+
+        return watched
+
+    def _watch_function(self, apply: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(function: type, *args: Any, **kwargs: Any) -> Any:
+            self._recording.append(self.grad)
+            try:
+                return apply(function, *args, **kwargs)
+            finally:
+                self._recording.pop()
+
+        return watched
+
+
+def source_of(error: BaseException) -> str:
+    """`file.py:line` of the innermost frame of the model's own code in the traceback of `error`, or ""."""
+    found, trace, inside = "", error.__traceback__, False
+    while trace is not None:
+        inside = inside or trace.tb_frame.f_code is Provenance.run.__code__
+        if inside and (name := model_file(trace.tb_frame.f_code)):
+            found = f"{name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return found

@@ -1,0 +1,263 @@
+"""The recorder: one run of a model under fake tensors, written down as a torch.fx graph, one node an ATen call.
+
+Below autograd's dispatch keys composite ops arrive whole: linear, layer_norm, scaled_dot_product_attention, lstm.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import re
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from normc.trace.effects import after_write
+from normc.trace.guesses import DECIDED_BY, QUESTIONS, SHAPES, Guess, grouped_mm
+from normc.trace.provenance import Provenance
+from normc.trace.shadow import LARGEST, Known, Shadows
+from normc.trace.stand_ins import Twins
+from normc.trace.values import Structure, Values, map_leaves, tensors_in
+
+aten = torch.ops.aten
+
+# Questions about a tensor's form, which a fake tensor answers itself.
+_FORM = frozenset(
+    getattr(getattr(namespace, name), overload)
+    for namespace, names in (
+        (torch.ops.prim, ("device", "layout")),
+        (aten, ("size", "stride", "dim", "numel", "is_contiguous", "sym_size", "sym_stride", "sym_numel")),
+        (aten, ("sym_storage_offset", "is_strides_like_format", "is_non_overlapping_and_dense")),
+    )
+    for name in names
+    if hasattr(namespace, name)
+    for overload in getattr(namespace, name).overloads()
+)
+# Ops that write to operands without saying so in their schema, by name: the places of those operands.
+_UNDECLARED = {"batch_norm": (3, 4), "instance_norm": (3, 4), "native_batch_norm": (3, 4)}
+_LITERALS = (int, float, bool, str, complex, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
+
+
+class Answer(NamedTuple):
+    """What an op gave: fake output, real output where known, and the guess, if one had to be made."""
+
+    out: Structure
+    known: Known | None
+    guessed: str
+
+
+class Recorder(TorchDispatchMode):
+    """Writes every op that runs inside `with recorder:` to `graph`; `guesses` says what had to be made up."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, twins: Twins, where: Provenance, guess: Guess, paths: dict[int, str]) -> None:
+        """`paths` names tensors that modules hold as plain attributes, by id."""
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
+        self.graph = fx.Graph()
+        self.guesses: list[str] = []
+        self.failure: tuple[BaseException, str, str, str] | None = None
+        self._twins, self._where, self._guess, self._paths = twins, where, guess, paths
+        self._values = Values(self._reread)
+        self._shadows = Shadows()
+        self._placed: fx.Node | None = None
+        self._constants = itertools.count()
+
+    def place(self, tensor: Tensor, kind: str, name: str) -> fx.Node:
+        """A placeholder for `tensor` (the real one), with meta[kind] = name; its twin stands for it from now on."""
+        twin = self._twins.of(tensor)
+        if (node := self._values.find(twin)) is not None:
+            return node
+        label = f"{kind[0]}_{re.sub('[^0-9A-Za-z_]', '_', name)}"
+        last = self._placed
+        with self.graph.inserting_after(last) if last is not None else self.graph.inserting_before(None):
+            node = self.graph.create_node("placeholder", label, name=label)
+        node.target = node.name
+        node.meta.update({"val": twin, kind: name, "module": "", "source": "", "grad": True})
+        self._placed = node
+        self._values.bind(twin, node)
+        if kind != "param" and not isinstance(tensor, FakeTensor):
+            self._shadows.give(twin, tensor)
+            self._shadows.show(twin, node)
+        return node
+
+    def finish(self, tensors: list[Tensor]) -> None:
+        """The output node: a flat tuple."""
+        nodes = tuple(self._operand(self._twin(tensor)) for tensor in tensors)
+        self.graph.output(nodes).meta.update(val=tuple(node.meta["val"] for node in nodes), module="", source="")
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        args, kwargs = map_leaves(args, self._twin), map_leaves(kwargs or {}, self._twin)
+        if func in _FORM:
+            return func(*args, **kwargs)
+        operands = map_leaves(args, self._operand), map_leaves(kwargs, self._operand)
+        meta: dict[str, Any] = {"module": self._where.module, "source": self._where.source(), "grad": self._where.grad}
+        try:
+            if not isinstance(func, torch._ops.OpOverload):
+                out = func(*args, **kwargs)
+                self._write_down(func, operands, meta, Answer(out, None, ""), [])
+                return out
+            written = _written(func, args, kwargs)
+            if torch.Tag.inplace_view in func.tags:
+                self._freeze(written)
+            answer = self._run(func, args, kwargs, written)
+        except (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError) as error:
+            self.failure = (error, _title(func), meta["module"], meta["source"])
+            raise
+        if answer.known is None:
+            for tensor in written:
+                self._shadows.forget(tensor)
+        if not written and _nothing_new(answer.out, args, kwargs):
+            return answer.out
+        self._write_down(func, operands, meta, answer, written)
+        return answer.out
+
+    def _run(
+        self, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], written: list[Tensor]
+    ) -> Answer:
+        name = func.overloadpacket.__name__
+        if func in QUESTIONS:
+            known = self._shadows.run(func, args, kwargs, written)
+            if known is not None:
+                return Answer(known.value, known, "" if known.certain else f"drawn at random: {known.value}")
+            value = self._guess.answer(func, args[0])
+            return Answer(value, None, f"answered {value}")
+        if name == "_grouped_mm":
+            return Answer(grouped_mm(*args, **kwargs), None, "")
+        try:
+            out = func(*args, **kwargs)
+        except RuntimeError:
+            if name not in SHAPES:
+                raise
+            return self._run_unknown_shape(func, args, kwargs, written)
+        small = sum(tensor.numel() for tensor in tensors_in(out)) <= LARGEST
+        return Answer(out, self._shadows.run(func, args, kwargs, written) if small else None, "")
+
+    def _run_unknown_shape(
+        self, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], written: list[Tensor]
+    ) -> Answer:
+        known = self._shadows.run(func, args, kwargs, written)
+        if known is not None:
+            return Answer(map_leaves(known.value, self._fake_like), known, "" if known.certain else "drawn at random")
+        name = func.overloadpacket.__name__
+        form = self._shadows.form(func, args, kwargs, DECIDED_BY[name]) if name in DECIDED_BY else None
+        if form is not None:
+            return Answer(map_leaves(form.value, self._fake_like), None, "" if form.certain else "drawn at random")
+        out = SHAPES[name](*args, **kwargs)
+        return Answer(out, None, "took every row to be hit once")
+
+    def _fake_like(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=self._twins.device)
+
+    def _write_down(
+        self, func: Any, operands: tuple[Any, Any], meta: dict[str, Any], answer: Answer, written: list[Tensor]
+    ) -> None:
+        node = self.graph.call_function(func, *operands)
+        out = answer.out
+        node.meta.update(meta, val=out)
+        if answer.guessed:
+            node.meta["guessed"] = answer.guessed
+            self.guesses.append(f"{_title(func)} {_place(meta['module'], meta['source'])} {answer.guessed}")
+        if answer.known is not None:
+            self._shadows.put(out, answer.known)
+            if answer.known.certain and isinstance(out, (bool, int, float, complex)):
+                node.meta["concrete"] = out
+        for tensor in written:
+            self._values.write(tensor, node)
+        if isinstance(out, Tensor):
+            self._bind(out, node)
+            for tensor in written[:1] if len(written) == 1 and _returns_operand(func) else ():
+                self._bind(tensor, node)
+        elif isinstance(out, (tuple, list)):
+            self._bind_parts(out, node, meta)
+
+    def _bind_parts(self, parts: Structure, node: fx.Node, meta: dict[str, Any]) -> None:
+        for index, part in enumerate(parts):
+            if isinstance(part, (Tensor, tuple, list)) and part is not None:
+                item = self.graph.call_function(operator.getitem, (node, index))
+                item.meta.update(meta, val=part)
+                if isinstance(part, Tensor):
+                    self._bind(part, item)
+                else:
+                    self._bind_parts(part, item, meta)
+
+    def _bind(self, tensor: Tensor, node: fx.Node) -> None:
+        self._values.bind(tensor, node)
+        self._shadows.show(tensor, node)
+
+    def _reread(self, old: fx.Node, write: fx.Node) -> fx.Node:
+        node = self.graph.call_function(after_write, (old, write))
+        node.meta.update(val=old.meta["val"], module=self._where.module, source=self._where.source())
+        node.meta["grad"] = self._where.grad
+        return node
+
+    def _freeze(self, written: list[Tensor]) -> None:
+        """An op that changes a tensor's shape in place must not change the `val` of the node that held it before."""
+        for tensor in written:
+            if (node := self._values.find(tensor)) is not None:
+                node.meta["val"] = tensor.detach()
+
+    def _twin(self, leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf if isinstance(leaf, FakeTensor) else self._twins.of(leaf)
+        if isinstance(leaf, torch.device) and leaf.type == "meta":
+            return self._twins.device
+        return leaf
+
+    def _operand(self, leaf: Any) -> Any:
+        """The graph's form of an operand. What fx can't hold and no analysis reads (generators, callables) is named."""
+        if isinstance(leaf, Tensor):
+            node = self._values.find(leaf)
+            return node if node is not None else self._place_foreign(leaf)
+        if isinstance(leaf, _LITERALS):
+            return leaf
+        return None if isinstance(leaf, torch.Generator) else f"<{getattr(leaf, '__name__', type(leaf).__name__)}>"
+
+    def _place_foreign(self, twin: Tensor) -> fx.Node:
+        """A tensor that no recorded op made: a plain attribute of a module, a constant, a cache."""
+        real = self._twins.original(twin)
+        name = self._paths.get(id(real)) or f"constant_{next(self._constants)}"
+        return self.place(real, "buffer", name)
+
+
+def _title(func: Any) -> str:
+    if isinstance(func, torch._ops.OpOverload):
+        return f"{func.namespace}.{func.overloadpacket.__name__}"
+    return str(getattr(func, "__name__", func))
+
+
+def _place(module: str, source: str) -> str:
+    return f"in {module or 'the model itself'}" + (f" ({source})" if source else "")
+
+
+def _written(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The operands that `func` writes to."""
+    hidden = _UNDECLARED.get(func.overloadpacket.__name__)
+    if hidden is not None:
+        return [args[place] for place in hidden if len(args) > 5 and args[5] and isinstance(args[place], Tensor)]
+    if not func._schema.is_mutable:
+        return []
+    found: list[Tensor] = []
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            found += tensors_in(args[place] if place < len(args) else kwargs.get(argument.name))
+    return found
+
+
+def _returns_operand(func: Any) -> bool:
+    """Whether the result is the operand that was written to (`add_`, `out=`)."""
+    returns = func._schema.returns
+    return bool(returns) and returns[0].alias_info is not None and returns[0].alias_info.is_write
+
+
+def _nothing_new(out: Structure, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether every result is an operand itself: `x.contiguous()` of what is contiguous, dropout in eval."""
+    results = tensors_in(out)
+    return bool(results) and {id(tensor) for tensor in results} <= {id(tensor) for tensor in tensors_in((args, kwargs))}
