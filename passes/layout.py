@@ -69,7 +69,8 @@ def axis_uses(shape: tuple[int, ...], contact: Contact) -> tuple[tuple[AxisUse, 
     """What each axis does at one contact, and what can't be said ("" if all can)."""
     found: list[set[AxisUse]] = [set() for _ in shape]
     for part in contact.parts:
-        found[part.axis].add(part.use)
+        if shape[part.axis] > 1:
+            found[part.axis].add(part.use)
     axes: list[AxisUse] = []
     problem = ""
     for index, uses in enumerate(found):

@@ -137,7 +137,7 @@ class Call:
         touched = self.value(node).touched or self.value(node).kind == "weight" if node is not None else False
         origins = weight.origins()
         for name in sorted(weight.parameters):
-            parts = _parts(weight, uses, name)
+            parts = _parts(weight, uses, name, kind)
             spans = tuple((axis.number, where) for axis, where in sorted(origins.items()) if axis.parameter == name)
             actual: ContactKind = "unknown" if weight.lost else kind
             contact = Contact(
@@ -183,15 +183,19 @@ def _named_arguments(node: fx.Node) -> dict[str, Any]:
     return named
 
 
-def _parts(weight: Value, uses: Sequence[AxisUse], name: str) -> tuple[Part, ...]:
+def _parts(weight: Value, uses: Sequence[AxisUse], name: str, kind: ContactKind) -> tuple[Part, ...]:
+    """Every factor's use; an axis of which one entry was selected numbers blocks if the rest is a matrix."""
     parts = []
     for dim, use in zip(weight.dims, uses, strict=False):
         for factor in dim:
             for run in factor.runs:
                 if run.axis.parameter == name:
-                    actual: AxisUse = "index" if factor.indexed else use
+                    actual: AxisUse = factor.picked or use
                     start = run.start + weight.offsets.get(run.axis, 0)
                     parts.append(Part(run.axis.number, actual, run.size, run.stride, start))
+    chosen: AxisUse = "block" if kind in ("contract", "convolve") else "index"
+    left = {axis for axis in weight.offsets if axis.parameter == name} - {Axis(name, part.axis) for part in parts}
+    parts += [Part(axis.number, chosen, 1, 0, weight.offsets[axis]) for axis in sorted(left)]
     parts += [Part(i.axis.number, i.use, i.size, 1, 0) for i in weight.inner if i.axis.parameter == name]
     return tuple(parts)
 

@@ -13,17 +13,20 @@ from normc.plan.row import AxisUse
 
 
 def product(call: Call, left: Any, right: Any) -> Value:
-    """left [..., i, k] @ right [..., k, j], either of which may be a weight, a learned operand or an activation."""
+    """left [..., i, k] @ right [..., k, j], either of which may be a weight, a constant or an activation.
+
+    A constant (a table of sines) that a weight is multiplied with stands where an activation would.
+    """
     a, b = call.value(left), call.value(right)
-    if a.kind != "data" and b.kind != "data":
+    if a.kind == "weight" and b.kind == "weight":
         return _weight_product(call, a, b)
-    if a.kind == "data" and b.kind == "weight":
+    if b.kind == "weight":
         x = call.data(left, 0)
         uses = ["block"] * (len(b.dims) - 2) + (["in", "out"] if len(b.dims) > 1 else ["in"])
         call.meet(b, _uses(uses), "contract", left)
         out: tuple[Dim, ...] = (as_feature(b.dims[-1]),) if len(b.dims) > 1 else ()
         return _result(call, x.dims[:-2], b.dims[:-2], (*x.dims[-2:-1], *out), b)
-    if a.kind == "weight" and b.kind == "data":
+    if a.kind == "weight":
         x = call.data(right, 1)
         uses = ["block"] * (len(a.dims) - 2) + (["out", "in"] if len(a.dims) > 1 else ["in"])
         call.meet(a, _uses(uses), "contract", right)
@@ -59,8 +62,6 @@ def _result(call: Call, batch: tuple[Dim, ...], blocks: tuple[Dim, ...], tail: t
 
 def _weight_product(call: Call, a: Value, b: Value) -> Value:
     """Two weights multiplied, as in W + B A: the axis summed is fan-in of the left one and fan-out of the right one."""
-    if a.kind == "constant" and b.kind == "constant":
-        return Value("constant", tuple(fresh_dim(size) for size in call.shape))
     if len(a.dims) != 2 or len(b.dims) != 2:
         lost = a.lost or b.lost or call.name
         dims = tuple(fresh_dim(size) for size in call.shape)
@@ -155,12 +156,11 @@ def einsum(call: Call) -> Result:
     assert isinstance(equation, str) and isinstance(operands, (list, tuple))
     terms, output = _letters(equation, [len(call.value(node).dims) for node in operands])
     values = [call.value(node) for node in operands]
-    has_data = any(value.kind == "data" for value in values)
-    if not has_data:
+    if all(value.kind == "weight" for value in values) or all(value.kind == "constant" for value in values):
         return _einsum_of_weights(call, values)
     seen: dict[str, Dim] = {}
     weights: list[Value] = []
-    data_node = next(node for node, value in zip(operands, values, strict=True) if value.kind == "data")
+    data_node = next(node for node, value in zip(operands, values, strict=True) if value.kind != "weight")
     for slot, (node, value, letters) in enumerate(zip(operands, values, terms, strict=True)):
         others = set("".join(term for i, term in enumerate(terms) if i != slot))
         if value.kind == "weight":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import fx
 
@@ -46,10 +46,15 @@ def _look_up(call: Call, table_node: Any, dim: int, index_node: Any) -> Result:
 
 
 def picked_weight(call: Call, table: Value, dim: int, index_node: Any) -> Value:
-    """Rows of a weight. By an index from the inputs it is an activation now; by a constant one it is still a weight."""
+    """Rows of a weight. By an index from the inputs it is an activation now; by a constant one it is still a weight.
+
+    By an index that other weights have computed (a router's choice) it is a stack of weights, of which some are chosen.
+    """
     index = call.value(index_node)
     size = call.shape
     width = len(size) - (len(table.dims) - 1)
+    if index.kind == "data" and index.touched:
+        return _picked(table, dim, size[dim : dim + width], "block")
     if index.kind == "data":
         uses = ["index" if i == dim else "out" for i in range(len(table.dims))]
         varying = not is_position_index(index_node)
@@ -63,18 +68,21 @@ def picked_weight(call: Call, table: Value, dim: int, index_node: Any) -> Value:
         call.meet(table, uses, "lookup", index_node)  # type: ignore[arg-type]  # literals above
         dims = (*table.dims[:dim], *(fresh_dim(n) for n in size[dim : dim + width]), *table.dims[dim + 1 :])
         return Value("data", tuple(as_feature(d) if i >= dim + width else d for i, d in enumerate(dims)), touched=True)
-    return replace(
-        table, dims=(*table.dims[:dim], *_index_dims(table.dims[dim], size[dim : dim + width]), *table.dims[dim + 1 :])
-    )
+    return _picked(table, dim, size[dim : dim + width], "index")
 
 
-def _index_dims(dim: Dim, sizes: tuple[int, ...]) -> tuple[Dim, ...]:
-    """The places of a constant lookup: they run along the table's axis, in an order that doesn't matter."""
+def _picked(table: Value, dim: int, sizes: tuple[int, ...], use: Literal["index", "block"]) -> Value:
+    """Still a weight: the picked places run along the table's axis, in an order that doesn't matter."""
+    places = _picked_dims(table.dims[dim], sizes, use)
+    return replace(table, dims=(*table.dims[:dim], *places, *table.dims[dim + 1 :]))
+
+
+def _picked_dims(dim: Dim, sizes: tuple[int, ...], use: Literal["index", "block"]) -> tuple[Dim, ...]:
     axes: list[Axis] = [run.axis for factor in dim for run in factor.runs]
     found: list[Dim] = []
     for size in sizes:
         marked = [
-            replace(factor, runs=tuple(Run(axis, 0, 1, 0, size) for axis in axes), indexed=True)
+            replace(factor, runs=tuple(Run(axis, 0, 1, 0, size) for axis in axes), picked=use)
             for factor in fresh_dim(size)
         ]
         found.append(tuple(marked))

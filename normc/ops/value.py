@@ -43,7 +43,7 @@ class Factor:
     size: int
     runs: tuple[Run, ...] = ()
     feature: bool = False
-    indexed: bool = False
+    picked: Literal["", "index", "block"] = ""
 
     def whole(self) -> bool:
         """Whether every run covers the factor, so that it can be split."""
@@ -237,7 +237,7 @@ def _joined(dim: list[Factor]) -> Dim:
 
 def _merged(outer: Factor, inner: Factor) -> Factor | None:
     """The one factor that the two are, if they step through the same axes; None otherwise."""
-    same_kind = outer.feature == inner.feature and outer.indexed == inner.indexed
+    same_kind = outer.feature == inner.feature and outer.picked == inner.picked
     if not same_kind or len(outer.runs) != len(inner.runs) or not (outer.whole() and inner.whole()):
         return None
     runs = []
@@ -271,6 +271,6 @@ def _overlaid(there: list[Dim], size: int) -> Dim:
     dim = []
     for place, factor in enumerate(carriers[0]):
         runs = tuple(dict.fromkeys(run for other in same for run in other[place].runs))
-        indexed = any(other[place].indexed for other in same)
-        dim.append(replace(factor, runs=runs, feature=factor.feature or feature, indexed=indexed))
+        picked = max((other[place].picked for other in same), default=factor.picked)
+        dim.append(replace(factor, runs=runs, feature=factor.feature or feature, picked=picked))
     return tuple(dim)

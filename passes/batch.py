@@ -1,0 +1,152 @@
+"""Chains that one function updates: matrices of one size share a Newton-Schulz call, vectors a core, the rest lists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from normc.update.matrices import flip, join, part, polar
+from normc.update.program import Chain, Core, Decision, Family, Program, Split, evaluate, split, state_dtype
+
+Size = tuple[int, int]
+
+
+def batch(program: Program) -> Program:
+    """Fill `families`: a partition of the chains, each with the merged graph of its core."""
+    groups: list[tuple[tuple[object, ...], set[object], list[Chain]]] = []
+    for chain in program.chains:
+        common, kinds = _keys(chain)
+        joined = [group for group in groups if group[0] == common and group[1] & kinds]
+        merged = (common, kinds.union(*(group[1] for group in joined)), [c for group in joined for c in group[2]])
+        merged[2].append(chain)
+        groups = [group for group in groups if group not in joined] + [merged]
+    families: list[Family] = []
+    decisions: list[Decision] = []
+    for _, kinds, chains in groups:
+        name = _name(chains, kinds, {family.name for family in families})
+        core = merge(tuple(chains)) if split(chains[0].graph).core else None
+        families.append(Family(name, tuple(chains), core))
+        number = sum(len(chain.rows) for chain in chains)
+        decisions.append(Decision("batch", f"{name}: {number} parameters in {len(chains)} stacks", _why(kinds)))
+    return replace(program, families=tuple(families), decisions=program.decisions + tuple(decisions))
+
+
+def polar_sizes(graph: fx.Graph) -> set[Size]:
+    """(short, long) side of every matrix that Newton-Schulz sees in a graph with values."""
+    shapes = [node.meta["val"].shape for node in graph.nodes if node.target is polar]
+    return {(min(shape[-2:]), max(shape[-2:])) for shape in shapes}
+
+
+def _keys(chain: Chain) -> tuple[tuple[object, ...], set[object]]:
+    """What has to be equal, and what has to overlap, for two chains to share a function."""
+    parts = split(chain.graph)
+    lists = tuple(
+        f"{node.name} = {node.target}{[_outer(arg, parts) for arg in node.args]}{node.kwargs}"
+        for node in (*parts.before, *parts.after)
+    )
+    dtype = state_dtype(chain.row)
+    common = (chain.group, dtype, chain.row.frozen, bool(parts.core), lists)
+    sizes: set[object] = set(polar_sizes(chain.graph))
+    return common, sizes or {"lists" if not parts.core else "vectors"}
+
+
+def _outer(argument: object, parts: Split) -> str:
+    return "core" if argument in parts.core else str(argument)
+
+
+def _why(kinds: set[object]) -> str:
+    sizes = sorted(kind for kind in kinds if isinstance(kind, tuple))
+    if sizes:
+        return "same short and long side " + ", ".join(f"{short}x{long}" for short, long in sizes)
+    return "same elementwise ops" if "lists" in kinds else "small: one compiled function for all norms of vectors"
+
+
+def _name(chains: list[Chain], kinds: set[object], taken: set[str]) -> str:
+    """An identifier of [a-z0-9_] from the plan's own words, never from a parameter's name."""
+    first = chains[0].row
+    rules = sorted({chain.row.norm if chain.row.rule == "lmo" else chain.row.rule for chain in chains})
+    sizes = sorted(kind for kind in kinds if isinstance(kind, tuple))
+    roles = sorted({chain.row.role for chain in chains})
+    detail = [f"{short}x{long}" for short, long in sizes[:3]] or (roles if len(roles) == 1 else [])
+    words = [*(rules if len(rules) == 1 else ["vectors"]), *detail, *(["frozen"] if first.frozen else [])]
+    base = re.sub(r"[^a-z0-9]+", "_", "_".join(words).lower())
+    name, index = base, 2
+    while name in taken:
+        name, index = f"{base}_{index}", index + 1
+    return name
+
+
+def merge(chains: tuple[Chain, ...]) -> Core:
+    """One graph for the cores of several chains; their `polar` calls of one size and dtype become one call."""
+    graph = fx.Graph()
+    values: dict[tuple[int, fx.Node], fx.Node] = {}
+    waiting: list[tuple[int, fx.Node]] = []
+    inputs: list[tuple[int, fx.Node]] = []
+    outputs: list[tuple[int, fx.Node]] = []
+    for index, chain in enumerate(chains):
+        core = split(chain.graph).core
+        waiting += [(index, node) for node in core]
+        for source in dict.fromkeys(source for node in core for source in node.all_input_nodes if source not in core):
+            inputs.append((index, source))
+            values[index, source] = graph.placeholder(f"x{len(inputs) - 1}")
+        outputs += [(index, node) for node in core if any(user not in core for user in node.users)]
+    while waiting:
+        waiting = _copy(graph, waiting, values)
+        ready = [(i, node) for i, node in waiting if all((i, source) in values for source in node.all_input_nodes)]
+        _share(graph, ready, values)
+        waiting = [key for key in waiting if key not in values]
+    graph.output(tuple(values[key] for key in outputs))
+    graph.lint()
+    with FakeTensorMode():
+        fakes = {values[key].name: _like(key[1]) for key in inputs}
+        evaluate(graph, fakes, remember=True)
+    return Core(graph, tuple(inputs), tuple(outputs))
+
+
+def _like(node: fx.Node) -> object:
+    value = node.meta["val"]
+    return value if isinstance(value, float) else torch.empty(value.shape, dtype=value.dtype)
+
+
+def _copy(
+    graph: fx.Graph, waiting: list[tuple[int, fx.Node]], values: dict[tuple[int, fx.Node], fx.Node]
+) -> list[tuple[int, fx.Node]]:
+    """Copy what needs no value that is still missing, up to the next `polar`; the rest waits."""
+    left = []
+    for index, node in waiting:
+        ready = all((index, source) in values for source in node.all_input_nodes)
+        if not ready or node.target is polar:
+            left.append((index, node))
+            continue
+        values[index, node] = graph.node_copy(node, lambda source, index=index: values[index, source])  # type: ignore[misc]  # binds now
+    return left
+
+
+def _share(graph: fx.Graph, ready: list[tuple[int, fx.Node]], values: dict[tuple[int, fx.Node], fx.Node]) -> None:
+    """One `polar` for all of one size: short side first, joined, and taken apart again."""
+    groups: dict[object, list[tuple[int, fx.Node]]] = {}
+    for index, node in ready:
+        sides = node.meta["val"].shape[-2:]
+        groups.setdefault((min(sides), max(sides), repr(node.kwargs)), []).append((index, node))
+    for members in groups.values():
+        nodes = [node for _, node in members]
+        wide = [node.meta["val"].shape[-2] <= node.meta["val"].shape[-1] for node in nodes]
+        sources = [values[index, node.all_input_nodes[0]] for index, node in members]
+        sources = [x if flat else _call(graph, "x", flip, x) for x, flat in zip(sources, wide, strict=True)]
+        joined = _call(graph, "x", join, sources) if len(sources) > 1 else sources[0]
+        whole = _call(graph, "u", polar, joined, **nodes[0].kwargs)
+        start = 0
+        for key, node, flat in zip(members, nodes, wide, strict=True):
+            stop = start + node.meta["val"].shape[0]
+            own = _call(graph, "u", part, whole, start, stop) if len(members) > 1 else whole
+            values[key] = own if flat else _call(graph, "u", flip, own)
+            start = stop
+
+
+def _call(graph: fx.Graph, name: str, op: Callable[..., object], *args: object, **kwargs: object) -> fx.Node:
+    return graph.create_node("call_function", op, args, kwargs, name)  # type: ignore[arg-type]  # fx's Argument

@@ -1,0 +1,49 @@
+"""From a plan to the plain update program: one graph of update ops per row, written by the recipe's stages."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from normc.errors import NormcError
+from normc.plan.geometry import norms
+from normc.plan.row import Row
+from normc.recipes import Recipe
+from normc.update.program import Chain, Program
+from normc.update.stages import chain_of
+
+if TYPE_CHECKING:
+    from normc.plan.plan import NormPlan
+
+
+def lower(plan: NormPlan, recipe: Recipe) -> Program:
+    """The plain program: one chain per row that gets an update, none fused or batched. NormcError for a bad row."""
+    chains, idle = [], []
+    for row in plan.rows:
+        _check(row)
+        if row.rule == "none" or row.numel == 0:
+            idle.append(row)
+        else:
+            chains.append(Chain((row,), chain_of(row, recipe.stages(row.rule)), group_of(row)))
+    return Program(plan.model, recipe.name, plan.hash, tuple(chains), tuple(idle))
+
+
+def group_of(row: Row) -> int:
+    """A row's parameter group: 0 for what a norm of matrices updates, 1 for the rest."""
+    return 0 if row.rule != "none" and norms[row.norm].shape == "matrix" else 1
+
+
+def _check(row: Row) -> None:
+    """Numbers of a plan end up in generated code: they have to be numbers."""
+    if not all(math.isfinite(value) for value in row.scale.per_block):
+        raise NormcError(f"the scale of {row.name} is not finite: {row.scale.per_block}", "mend the plan's row")
+    if len(row.scale.per_block) not in (1, max(len(row.blocks), 1)):
+        raise NormcError(
+            f"{row.name} has {len(row.blocks)} blocks and {len(row.scale.per_block)} scales", "give one scale a block"
+        )
+    axes = (*row.in_axes, *row.out_axes, *row.block_axes, *row.kernel_axes)
+    outside = [axis for axis in axes if not 0 <= axis < len(row.shape)]
+    if outside:
+        raise NormcError(
+            f"{row.name} has {len(row.shape)} axes, its row names axis {outside[0]}", "mend the plan's row"
+        )
