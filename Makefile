@@ -1,0 +1,58 @@
+# Every target makes what it needs: a fresh clone with nothing installed but Python 3.11 or newer and make will do.
+# PYTHON chooses the interpreter that the environment is made from; VENV where it lies.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+READY := $(VENV)/.ready
+IMAGES := $(VENV)/.images
+
+.PHONY: demo cnn examples readme test slow lint format types bench check clean
+.DEFAULT_GOAL := demo
+
+demo: $(READY)  ## train GPT-2 with AdamW and with normc; results in out/demo
+	$(BIN)/python -m examples.demo
+
+cnn: $(READY) $(IMAGES)  ## the same for a small ResNet on images; results in out/cnn
+	$(BIN)/python -m examples.cnn
+
+examples: $(READY)  ## the shortest uses, each run once
+	$(BIN)/python -m examples.three_lines
+
+readme: $(READY)  ## put the real table into README.md, and the last demo's plot into docs/
+	$(BIN)/python -m examples.readme_table
+
+test: $(READY)  ## all tests but the slow ones
+	$(BIN)/python -m pytest -q -m "not slow"
+
+slow: $(READY)  ## the slow tests
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(READY)  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)  ## mypy, strict
+	$(BIN)/mypy
+
+bench: $(READY)  ## the sweep behind the demo's AdamW learning rate (long)
+	$(BIN)/python -m benchmarks.tune_demo adamw --lr 2e-3 4e-3 6e-3 8e-3 --full
+
+check: lint types test  ## what a change must pass
+
+clean:  ## remove what the targets above wrote, the environment excepted
+	rm -rf out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing normc and its tools into $(VENV) (the first time takes some minutes)"
+	$(INSTALL) --editable ".[dev]"
+	@touch $@
+
+$(IMAGES): $(READY)
+	test -d /usr/share/datasets/fashion-mnist || $(INSTALL) ".[images]"
+	@touch $@

@@ -1,0 +1,30 @@
+"""Backends, one file each: how a program runs on a kind of device. Importing a file registers its backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from normc.recipes import Recipe
+from normc.registry import Registry
+from normc.update.module import Loaded
+from normc.update.program import Program
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """`target` completes a target's name for this machine ("cpu" may become "cpu:bf16"). `polar_dtype` says what
+    Newton-Schulz runs in on a target, and why. A `batched` backend is given rewritten programs, another plain ones.
+    """
+
+    name: str
+    summary: str
+    batched: bool
+    target: Callable[[str], str]
+    polar_dtype: Callable[[str], tuple[torch.dtype | None, str]]
+    load: Callable[[Program, Recipe, str], Loaded]
+
+
+backends: Registry[Backend] = Registry("backend", "normc.backends")

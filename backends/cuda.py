@@ -1,0 +1,42 @@
+"""CUDA: the same generated code, its cores compiled; Newton-Schulz in bf16 from sm_80 on."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from normc.backends import Backend, backends
+from normc.errors import NormcError
+from normc.recipes import Recipe
+from normc.update.module import Loaded, load, write
+from normc.update.program import Program
+from normc.version import VERSION
+
+
+def target(name: str) -> str:
+    """A target with its architecture: that of the device, or sm_80 without one. NormcError for another name."""
+    if re.fullmatch(r"cuda:sm_\d{2,3}", name):
+        return name
+    if name != "cuda":
+        raise NormcError(f"no target is called {name!r}", "known: cpu, cpu:fp32, cpu:bf16, cuda, cuda:sm_90")
+    major, minor = torch.cuda.get_device_capability() if torch.cuda.is_available() else (8, 0)
+    return f"cuda:sm_{major}{minor}"
+
+
+def polar_dtype(name: str) -> tuple[torch.dtype | None, str]:
+    """bf16 from sm_80 on, else the stack's own dtype."""
+    if int(name.rsplit("_", 1)[1]) >= 80:
+        return torch.bfloat16, "tensor cores multiply bf16"
+    return None, f"{name} has no bf16"
+
+
+def generate(program: Program, recipe: Recipe, name: str) -> Loaded:
+    """Write the program as a module and load it."""
+    text = write(program, recipe.defaults, name, VERSION)
+    return Loaded(load(text.module, program.plan), text)
+
+
+backends.add(
+    "cuda", Backend("cuda", "generated code, compiled for CUDA", True, target, polar_dtype, generate), __name__
+)

@@ -1,0 +1,72 @@
+"""Fills the generated parts of README.md, the plan's table and the demo's results: `python -m examples.readme_table`.
+
+The table is made now, from a GPT-2 on the meta device; the numbers and the plot come from the last `make demo`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import normc
+
+README = Path("README.md")
+DEMO = Path("out/demo")
+WIDTH = 170
+
+
+def main() -> None:
+    """Rewrite the blocks in place; SystemExit if the demo hasn't been run."""
+    if not (DEMO / "summary.json").is_file():
+        raise SystemExit(f"{DEMO / 'summary.json'} isn't there\n  fix: run `make demo` first")
+    text = README.read_text()
+    text = filled(text, "plan", f"```\n{gpt2_table()}\n```")
+    text = filled(text, "results", results(json.loads((DEMO / "summary.json").read_text())))
+    README.write_text(text)
+    shutil.copyfile(DEMO / "loss.png", "docs/loss.png")
+
+
+def gpt2_table() -> str:
+    """What print(opt.plan) shows for GPT-2 (124 M parameters) on a terminal of 170 columns, without colour."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.device("meta"):
+        model = GPT2LMHeadModel(GPT2Config())
+    lines = normc.plan(model).text(width=WIDTH).strip("\n").splitlines()
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def results(summary: dict[str, Any]) -> str:
+    """The demo's closing numbers as a Markdown table."""
+    reached = summary["normc_steps_to_adamw"]
+    size = f"{summary['parameters']:,} parameters, {summary['steps']} steps, {summary['threads']} CPU threads"
+    lines = [
+        f"{summary['task']}, {size}:",
+        "",
+        "| | lr | final validation loss | steps to AdamW's final loss | optimizer ms/step | train time |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for key, steps in (("adamw", summary["steps"]), ("normc", "not reached" if reached is None else reached)):
+        name = "AdamW" if key == "adamw" else "normc"
+        lines.append(
+            f"| {name} | {summary['settings'][f'{key}_lr']:g} | {summary[f'{key}_final']:.4f} | {steps} "
+            f"| {summary[f'{key}_optimizer_ms']:.1f} | {summary[f'{key}_seconds']:.0f} s |"
+        )
+    return "\n".join(lines)
+
+
+def filled(text: str, name: str, content: str) -> str:
+    """`text` with `content` between its marks `<!-- name: begin -->` and `<!-- name: end -->`."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if begin not in text or end not in text:
+        raise SystemExit(f"README.md has no block {begin} … {end}\n  fix: put both marks where it belongs")
+    head, rest = text.split(begin, 1)
+    return f"{head}{begin}\n{content}\n{end}{rest.split(end, 1)[1]}"
+
+
+if __name__ == "__main__":
+    main()

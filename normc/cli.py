@@ -1,0 +1,267 @@
+"""The command `normc`: plan, export, recipes, diff. A mistake is one message and exit status 2, without a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from normc.errors import NormcError
+from normc.version import VERSION
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from normc.plan.plan import NormPlan
+
+_TARGET = "hf:gpt2, timm:resnet50, package.module:factory, path/to/file.py:factory, or a saved plan.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 1 if `diff` found a difference, 2 for a mistake.
+
+    NORMC_DEBUG=1 shows the traceback of a mistake.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except NormcError as mistake:
+        if os.environ.get("NORMC_DEBUG") == "1":
+            raise
+        print(f"normc: {mistake}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader has gone (normc plan ... | head): the interpreter's last flush must not fail too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("normc: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="normc", description="A compiler for optimizers: plans and exports update steps."
+    )
+    parser.add_argument("--version", action="version", version=f"normc {VERSION}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    plan = commands.add_parser("plan", help="infer and show the plan of a model")
+    _add_target(plan)
+    plan.add_argument(
+        "--explain", action="append", default=[], metavar="GLOB", help="show all reasons of these rows instead"
+    )
+    plan.add_argument("--json", metavar="FILE", help="save the plan; - writes it to standard output and nothing else")
+    plan.add_argument("--width", type=int, metavar="N", help="columns of the table (default: the terminal's)")
+    plan.set_defaults(run=_plan)
+
+    export = commands.add_parser("export", help="write the update step as a Python file that needs torch alone")
+    _add_target(export)
+    export.add_argument(
+        "--target", dest="device", default="cpu", metavar="DEVICE", help="cpu or cuda:sm_90 (default: cpu)"
+    )
+    export.add_argument("-o", "--output", default="update.py", metavar="FILE", help="default: update.py")
+    export.set_defaults(run=_export)
+
+    recipes = commands.add_parser("recipes", help="list the recipes, their formulas and sources")
+    recipes.add_argument("--width", type=int, metavar="N", help=argparse.SUPPRESS)
+    recipes.set_defaults(run=_recipes)
+
+    diff = commands.add_parser("diff", help="compare two saved plans; exit status 1 if they differ")
+    diff.add_argument("first", metavar="a.json")
+    diff.add_argument("second", metavar="b.json")
+    diff.set_defaults(run=_diff)
+    return parser
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="TARGET", help=_TARGET)
+    parser.add_argument("--recipe", metavar="NAME", help="see normc recipes")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the recipe")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a field of the model's configuration, or an argument",
+    )
+    parser.add_argument(
+        "--override",
+        action="append",
+        default=[],
+        metavar="GLOB:norm=NAME,scale=X,mass=X",
+        help="another norm, scale or mass",
+    )
+    parser.add_argument("--strict", action="store_true", help="fail if any parameter could not be inferred")
+
+
+def _found(options: argparse.Namespace) -> NormPlan:
+    """The plan that a command speaks of: inferred from a model, or read from a file; then its overrides."""
+    found = (
+        _saved(options.model, options)
+        if options.model.endswith(".json") and ":" not in options.model
+        else _inferred(options)
+    )
+    for text in options.override:
+        pattern, change = read_override(text)
+        found = found.override(pattern, **change)
+    return found
+
+
+def _inferred(options: argparse.Namespace) -> NormPlan:
+    from normc.compiler import plan
+    from normc.targets import load_target, read_setting
+    from normc.trace import own_inputs
+
+    target = load_target(options.model, dict(map(read_setting, options.set)))
+    if target.example_inputs is None and own_inputs(target.model) is None:
+        raise NormcError(
+            f"{options.model} made a {type(target.model).__name__}, which doesn't say what its forward takes",
+            "let the factory return (model, example_inputs)",
+        )
+    recipe = {} if options.recipe is None else {"recipe": options.recipe}
+    given = dict(map(read_setting, options.option))
+    return plan(target.model, target.example_inputs, options=given, strict=options.strict, **recipe)
+
+
+def _saved(path: str, options: argparse.Namespace) -> NormPlan:
+    if options.recipe or options.option or options.set:
+        raise NormcError(
+            f"{path} is a plan already: its recipe and sizes are fixed", "give --override, or the model again"
+        )
+    plan = load_plan(path)
+    lost = [row.name for row in plan.rows if row.fallback is not None]
+    if options.strict and lost:
+        raise NormcError(
+            f"{len(lost)} parameters of {path} are fallbacks, {lost[0]!r} first", "override them, or leave out --strict"
+        )
+    return plan
+
+
+def load_plan(path: str) -> NormPlan:
+    """The plan in a file. NormcError if it can't be read, or isn't one."""
+    from normc.plan.plan import NormPlan
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise NormcError(f"{path} can't be read: {problem}", "give a file that normc plan --json wrote") from None
+    try:
+        return NormPlan.from_json(text)
+    except NormcError as problem:
+        raise NormcError(f"{path}: {problem.problem}", problem.fix) from None
+
+
+def read_override(text: str) -> tuple[str, dict[str, Any]]:
+    """`GLOB:norm=sign,scale=0.1` as the glob and what to change. NormcError for anything else."""
+    pattern, colon, changes = text.rpartition(":")
+    found: dict[str, Any] = {}
+    for change in changes.split(","):
+        key, equals, value = change.partition("=")
+        if not (colon and pattern and equals) or key not in ("norm", "scale", "mass") or key in found:
+            raise NormcError(
+                f"{text!r} is no override", "write 'GLOB:norm=sign,scale=0.1' (norm, scale, mass, each once)"
+            )
+        try:
+            found[key] = value if key == "norm" else float(value)
+        except ValueError:
+            raise NormcError(f"the {key} {value!r} in {text!r} is no number", f"write {key}=0.1") from None
+    return pattern, found
+
+
+def _console(width: int | None, file: TextIO | None = None) -> Console:
+    from rich.console import Console
+
+    if width is not None and not 40 <= width <= 10000:
+        raise NormcError(f"a table can't be {width} columns wide", "give --width 40 or more")
+    return Console(width=width, file=file, highlight=False)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    console = _console(options.width)
+    plan = _found(options)
+    if options.json == "-":
+        sys.stdout.write(plan.to_json())
+        return 0
+    if options.json:
+        _write(options.json, plan.to_json())
+    if not options.explain and console.is_terminal:
+        console.print(plan)
+    elif not options.explain:
+        print(plan.text(options.width))
+    for pattern in options.explain:
+        from normc.report.explain import explain
+
+        for row in plan.matching(pattern):
+            console.print(explain(plan, row.name), "")
+    if options.json:
+        print(f"wrote {options.json}", file=sys.stderr)
+    return 0
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as problem:
+        raise NormcError(
+            f"{path} can't be written: {problem.strerror}", "give a file in a folder that exists"
+        ) from None
+
+
+def _export(options: argparse.Namespace) -> int:
+    from normc.export import export
+
+    plan = _found(options)
+    try:
+        export(plan, options.output, options.device)
+    except OSError as problem:
+        raise NormcError(
+            f"{options.output} can't be written: {problem.strerror}", "give a file in a folder that exists"
+        ) from None
+    print(f"wrote {options.output}: from {Path(options.output).stem} import Optimizer", file=sys.stderr)
+    return 0
+
+
+def _recipes(options: argparse.Namespace) -> int:
+    from rich.table import Table
+    from rich.text import Text
+
+    from normc.recipes import recipes
+
+    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in recipes:
+        recipe = recipes[name]
+        known = ", ".join(f"{key} {value}" for key, value in recipe.known.items())
+        facts = [("", recipe.summary), ("formula", recipe.formula), ("options", known), ("source", recipe.source)]
+        for head, text in facts:
+            grid.add_row(Text(head or name, style="dim" if head else "bold"), Text(text))
+    _console(options.width).print(grid)
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from normc.report.words import said, shown
+
+    first, second = load_plan(options.first), load_plan(options.second)
+    for label, here, there in (
+        ("recipe", first.recipe, second.recipe),
+        ("options", dict(first.options), dict(second.options)),
+    ):
+        if here != there:
+            print(f"{label}: {here} -> {there}")
+    changes = first.diff(second)
+    for change in changes:
+        print(shown(change.name))
+        for field, before, after in change.fields:
+            print(f"  {field}: {said(field, before)} -> {said(field, after)}")
+    same = first.hash == second.hash
+    print(f"the same decisions, hash {first.hash[:16]}" if same else f"{len(changes)} of {len(first)} rows differ")
+    return 0 if same else 1

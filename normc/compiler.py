@@ -1,0 +1,105 @@
+"""The calls behind the public door: a model to its plan, and a plan to its optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from normc.analyse import analyse
+from normc.errors import NormcError
+from normc.optimizer import Optimizer, build, defer
+from normc.plan.plan import NormPlan
+from normc.recipes import Option, Recipe, recipes
+from normc.trace import example_inputs as read_inputs
+from normc.trace import on_first_forward, own_inputs, trace
+
+DEFAULT_RECIPE = "uscion"
+
+
+def plan(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    recipe: str = DEFAULT_RECIPE,
+    options: Mapping[str, Option] | None = None,
+    overrides: Mapping[str, str | Mapping[str, Any]] | None = None,
+    strict: bool = False,
+) -> NormPlan:
+    """Trace `model` (its weights may be on the meta device) and infer the plan; no code is generated.
+
+    example_inputs  what forward takes: a tensor, a tuple, a dict, or a batch of a DataLoader. May be left out for a
+                    model that says what it eats (transformers, timm).
+    overrides       {"glob*": "sign"} or {"glob*": {"norm": ..., "scale": ..., "mass": ...}}, applied in order.
+    strict          raise NormcError if any parameter's role can't be inferred, instead of marking its row.
+    """
+    if example_inputs is None:
+        inputs = own_inputs(model)
+        if inputs is None:
+            raise NormcError(
+                f"{type(model).__name__} doesn't say what its forward takes",
+                "pass example_inputs: a tensor, a tuple, a dict or a batch of your DataLoader",
+            )
+    else:
+        inputs = read_inputs(model, example_inputs)
+    return _plan(model, inputs, _configured(recipe, options), overrides, strict)
+
+
+def _plan(
+    model: nn.Module,
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    recipe: Recipe,
+    overrides: Mapping[str, str | Mapping[str, Any]] | None,
+    strict: bool,
+) -> NormPlan:
+    found = analyse(trace(model, *inputs), recipe, strict)
+    for pattern, change in (overrides or {}).items():
+        found = found.override(pattern, **({"norm": change} if isinstance(change, str) else change))
+    return found
+
+
+def _configured(name: str, options: Mapping[str, Option] | None) -> Recipe:
+    return recipes[name].configure(**(options or {}))
+
+
+def compile(  # noqa: A001  # the public name
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    lr: float | torch.Tensor,
+    recipe: str = DEFAULT_RECIPE,
+    options: Mapping[str, Option] | None = None,
+    overrides: Mapping[str, str | Mapping[str, Any]] | None = None,
+    plan: NormPlan | None = None,
+    backend: str | None = None,
+    strict: bool = False,
+    compile: bool = True,
+    **group_options: float,
+) -> Optimizer:
+    """One optimizer for every parameter of `model`, whose update code is generated from its inferred plan.
+
+    Without `example_inputs`, a model that doesn't say what it eats is traced on its first real forward, before which
+    `opt.plan` and `opt.step()` raise NormcError. `plan` skips the tracing: one loaded from a file, or edited.
+    `backend` is "cpu", "cuda" or "reference" (float64, slow); by default the device of the parameters decides.
+    `compile=False` runs the generated code eagerly. `group_options` (momentum, weight_decay, ...) are values of the
+    param groups, by the recipe's names.
+    """
+    named = list(model.named_parameters())
+    if plan is not None:
+        for pattern, change in (overrides or {}).items():
+            plan = plan.override(pattern, **({"norm": change} if isinstance(change, str) else change))
+        return build(plan, named, lr=lr, backend=backend, compile=compile, **group_options)
+    chosen = _configured(recipe, options)
+    inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
+    if inputs is not None:
+        found = _plan(model, inputs, chosen, overrides, strict)
+        return build(found, named, lr=lr, backend=backend, compile=compile, **group_options)
+    opt = defer(chosen, named, lr=lr, backend=backend, compile=compile, **group_options)
+
+    def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        opt.adopt(_plan(model, (args, kwargs), chosen, overrides, strict))
+
+    on_first_forward(model, adopt)
+    return opt

@@ -1,0 +1,91 @@
+"""Write a plan's update as one Python file that needs torch alone."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from normc.errors import NormcError
+from normc.optimizer import Optimizer, generate
+from normc.runtime import EMBEDDED
+from normc.update.module import Text
+
+if TYPE_CHECKING:
+    from normc.plan.plan import NormPlan
+
+_IMPORTS = """from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+"""
+
+_USAGE = """
+
+Needs torch alone:
+
+    from update import Optimizer
+
+    opt = Optimizer(model.named_parameters(), lr=...)
+\"\"\""""
+
+_DOOR = '''class Optimizer(UpdateOptimizer):
+    """The planned update as a torch optimizer: Optimizer(model.named_parameters(), lr=...).
+
+    `options` are values of the groups: one number for both, or a pair (matrices, rest). Names and shapes are checked.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, Tensor]],
+        lr: float | Tensor,
+        compile: bool = True,
+        **options: float | tuple[float, float],
+    ) -> None:
+        super().__init__(named_parameters, UPDATE, lr, compile, **options)
+
+    def _rebuilt(self) -> Update:
+        return UPDATE
+'''
+
+
+def export(source: Optimizer | NormPlan, path: str | Path, target: str | None = None) -> Path:
+    """Write `source`, an optimizer or a plan, to `path` and return it. Needs no device of the target's kind.
+
+    `target` None is the optimizer's own, and "cpu:fp32" for a plan. The optimizer's own generated code is written as it
+    runs. NormcError for a target without generated code.
+    """
+    if isinstance(source, Optimizer) and target in (None, source.target):
+        text = source.text
+    else:
+        plan = source.plan if isinstance(source, Optimizer) else source
+        text = generate(plan, target or "cpu:fp32").text
+    if not text.doc:
+        raise NormcError("the reference backend generates no code", "export for cpu or cuda")
+    file = Path(path)
+    file.write_text(exported(text), encoding="utf-8")
+    return file
+
+
+def exported(text: Text) -> str:
+    """The whole file: the generated module with the runtime embedded in place of its import."""
+    doc = text.doc.removesuffix('"""').rstrip() + _USAGE
+    runtime = "\n\n\n".join(_body(name) for name in EMBEDDED)
+    return f"{doc}\n\n{_IMPORTS}\n{runtime}\n\n\n{text.body}\n\n{_DOOR}"
+
+
+def _body(name: str) -> str:
+    """A runtime file without its docstring and imports."""
+    source = inspect.getsource(import_module(f"normc.runtime.{name}"))
+    lines = source.split('"""', 2)[2].splitlines()
+    kept = [line for line in lines if not re.match(r"(from|import) ", line)]
+    return "\n".join(kept).strip()

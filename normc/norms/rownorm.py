@@ -1,0 +1,41 @@
+"""The largest 2-norm of a row: every output by itself (Scion, table 3)."""
+
+from __future__ import annotations
+
+import sympy
+import torch
+from torch import Tensor
+
+from normc.plan.geometry import Norm, norms
+from normc.plan.row import D_IN, KERNEL
+from normc.update.matrices import unit
+
+
+def rownorm(d: Tensor) -> Tensor:
+    """Every row of each matrix [..., out, in] over its 2-norm. Shape and dtype of d."""
+    return unit(d, (-1,))
+
+
+def measure(x: Tensor) -> Tensor:
+    """The largest row of each matrix."""
+    return torch.linalg.vector_norm(x, dim=-1).amax(-1)
+
+
+def dual(x: Tensor) -> Tensor:
+    """The rows' 2-norms added up."""
+    return torch.linalg.vector_norm(x, dim=-1).sum(-1)
+
+
+norms.add(
+    "rownorm",
+    Norm(
+        name="rownorm",
+        operator="RMS to max",
+        shape="rows",
+        lmo=rownorm,
+        measure=measure,
+        dual=dual,
+        scale=1 / sympy.sqrt(D_IN * KERNEL),
+    ),
+    __name__,
+)

@@ -1,0 +1,168 @@
+"""The optimizer that a plan becomes: lowered, rewritten, generated, and run on a model's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from torch import Tensor
+
+from normc.backends import backends
+from normc.errors import NormcError, NormcWarning
+from normc.passes.batch import batch
+from normc.passes.dtypes import dtypes
+from normc.passes.fuse import fuse
+from normc.passes.lower import lower
+from normc.passes.stack import stack
+from normc.recipes import Recipe, recipes
+from normc.runtime import Entry, Update, UpdateOptimizer
+from normc.update.module import Loaded, Text
+from normc.update.program import Program
+
+if TYPE_CHECKING:
+    from normc.plan.plan import NormPlan
+
+
+def recipe_of(plan: NormPlan) -> Recipe:
+    """The recipe that a plan names, with the plan's options."""
+    return recipes[plan.recipe].configure(**dict(plan.options))
+
+
+def program_of(plan: NormPlan, target: str = "cpu") -> Program:
+    """The update program of a plan for a target; `decisions` says what each rewrite did and why."""
+    backend = backends[target.split(":")[0]]
+    program = lower(plan, recipe_of(plan))
+    if not backend.batched:
+        return program
+    dtype, why = backend.polar_dtype(backend.target(target))
+    return batch(dtypes(stack(fuse(program)), dtype, why))
+
+
+def generate(plan: NormPlan, target: str = "cpu") -> Loaded:
+    """A plan's update, loaded, and its source. Targets: cpu, cpu:fp32, cpu:bf16, cuda, cuda:sm_90, reference."""
+    backend = backends[target.split(":")[0]]
+    target = backend.target(target)
+    return backend.load(program_of(plan, target), recipe_of(plan), target)
+
+
+class Optimizer(UpdateOptimizer):
+    """A torch optimizer that runs a plan's generated update. Group 0 holds the matrices, group 1 the rest.
+
+    Made by `build`, or by `defer` as a stand-in until its plan is known: that can be given to schedulers and hosts, and
+    its step() raises NormcError. `target` is the backend, or one of its targets.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, Tensor]],
+        recipe: Recipe,
+        plan: NormPlan | None,
+        target: str,
+        lr: float | Tensor,
+        compile: bool,
+        options: Mapping[str, float | tuple[float, float]],
+    ) -> None:
+        named = list(named_parameters)
+        self.recipe = recipe
+        self.target = target
+        self._plan = plan
+        self._loaded = None if plan is None else generate(plan, target)
+        update = _stand_in(named, recipe) if self._loaded is None else self._loaded.update
+        super().__init__(named, update, lr, compile, **options)
+
+    def adopt(self, plan: NormPlan) -> None:
+        """Generate the plan's update and take it; parameters move between the two groups in place."""
+        if plan.recipe != self.recipe.name:
+            fix = "make the optimizer with the plan's recipe"
+            self._fail(f"the plan is of recipe {plan.recipe}, the optimizer of {self.recipe.name}", fix)
+        loaded = generate(plan, self.target)
+        self.take(loaded.update)
+        self._plan, self._loaded = plan, loaded
+
+    @property
+    def plan(self) -> NormPlan:
+        """The plan. NormcError before it is known."""
+        if self._plan is None:
+            self._fail("the plan is not known yet", "run the model forward once")
+        return self._plan
+
+    @property
+    def text(self) -> Text:
+        """The generated module in parts. NormcError before the plan is known."""
+        if self._loaded is None:
+            self._fail("the plan is not known yet", "run the model forward once")
+        return self._loaded.text
+
+    @property
+    def source(self) -> str:
+        """The generated module, as it runs."""
+        return self.text.module
+
+    def _fail(self, problem: str, fix: str) -> NoReturn:
+        raise NormcError(problem, fix)
+
+    def _warning(self) -> type[Warning]:
+        return NormcWarning
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The plan stands for the generated code, which is made again from it."""
+        plan = None if self._plan is None else replace(self._plan)  # without what it has cached, some of it unpicklable
+        own = {"_plan": plan, "target": self.target, "recipe": self.recipe}
+        return {**super().__getstate__(), **own}
+
+    def _rebuilt(self) -> Update:
+        if self._plan is None:
+            self._loaded = None
+            groups = self.param_groups
+            named = [pair for group in groups for pair in zip(group["param_names"], group["params"], strict=True)]
+            return _stand_in(named, self.recipe)
+        self._loaded = generate(self._plan, self.target)
+        return self._loaded.update
+
+
+def build(
+    plan: NormPlan,
+    named_parameters: Iterable[tuple[str, Tensor]],
+    *,
+    lr: float | Tensor,
+    backend: str | None = None,
+    compile: bool = True,
+    **options: float | tuple[float, float],
+) -> Optimizer:
+    """The optimizer of a plan.
+
+    backend  "cpu", "cuda", "reference", or a whole target ("cuda:sm_90"); None takes that of the parameters' device.
+    options  values of the recipe's groups (momentum, weight_decay): one number, or a pair (matrices, the rest).
+    """
+    named = list(named_parameters)
+    return Optimizer(named, recipe_of(plan), plan, backend or _target_of(named), lr, compile, options)
+
+
+def defer(
+    recipe: Recipe,
+    named_parameters: Iterable[tuple[str, Tensor]],
+    *,
+    lr: float | Tensor,
+    backend: str | None = None,
+    compile: bool = True,
+    **options: float | tuple[float, float],
+) -> Optimizer:
+    """An optimizer that gets its plan later, through `adopt`. Until then its groups are by number of axes."""
+    named = list(named_parameters)
+    return Optimizer(named, recipe, None, backend or _target_of(named), lr, compile, options)
+
+
+def _target_of(named: list[tuple[str, Tensor]]) -> str:
+    kinds = {pair[1].device.type for pair in named if isinstance(pair, tuple)}
+    return "cuda" if "cuda" in kinds else "cpu"
+
+
+def _stand_in(named: list[tuple[str, Tensor]], recipe: Recipe) -> Update:
+    """What the optimizer holds before its plan: groups by number of axes, no buckets."""
+    entries = {
+        pair[0]: Entry(tuple(pair[1].shape), 0 if pair[1].dim() >= 2 else 1, "not planned")
+        for pair in named
+        if isinstance(pair, tuple)
+    }
+    return Update("", recipe.name, recipe.defaults, entries, {}, (), ready=False)

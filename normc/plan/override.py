@@ -1,0 +1,134 @@
+"""Rows as a user wants them instead: another norm, scale or mass, with the evidence that it was asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+import sympy
+
+from normc.errors import NormcError
+from normc.plan.expression import read_formula, write_formula
+from normc.plan.geometry import Norm, norms
+from normc.plan.row import Evidence, Row, Scale
+
+_STATE_WIDTH = {"float64": 8}
+
+
+def matching(rows: Iterable[Row], pattern: str) -> tuple[Row, ...]:
+    """Rows one of whose names is `pattern` or matches it as a case-sensitive glob."""
+    return tuple(
+        row for row in rows if any(name == pattern or fnmatchcase(name, pattern) for name in (row.name, *row.aliases))
+    )
+
+
+def overridden(
+    rows: tuple[Row, ...],
+    chosen: set[str],
+    pattern: str,
+    *,
+    norm: str | None,
+    scale: float | sympy.Expr | None,
+    mass: float | None,
+) -> tuple[Row, ...]:
+    """All rows, those called `chosen` changed: mass first, then norm, then scale, which has the last word."""
+    if norm is None and scale is None and mass is None:
+        raise NormcError(f"the override of {pattern!r} changes nothing", "give it a norm, a scale or a mass")
+    part = norms[norm] if norm is not None else None
+    formula = _formula(pattern, scale) if scale is not None else None
+    if mass is not None and not (_is_number(mass) and 0 <= mass < math.inf):
+        raise NormcError(f"the override of {pattern!r} has the mass {mass!r}", "give a finite number, 0 or more")
+    dead = [row for row in rows if row.name in chosen and row.role == "unused"]
+    if len(dead) == len(chosen):
+        raise NormcError(f"no gradient reaches {dead[0].name!r}, so nothing can be chosen for it", "leave it out")
+    changed = []
+    for row in rows:
+        if row.name in chosen and row.role != "unused":
+            row = row if mass is None else _with_mass(row, float(mass), pattern)
+            row = row if part is None else _with_norm(row, part, pattern)
+            row = row if formula is None else _with_scale(row, formula, pattern)
+        changed.append(row)
+    return tuple(changed)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _formula(pattern: str, scale: float | sympy.Expr) -> sympy.Expr:
+    """The scale's formula, checked and in the form in which a saved plan gives it back."""
+    if isinstance(scale, sympy.Expr):
+        return read_formula(write_formula(scale))
+    if not (_is_number(scale) and 0 <= scale < math.inf):
+        raise NormcError(
+            f"the override of {pattern!r} has the scale {scale!r}",
+            "give a finite number, 0 or more, or a sympy expression in normc.plan.row's D_OUT, D_IN and KERNEL",
+        )
+    return read_formula(float(scale))
+
+
+def _with_mass(row: Row, mass: float, pattern: str) -> Row:
+    if mass == 0:
+        evidence = Evidence("override", "frozen", f"mass 0 was asked for by {pattern!r}")
+        still = Scale(sympy.Integer(0), (0.0,) * len(row.block_fans))
+        return replace(
+            row,
+            mass=0.0,
+            target=0.0,
+            scale=still,
+            rule="none",
+            frozen=True,
+            state_bytes=0,
+            evidence=(*row.evidence, evidence),
+        )
+    if not row.mass:
+        raise NormcError(f"{row.name} has no mass, so {mass:g} is no share of anything", "override its scale instead")
+    share = mass / row.mass
+    evidence = Evidence(
+        "override", f"mass {mass:g}", f"asked for by {pattern!r}; target and scale change by {share:.6g}"
+    )
+    formula = read_formula(write_formula(share * row.scale.formula))
+    return replace(
+        row, mass=mass, target=share * row.target, scale=row.scaled(formula), evidence=(*row.evidence, evidence)
+    )
+
+
+def _with_norm(row: Row, norm: Norm, pattern: str) -> Row:
+    """The row under another norm, its target kept. A row of any other rule joins the rule that takes a norm's step."""
+    if row.rule == "none":
+        raise NormcError(
+            f"{row.name} is frozen: it gets no step that a norm could shape", f"leave it out of {pattern!r}"
+        )
+    evidence = [Evidence("override", norm.name, f"asked for by {pattern!r}")]
+    if norm.shape in ("matrix", "columns", "rows") and not row.in_axes and not row.out_axes and len(row.shape) > 1:
+        row = _as_torch_stores_it(row)
+        evidence.append(
+            Evidence("override", "fan-out on axis 0, fan-in on axis 1", "assumed, as torch.nn stores weights")
+        )
+    if row.rule != "lmo":
+        evidence.append(Evidence("override", "rule lmo", f"rule {row.rule} takes no norm"))
+        row = replace(row, rule="lmo", state_bytes=row.numel * _STATE_WIDTH.get(row.dtype, 4))
+    formula = read_formula(write_formula(row.target * norm.scale))
+    return replace(row, norm=norm.name, scale=row.scaled(formula), fallback=None, evidence=(*row.evidence, *evidence))
+
+
+def _as_torch_stores_it(row: Row) -> Row:
+    kernel = tuple(range(2, len(row.shape)))
+    return replace(
+        row, out_axes=(0,), in_axes=(1,), kernel_axes=kernel, fan_out=row.shape[0], fan_in=math.prod(row.shape[1:])
+    )
+
+
+def _with_scale(row: Row, formula: sympy.Expr, pattern: str) -> Row:
+    """The row with another scale; its target becomes what that scale is in the operator norm, for the first block."""
+    if row.rule == "none":
+        raise NormcError(f"{row.name} is frozen: it gets no step to scale", f"leave it out of {pattern!r}")
+    scale = row.scaled(formula)
+    if not all(0 <= value < math.inf for value in scale.per_block):
+        raise NormcError(f"the scale {formula} is {scale.value} for {row.name}", "give one that is 0 or more")
+    factor = row.scaled(norms[row.norm].scale).value if row.rule == "lmo" else 1.0
+    target = scale.value / factor if 0 < factor < math.inf else scale.value
+    evidence = Evidence("override", f"scale {formula}", f"asked for by {pattern!r}")
+    return replace(row, scale=scale, target=target, evidence=(*row.evidence, evidence))

@@ -1,0 +1,195 @@
+"""The plan of a whole model: immutable rows, found by name, overridden into new plans, compared, hashed and saved."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from types import MappingProxyType
+from typing import NamedTuple
+
+import sympy
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+
+from normc.errors import NormcError
+from normc.plan import document
+from normc.plan.decision import Option, decisions, digest
+from normc.plan.override import matching, overridden
+from normc.plan.row import Row
+from normc.registry import Registry
+
+
+class Coverage(NamedTuple):
+    """How much of a model was inferred: tensors, and entries in them; the rest are fallbacks."""
+
+    tensors: int
+    all_tensors: int
+    entries: int
+    all_entries: int
+
+
+class Change(NamedTuple):
+    """A row that two plans don't agree on: (field, here, there) each. A row of one plan alone has one field, "row"."""
+
+    name: str
+    fields: tuple[tuple[str, object, object], ...]
+
+
+@dataclass(frozen=True)
+class NormPlan:
+    """What was inferred about every parameter of `model`, and what `recipe` will do to it. Prints as a table.
+
+    `options` are the recipe's, as (name, value) pairs; `notes` say what was guessed and what no gradient reaches.
+    NormcError if a name or an alias stands for two parameters.
+    """
+
+    rows: tuple[Row, ...]
+    model: str
+    recipe: str
+    options: tuple[tuple[str, Option], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for name in (name for row in self.rows for name in (row.name, *row.aliases)):
+            if name in seen:
+                raise NormcError(
+                    f"the plan of {self.model} has two rows called {name!r}", "give every parameter one row"
+                )
+            seen.add(name)
+        options = [name for name, _ in self.options]
+        if len(set(options)) < len(options):
+            raise NormcError(
+                f"the plan of {self.model} gives an option of {self.recipe} twice", "give each option once"
+            )
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._index
+
+    def __getitem__(self, name: str) -> Row:
+        if name not in self._index:
+            raise NormcError(f"the plan of {self.model} has no parameter {name!r}", near(name, self._index))
+        return self._index[name]
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Row]:
+        """Rows by their first name, in the model's order."""
+        return MappingProxyType({row.name: row for row in self.rows})
+
+    @cached_property
+    def _index(self) -> dict[str, Row]:
+        return {name: row for row in self.rows for name in (row.name, *row.aliases)}
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256, in hex, of every decision; not of evidence, notes and uses. Reports show the first 16 digits."""
+        return digest(self.recipe, self.options, self.rows)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of optimizer state."""
+        return sum(row.state_bytes for row in self.rows)
+
+    @property
+    def coverage(self) -> Coverage:
+        """Tensors and entries whose role was inferred, and all of them."""
+        inferred = [row for row in self.rows if row.fallback is None]
+        entries = sum(row.numel for row in inferred), sum(row.numel for row in self.rows)
+        return Coverage(len(inferred), len(self.rows), *entries)
+
+    def matching(self, pattern: str) -> tuple[Row, ...]:
+        """Rows one of whose names is `pattern`, or matches it as a case-sensitive glob. NormcError if none does."""
+        found = matching(self.rows, pattern)
+        if not found:
+            raise NormcError(f"no parameter of {self.model} matches {pattern!r}", near(pattern, self._index))
+        return found
+
+    def override(
+        self,
+        pattern: str,
+        *,
+        norm: str | None = None,
+        scale: float | sympy.Expr | None = None,
+        mass: float | None = None,
+    ) -> NormPlan:
+        """A new plan in which the rows whose name or alias matches the glob `pattern` (case counts) differ.
+
+        norm   a registered norm; the row keeps its target, its scale becomes target * the norm's geometric factor
+        scale  the size of a unit-lr step: a number, or a sympy expression in d_out, d_in and k; the target follows
+        mass   the share of feature learning: target and scale change in proportion; 0 freezes the row
+        """
+        chosen = {row.name for row in self.matching(pattern)}
+        rows = overridden(self.rows, chosen, pattern, norm=norm, scale=scale, mass=mass)
+        return NormPlan(rows, self.model, self.recipe, self.options, self.notes)
+
+    def diff(self, other: NormPlan) -> tuple[Change, ...]:
+        """The rows whose decisions differ, and in which fields; empty if the plans' rows agree."""
+        changes = []
+        for name in dict.fromkeys((*self.by_name, *other.by_name)):
+            here, there = self.by_name.get(name), other.by_name.get(name)
+            if here is None or there is None:
+                changes.append(Change(name, (("row", here, there),)))
+                continue
+            mine, theirs = decisions(here), decisions(there)
+            fields = tuple((key, mine[key], theirs[key]) for key in mine if mine[key] != theirs[key])
+            if fields:
+                changes.append(Change(name, fields))
+        return tuple(changes)
+
+    def to_json(self) -> str:
+        """The plan as a document: stable, versioned, one line a fact, with its hash."""
+        return document.write(
+            document.Contents(self.rows, self.model, self.recipe, self.options, self.notes), self.hash
+        )
+
+    @staticmethod
+    def from_json(text: str) -> NormPlan:
+        """The plan that `to_json` wrote. NormcError, naming row and field, for anything but such a document."""
+        contents, claimed = document.read(text)
+        found = NormPlan(*contents)
+        if found.hash != claimed:
+            raise NormcError(
+                f"the plan's hash is {claimed[:16]}, its rows' {found.hash[:16]}: it was changed by hand or damaged",
+                "load the plan as it was, change it with override(), and save it again",
+            )
+        return found
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield reports["table"](self, options.max_width)
+
+    def __str__(self) -> str:
+        """The table, as wide as the terminal; in colour if standard output is one."""
+        return self.text(color=sys.stdout is not None and sys.stdout.isatty())
+
+    def text(self, width: int | None = None, color: bool = False) -> str:
+        """The table as text, by default as wide as the terminal (80 columns if there is none), without colour codes."""
+        console = Console(width=width, force_terminal=color, no_color=None if color else True)
+        with console.capture() as captured:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.text(160))}</pre>"
+
+
+Report = Callable[[NormPlan, int], RenderableType]
+# By name, since what draws a plan lies above it: the reports import the plan, not the other way round.
+reports: Registry[Report] = Registry("report", "normc.report")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What to say to someone who asked for `name`: the nearest of the known names."""
+    known = list(known)
+    found = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return (
+        f"did you mean {' or '.join(map(repr, found))}?" if found else f"print the plan to see its {len(known)} names"
+    )

@@ -1,0 +1,96 @@
+"""Recipes, one file each: which norm, radius and chain of stages a row gets. Importing a file registers its recipe."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from normc.errors import NormcError
+from normc.plan.geometry import Geometry
+from normc.plan.row import Row
+from normc.registry import Registry
+from normc.update.stages import Stage
+
+Option = str | int | float | bool | None
+Values = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A rule from a row's role to its update. Subclasses say the ClassVars and override the methods below.
+
+    `options` are fixed when a plan is made; `defaults` are values of the two parameter groups (matrices, the rest) that
+    may change while training. Both groups have the same keys, `momentum` among them.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    formula: ClassVar[str]
+    known: ClassVar[Mapping[str, Option]]
+    defaults: ClassVar[tuple[Values, Values]]
+
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def configure(self, **options: Option) -> Recipe:
+        """This recipe with some options set. NormcError for an unknown one, or one of another type."""
+        merged = dict(self.options)
+        for name, value in options.items():
+            if name not in self.known:
+                near = difflib.get_close_matches(name, self.known, n=1)
+                guess = f"did you mean {near[0]!r}? " if near else ""
+                raise NormcError(
+                    f"the recipe {self.name} has no option {name!r}", f"{guess}known: {', '.join(sorted(self.known))}"
+                )
+            merged[name] = _checked(self.name, name, value, self.known[name])
+        return replace(self, options=merged)
+
+    def option(self, name: str) -> Option:
+        """An option's value, or its default."""
+        return self.options.get(name, self.known[name])
+
+    def number(self, name: str) -> float:
+        """An option that is a number."""
+        value = self.option(name)
+        assert isinstance(value, int | float)
+        return float(value)
+
+    def text(self, name: str) -> str:
+        """An option that is a name."""
+        return str(self.option(name))
+
+    def geometry(self, row: Row) -> Geometry:
+        """Norm, rule, radius and scale of a row whose role, axes and blocks are final."""
+        raise NotImplementedError
+
+    def stages(self, rule: str) -> tuple[Stage, ...]:
+        """The chain of stages called `rule`; none for "none"."""
+        raise NotImplementedError
+
+    def state_bytes(self, row: Row) -> int:
+        """Bytes of state that a row with its rule set will hold."""
+        raise NotImplementedError
+
+
+def _checked(recipe: str, name: str, value: Option, default: Option) -> Option:
+    """`value`, if it is of the default's type: any number for a number, text for text."""
+    same = isinstance(value, bool) == isinstance(default, bool)
+    if isinstance(default, int | float) and isinstance(value, int | float) and same:
+        if not abs(value) < float("inf"):
+            raise NormcError(f"option {name} of the recipe {recipe} is {value}", "give a finite number")
+        return value
+    if isinstance(default, str) and isinstance(value, str):
+        return value
+    raise NormcError(
+        f"option {name} of the recipe {recipe} can't be {value!r}", f"give one like its default, {default!r}"
+    )
+
+
+def state_width(row: Row) -> int:
+    """Bytes of one entry of a row's state: 8 for a float64 parameter, else 4."""
+    return 8 if row.dtype == "float64" else 4
+
+
+recipes: Registry[Recipe] = Registry("recipe", "normc.recipes")

@@ -1,0 +1,118 @@
+"""Repeated layers as one line: rows whose names differ in whole-number parts alone, and that get the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from normc.plan.row import Row
+
+Index = tuple[int, ...]
+Box = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Rows that are one line of the table. `name` and `aliases` have `*`, or the numbers meant, where rows differ."""
+
+    name: str
+    aliases: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def families(rows: Iterable[Row]) -> tuple[Family, ...]:
+    """All rows, each in one family, in the order of the families' first rows."""
+    named: dict[str, list[Row]] = {}
+    for row in rows:
+        named.setdefault(_split(row.name)[0], []).append(row)
+    order = {row.name: place for place, row in enumerate(rows)} if isinstance(rows, Sequence) else {}
+    found = [family for pattern, members in named.items() for family in _alike(pattern, members)]
+    return tuple(sorted(found, key=lambda family: order.get(family.rows[0].name, 0)))
+
+
+def _split(name: str) -> tuple[str, Index]:
+    """`h.3.w` as the pattern `h.NUL.w`, NUL being a character that no name needs, and its numbers."""
+    parts = name.split(".")
+    numbers = tuple(int(part) for part in parts if _is_number(part))
+    return ".".join("\0" if _is_number(part) else part for part in parts), numbers
+
+
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdecimal() and (part == "0" or part[0] != "0") and len(part) < 10
+
+
+def _alike(pattern: str, members: list[Row]) -> list[Family]:
+    """The families among rows of one pattern."""
+    groups: dict[object, dict[Index, Row]] = {}
+    for row in members:
+        groups.setdefault(_sameness(row), {})[_split(row.name)[1]] = row
+    indices = [_split(row.name)[1] for row in members]
+    everything = tuple(tuple(sorted(set(column))) for column in zip(*indices, strict=True))
+    found = []
+    for group in groups.values():
+        for box in _boxes(sorted(group)):
+            inside = tuple(
+                row for index, row in group.items() if all(i in ok for i, ok in zip(index, box, strict=True))
+            )
+            words = [_word(chosen, known) for chosen, known in zip(box, everything, strict=True)]
+            found.append(Family(_fill(pattern, words), _alias_patterns(inside), inside))
+    return found
+
+
+def _sameness(row: Row) -> object:
+    """What rows of a family agree in: all that the table shows of them."""
+    scale = (row.scale.formula, tuple(f"{value:.5g}" for value in row.scale.per_block))
+    axes = (row.in_axes, row.out_axes, row.block_axes, row.kernel_axes)
+    aliases = tuple(_split(alias)[0] for alias in row.aliases)
+    return (
+        row.shape,
+        row.dtype,
+        row.role,
+        axes,
+        row.blocks,
+        row.norm,
+        row.rule,
+        scale,
+        row.frozen,
+        row.fallback,
+        aliases,
+    )
+
+
+def _boxes(indices: list[Index]) -> list[Box]:
+    """Few products of sets of numbers that hold exactly these indices."""
+    if not indices[0]:
+        return [()]
+    rests: dict[int, list[Index]] = {}
+    for first, *rest in indices:
+        rests.setdefault(first, []).append(tuple(rest))
+    firsts: dict[tuple[Index, ...], list[int]] = {}
+    for first, found in rests.items():
+        firsts.setdefault(tuple(found), []).append(first)
+    return [(tuple(chosen), *box) for found, chosen in firsts.items() for box in _boxes(list(found))]
+
+
+def _word(chosen: tuple[int, ...], known: tuple[int, ...]) -> str:
+    """`*` for all of several numbers, `{0,3-5}` for some."""
+    if len(chosen) == 1:
+        return str(chosen[0])
+    if chosen == known:
+        return "*"
+    runs: list[list[int]] = []
+    for number in chosen:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return "{" + ",".join(str(a) if a == b else f"{a}-{b}" if b > a + 1 else f"{a},{b}" for a, b in runs) + "}"
+
+
+def _fill(pattern: str, words: list[str]) -> str:
+    pieces = pattern.split("\0")
+    return pieces[0] + "".join(word + piece for word, piece in zip(words, pieces[1:], strict=True))
+
+
+def _alias_patterns(rows: tuple[Row, ...]) -> tuple[str, ...]:
+    if len(rows) == 1:
+        return rows[0].aliases
+    return tuple(_split(alias)[0].replace("\0", "*") for alias in rows[0].aliases)

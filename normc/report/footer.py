@@ -1,0 +1,59 @@
+"""What is said of a plan as a whole, under its table."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from normc.plan.plan import NormPlan
+from normc.plan.row import Row
+from normc.report.families import families
+from normc.report.words import shown, size
+
+_NAMED = 6
+
+
+def footer(plan: NormPlan) -> Table:
+    """Coverage, ties, fallbacks, unused, frozen, state, recipe and options, notes, hash."""
+    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column()
+    for head, text in _lines(plan):
+        grid.add_row(head, text)
+    return grid
+
+
+def _lines(plan: NormPlan) -> list[tuple[str, Text]]:
+    found = plan.coverage
+    inferred = f"{found.entries:,} of {found.all_entries:,} parameters, {found.tensors} of {found.all_tensors} tensors"
+    lines = [
+        ("", Text("")),
+        ("inferred", Text(inferred, style="green" if found.tensors == found.all_tensors else "bold red")),
+    ]
+    ties = [" = ".join(map(shown, (row.name, *row.aliases))) for row in plan.rows if row.aliases]
+    lines.append(("ties", Text("; ".join(ties[:_NAMED]) + _more(ties) if ties else "none")))
+    lost = [row for row in plan.rows if row.fallback is not None]
+    lines.append(("fallbacks", Text(_counted(lost), style="bold red") if lost else Text("none")))
+    for head, rows in (
+        ("unused", [row for row in plan.rows if row.role == "unused"]),
+        ("frozen", [row for row in plan.rows if row.frozen]),
+    ):
+        if rows:
+            lines.append((head, Text(_counted(rows))))
+    lines.append(("state", Text(size(plan.state_bytes))))
+    options = ", ".join(f"{shown(name)} {value}" for name, value in plan.options)
+    lines.append(("recipe", Text(f"{plan.recipe}: {options}" if options else plan.recipe)))
+    lines += [("note", Text(shown(note), style="yellow")) for note in plan.notes]
+    lines.append(("hash", Text(plan.hash[:16], style="bold")))
+    return lines
+
+
+def _counted(rows: list[Row]) -> str:
+    """How many, and which: by family."""
+    names = [shown(family.name) for family in families(rows)]
+    tensors = "1 tensor" if len(rows) == 1 else f"{len(rows)} tensors"
+    return f"{tensors}, {sum(row.numel for row in rows):,} parameters: {', '.join(names[:_NAMED])}{_more(names)}"
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""

@@ -1,0 +1,127 @@
+"""Update ops that work entry by entry. `<op>_each` is an op's multi-tensor form.
+
+A plain op takes a stack [N, *shape] and returns a new tensor. Its `_each` form takes lists with one tensor a parameter
+and, where the first argument is a state or a weight, updates that list in place and returns it. Their source is copied
+into every generated module, so they use torch alone and name nothing of this package but each other.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def ema(m: Tensor, g: Tensor, momentum: float) -> Tensor:
+    """The running average m <- momentum m + (1 - momentum) g. Shape and dtype of m."""
+    return m.lerp(g, 1.0 - momentum)
+
+
+def ema_each(m: list[Tensor], g: list[Tensor], momentum: float) -> list[Tensor]:
+    """m <- momentum m + (1 - momentum) g, in place."""
+    torch._foreach_lerp_(m, g, 1.0 - momentum)
+    return m
+
+
+def heavy_ball(m: Tensor, g: Tensor, momentum: float) -> Tensor:
+    """The running sum m <- momentum m + g. Shape and dtype of m."""
+    return m * momentum + g
+
+
+def heavy_ball_each(m: list[Tensor], g: list[Tensor], momentum: float) -> list[Tensor]:
+    """m <- momentum m + g, in place."""
+    torch._foreach_mul_(m, momentum)
+    torch._foreach_add_(m, g)
+    return m
+
+
+def nesterov(g: Tensor, m: Tensor, momentum: float) -> Tensor:
+    """Look one step ahead: (1 - momentum) g + momentum m, for an m that has seen g. Shape and dtype of g."""
+    return g.lerp(m, momentum)
+
+
+def nesterov_each(g: list[Tensor], m: list[Tensor], momentum: float) -> list[Tensor]:
+    """(1 - momentum) g + momentum m, as new tensors."""
+    return list(torch._foreach_lerp(g, m, momentum))
+
+
+def second_moment(v: Tensor, g: Tensor, beta2: float) -> Tensor:
+    """The running average of squares v <- beta2 v + (1 - beta2) g^2. Shape and dtype of v."""
+    return v * beta2 + g * g * (1.0 - beta2)
+
+
+def second_moment_each(v: list[Tensor], g: list[Tensor], beta2: float) -> list[Tensor]:
+    """v <- beta2 v + (1 - beta2) g^2, in place."""
+    torch._foreach_mul_(v, beta2)
+    torch._foreach_addcmul_(v, g, g, value=1.0 - beta2)
+    return v
+
+
+def count(step: Tensor) -> Tensor:
+    """One step more."""
+    return step + 1.0
+
+
+def count_each(step: list[Tensor]) -> list[Tensor]:
+    """One step more, in place."""
+    torch._foreach_add_(step, 1.0)
+    return step
+
+
+def adam_direction(m: Tensor, v: Tensor, step: Tensor, momentum: float, beta2: float, eps: float) -> Tensor:
+    """Adam's direction m/(1 - momentum^t) / (sqrt(v/(1 - beta2^t)) + eps). Shape and dtype of m; step is [N]."""
+    step = step.reshape(step.shape + (1,) * (m.dim() - step.dim())).to(m)
+    first = 1.0 - torch.pow(momentum, step)
+    second = 1.0 - torch.pow(beta2, step)
+    return (m / first) / (v.sqrt() / second.sqrt() + eps)
+
+
+def adam_direction_each(
+    m: list[Tensor], v: list[Tensor], step: list[Tensor], momentum: float, beta2: float, eps: float
+) -> list[Tensor]:
+    """Adam's direction, as new tensors. Steps are 0-d tensors on the CPU, read together: no device waits."""
+    times = torch.stack(step).tolist()
+    direction = list(torch._foreach_sqrt(v))
+    torch._foreach_div_(direction, [(1.0 - beta2**t) ** 0.5 for t in times])
+    torch._foreach_add_(direction, eps)
+    torch._foreach_reciprocal_(direction)
+    torch._foreach_mul_(direction, m)
+    torch._foreach_div_(direction, [1.0 - momentum**t for t in times])
+    return direction
+
+
+def scale(d: Tensor, factor: float) -> Tensor:
+    """d times a number. Shape and dtype of d."""
+    return d * factor
+
+
+def decay(w: Tensor, lr: float, weight_decay: float, ratio: float = 1.0) -> Tensor:
+    """Decoupled weight decay w <- (1 - ratio lr weight_decay) w. Shape and dtype of w."""
+    return w * (1.0 - ratio * lr * weight_decay)
+
+
+def decay_each(w: list[Tensor], lr: float, weight_decay: float, ratio: float = 1.0) -> list[Tensor]:
+    """w <- (1 - ratio lr weight_decay) w, in place."""
+    torch._foreach_mul_(w, 1.0 - ratio * lr * weight_decay)
+    return w
+
+
+def shrink(w: Tensor, lr: float) -> Tensor:
+    """The convex step's own share w <- (1 - lr) w. Shape and dtype of w."""
+    return w * (1.0 - lr)
+
+
+def shrink_each(w: list[Tensor], lr: float) -> list[Tensor]:
+    """w <- (1 - lr) w, in place."""
+    torch._foreach_mul_(w, 1.0 - lr)
+    return w
+
+
+def descend(w: Tensor, d: Tensor, lr: float, radius: float = 1.0) -> Tensor:
+    """A step against d: w <- w - lr radius d. Shape and dtype of w."""
+    return w - d * (lr * radius)
+
+
+def descend_each(w: list[Tensor], d: list[Tensor], lr: float, radius: float = 1.0) -> list[Tensor]:
+    """w <- w - lr radius d, in place."""
+    torch._foreach_add_(w, d, alpha=-lr * radius)
+    return w

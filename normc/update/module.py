@@ -1,0 +1,217 @@
+"""The generated module: update ops, compiled cores, one function per family, and tables of parameters by name."""
+
+from __future__ import annotations
+
+import functools
+import linecache
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import fx
+
+from normc.plan.row import Row
+from normc.runtime import Update
+from normc.update.program import Core, Family, Program, placeholders, returned, split
+from normc.update.source import INDENT, Printer, describe, functions, header, literal, op_source, shape_comment
+
+PREAMBLE = """from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from normc.runtime import Bucket, Entry, Run, Update
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A generated module in parts: `doc` and `body` are the same in an exported file, whose imports differ."""
+
+    doc: str
+    body: str
+
+    @property
+    def module(self) -> str:
+        """The module as it runs in this process."""
+        return f"{self.doc}\n\n{PREAMBLE}\n\n{self.body}"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An update that can run, and the text that it runs from."""
+
+    update: Update
+    text: Text
+
+
+def write(program: Program, defaults: tuple[Mapping[str, float], ...], target: str, version: str) -> Text:
+    """The source of a batched program. Deterministic: the same program gives the same text."""
+    printer = Printer()
+    cores = [printer.core(family, family.core) for family in program.families if family.core is not None]
+    steps = [_step(printer, family) for family in program.families]
+    constants = [
+        f"{name} = (\n" + "".join(f"{INDENT}{literal(item)},\n" for item in value) + ")"
+        for value, name in printer.constants.items()
+        if isinstance(value, tuple)
+    ]
+    ops = [op_source(op) for op in functions(program)]
+    parts = ["\n".join(constants)] if constants else []
+    parts += [*ops, *cores, *steps, _tables(program, defaults)]
+    return Text(header(program, target, version), "\n\n\n".join(parts) + "\n")
+
+
+def _step(printer: Printer, family: Family) -> str:
+    """The function that the optimizer calls: lists of tensors, plain numbers, any number of parameters."""
+    first = family.chains[0]
+    parts = split(first.graph)
+    names = _list_names(first.graph)
+    lines = [f"def {family.name}(run: Run) -> None:"]
+    lines += [f"{INDENT}# {describe(chain)}" for chain in family.chains]
+    used = {source for node in (*parts.before, *parts.after) for source in node.all_input_nodes}
+    for node in placeholders(first.graph, "number"):
+        if node in used:
+            lines.append(f"{INDENT}{node.name} = run.number({literal(node.name)})")
+    lines.append(f"{INDENT}w = run.weights")
+    lines.append(f"{INDENT}g = run.grads")
+    for node in placeholders(first.graph, "state"):
+        lines.append(f"{INDENT}{node.name} = run.states[{literal(node.name)}]")
+    lines += [_each(printer, node, names) for node in parts.before]
+    if family.core is not None:
+        lines += _core_call(family, family.core, names)
+    lines += [_each(printer, node, names) for node in parts.after]
+    lines += _write_back(first.graph, names)
+    return "\n".join(lines)
+
+
+def _list_names(graph: fx.Graph) -> dict[fx.Node, str]:
+    """Variables of a list function: what is updated in place keeps the name of its weight or state."""
+    names = {node: node.name for node in graph.nodes}
+    for node in _in_place(graph):
+        names[node] = names[node.all_input_nodes[0]]
+    return names
+
+
+def _in_place(graph: fx.Graph) -> list[fx.Node]:
+    """List ops that update a weight or a state, in order: those between it and its returned value."""
+    core = split(graph).core
+    found: set[fx.Node] = set()
+    kept = [*placeholders(graph, "weight"), *placeholders(graph, "state")]
+    for before, after in zip(kept, returned(graph), strict=True):
+        path, node = [], after
+        while node.op == "call_function" and node not in core and isinstance(node.args[0], fx.Node):
+            path.append(node)
+            node = node.args[0]
+        found.update(path if node is before else ())
+    return [node for node in graph.nodes if node in found]
+
+
+def _each(printer: Printer, node: fx.Node, names: Mapping[fx.Node, str]) -> str:
+    op = getattr(node.target, "__name__", "")
+    call = printer.call(f"{op}_each", node, names)
+    in_place = names[node] == names[node.all_input_nodes[0]]
+    return f"{INDENT}{call}" if in_place else f"{INDENT}{names[node]} = {call}"
+
+
+def _core_call(family: Family, core: Core, names: Mapping[fx.Node, str]) -> list[str]:
+    """Stack the lists, call the core, and take its stacks apart again."""
+    offsets = [0]
+    for chain in family.chains:
+        offsets.append(offsets[-1] + len(chain.rows))
+    lines: list[str] = []
+    arguments: list[str] = []
+    numbers = {node for chain in family.chains for node in placeholders(chain.graph, "number")}
+    lists = {node.name: names[node] for place, node in core.inputs if place == 0 and node not in numbers}
+    for name, variable in lists.items():
+        lines.append(f"{INDENT}every_{name} = run.full({variable})")
+    for index, (place, node) in enumerate(core.inputs):
+        arguments.append(f"x{index}")
+        if node in numbers:
+            lines.append(f"{INDENT}x{index} = run.tensor({literal(node.name)})")
+            continue
+        span = f"{offsets[place]}:{offsets[place + 1]}" if len(family.chains) > 1 else ""
+        source = f"every_{node.name}[{span}]" if span else f"every_{node.name}"
+        lines.append(f"{INDENT}x{index} = stack({source}){shape_comment(node)}")
+    results = [f"y{index}" for index in range(len(core.outputs))]
+    left = ", ".join(results) + ("," if len(results) == 1 else "")
+    left = f"({left})" if len(results) == 1 else left
+    lines.append(f"{INDENT}{left} = run.core(core_{family.name}, {', '.join(arguments)})")
+    per_chain = len(core.outputs) // len(family.chains)
+    for position in range(per_chain):
+        parts = ", ".join(f"*{name}.unbind()" for name in results[position::per_chain])
+        lines.append(f"{INDENT}{core.outputs[position][1].name} = run.pick([{parts}])")
+    return lines
+
+
+def _write_back(graph: fx.Graph, names: Mapping[fx.Node, str]) -> list[str]:
+    """States that no list op updated in place are copied into their own tensors."""
+    pairs = zip(placeholders(graph, "state"), returned(graph)[1:], strict=True)
+    return [
+        f"{INDENT}torch._foreach_copy_({before.name}, {names[after]})"
+        for before, after in pairs
+        if names[after] != before.name
+    ]
+
+
+def _tables(program: Program, defaults: tuple[Mapping[str, float], ...]) -> str:
+    lines = ["ENTRIES = {"]
+    groups = [(row, chain.group, False) for chain in program.chains for row in chain.rows]
+    rows = sorted([*groups, *((row, 1, True) for row in program.idle)], key=lambda item: item[0].name)
+    lines += [_entry(*item) for item in rows]
+    lines += ["}", "", "ALIASES = {" if any(row.aliases for row, _, _ in rows) else "ALIASES: dict[str, str] = {"]
+    lines += [f"{INDENT}{literal(alias)}: {literal(row.name)}," for row, _, _ in rows for alias in row.aliases]
+    lines += ["}", "", "BUCKETS = ("]
+    for family in program.families:
+        lines += _bucket(family)
+    lines += [")", "", "UPDATE = Update("]
+    lines.append(f"{INDENT}plan={literal(program.plan)},")
+    lines.append(f"{INDENT}recipe={literal(program.recipe)},")
+    lines.append(f"{INDENT}defaults=(")
+    for values in defaults:
+        inner = ", ".join(f"{literal(name)}: {literal(value)}" for name, value in values.items())
+        lines.append(f"{INDENT * 2}{{{inner}}},")
+    lines += [f"{INDENT}),", f"{INDENT}entries=ENTRIES,", f"{INDENT}aliases=ALIASES,", f"{INDENT}buckets=BUCKETS,", ")"]
+    text = "\n".join(lines)
+    return text.replace("ALIASES: dict[str, str] = {\n}", "ALIASES: dict[str, str] = {}").replace(
+        "BUCKETS = (\n)", "BUCKETS = ()"
+    )
+
+
+def _entry(row: Row, group: int, idle: bool) -> str:
+    flags = "".join(f", {name}=True" for name, on in (("idle", idle), ("frozen", row.frozen)) if on)
+    return f"{INDENT}{literal(row.name)}: Entry({literal(row.shape)}, {group}, {literal(summary(row))}{flags}),"
+
+
+def summary(row: Row) -> str:
+    """What tells a row of one plan from that of another, for checkpoints."""
+    numbers = " ".join(f"{value:.9g}" for value in row.scale.per_block)
+    return f"{row.role}, {row.rule}, {row.norm}, scale {numbers}"
+
+
+def _bucket(family: Family) -> list[str]:
+    inner = INDENT * 2
+    states = literal(family.chains[0].states)
+    lines = [f"{INDENT}Bucket(", f'{inner}"{family.name}",', f"{inner}{family.name},"]
+    lines += [f"{inner}{family.chains[0].group},", f"{inner}{states},", f"{inner}("]
+    names: Iterable[str] = (row.name for chain in family.chains for row in chain.rows)
+    lines += [f"{INDENT * 3}{literal(name)}," for name in names]
+    if lines[-2] == f"{inner}(":  # as a formatter puts a single name
+        lines[-2:] = [f"{inner}({lines[-1].strip()}),"]
+    else:
+        lines.append(f"{inner}),")
+    return [*lines, f"{INDENT}),"]
+
+
+@functools.lru_cache(maxsize=32)
+def load(source: str, plan: str) -> Update:
+    """Run a generated module; its frames show in tracebacks under `<normc plan HASH>`."""
+    name, index = f"<normc plan {plan[:16]}>", 2
+    while name in linecache.cache and linecache.getlines(name) != source.splitlines(keepends=True):
+        name, index = f"<normc plan {plan[:16]} #{index}>", index + 1
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    module = types.ModuleType("normc_update")
+    exec(compile(source, name, "exec"), module.__dict__)  # noqa: S102  # `write` holds names to literals
+    update: Update = module.UPDATE
+    return update

@@ -1,0 +1,39 @@
+"""What all tests share: golden texts, re-blessed by `pytest --bless`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The same examples in every run, and no failure for a machine that is busy.
+settings.register_profile("normc", derandomize=True, deadline=None)
+settings.load_profile("normc")
+
+GOLDEN = Path(__file__).parent / "golden"
+Golden = Callable[[str, str], None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bless", action="store_true", help="write the golden texts instead of comparing with them")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Compare a text with tests/golden/<name>, or write it there under --bless."""
+    bless = bool(request.config.getoption("--bless"))
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / name
+        text = text.rstrip("\n") + "\n"
+        if bless:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.is_file(), f"there is no {path.name} yet: run pytest --bless and read what it wrote"
+        assert text == path.read_text(encoding="utf-8"), (
+            f"{name} differs: if that is meant, run pytest --bless and read the diff"
+        )
+
+    return compare

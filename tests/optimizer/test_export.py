@@ -1,0 +1,114 @@
+"""Exported updates: torch alone, the same code, the same bits."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from normc.errors import NormcError
+from normc.export import export
+from normc.optimizer import build
+from tests.optimizer.test_step import made, weights
+from tests.plans import Small, plan_of, small_rows, train
+
+# Blocks normc, then takes 3 steps with the exported file and prints the weights' bytes as hex.
+SCRIPT = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "normc":
+            raise ImportError("normc is not installed here")
+
+sys.meta_path.insert(0, Block())
+sys.path.insert(0, sys.argv[1])
+import torch
+from update import Optimizer
+
+model, gradients = torch.load(sys.argv[1] + "/data.pt", weights_only=True)
+parameters = {name: torch.nn.Parameter(value) for name, value in model.items()}
+opt = Optimizer(parameters.items(), lr=0.01, compile=False)
+for step in gradients:
+    for name, gradient in step.items():
+        parameters[name].grad = gradient
+    opt.step()
+print(torch.cat([p.detach().flatten() for p in parameters.values()]).numpy().tobytes().hex())
+"""
+
+
+def imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("exported_update", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "exported_update", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("recipe", ["scion", "muon"])
+def test_exported_update_is_bit_equal_without_normc(recipe: str, tmp_path: Path) -> None:
+    model, opt = made(recipe)
+    export(opt, tmp_path / "update.py")
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    generator = torch.Generator().manual_seed(3)
+    gradients = [{name: torch.randn(w.shape, generator=generator) for name, w in start.items()} for _ in range(3)]
+    torch.save((start, gradients), tmp_path / "data.pt")
+    for step in gradients:
+        for name, parameter in model.named_parameters():
+            parameter.grad = step[name].clone()
+        opt.step()
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == weights(model).numpy().tobytes().hex()
+
+
+def test_exported_body_is_what_runs_here_and_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, opt = made()
+    path = export(opt, tmp_path / "update.py")
+    text = path.read_text()
+    assert opt.text.body in text
+    assert "import normc" not in text
+    assert "from normc" not in text
+    module = imported(path, monkeypatch)
+    assert module.__doc__ is not None
+    assert "up.*.weight x3, 32 x 16, fan-in on axis 1, hidden, spectral, scale 4.243" in module.__doc__
+
+
+def test_exported_optimizer_checks_resumes_and_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, opt = made("muon")
+    module = imported(export(opt, tmp_path / "update.py"), monkeypatch)
+    train(model, [opt], 2)
+    exported = module.Optimizer(model.named_parameters(), lr=1.0, compile=False)
+    exported.load_state_dict(opt.state_dict())
+    twin_model, twin = copy.deepcopy((model, exported))
+    loaded_model, loaded = pickle.loads(pickle.dumps((model, exported)))
+    for own, optimizer in ((model, opt), (twin_model, twin), (loaded_model, loaded)):
+        train(own, [optimizer], 2, 2)
+        assert torch.equal(weights(own), weights(model))
+    with pytest.raises(RuntimeError, match="no parameter 'other'"):
+        module.Optimizer([("other", torch.nn.Parameter(torch.ones(1)))], lr=0.1)
+    with pytest.raises(RuntimeError, match="the plan says"):
+        module.Optimizer(Small(width=8).named_parameters(), lr=0.1)
+
+
+def test_export_from_a_plan_alone_for_a_device_that_is_not_here(tmp_path: Path) -> None:
+    plan = plan_of(small_rows(Small()), "scion")
+    text = export(plan, tmp_path / "update.py", target="cuda:sm_90").read_text()
+    assert "for cuda:sm_90" in text
+    assert "dtype=torch.bfloat16" in text
+    compile(text, "update.py", "exec")
+    with pytest.raises(NormcError, match="no code"):
+        export(plan, tmp_path / "update.py", target="reference")
+    model = Small()
+    reference = build(plan, model.named_parameters(), lr=0.1, backend="reference")
+    assert "dtype=torch.bfloat16" not in export(reference, tmp_path / "update.py", target="cpu:fp32").read_text()
