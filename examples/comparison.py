@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Summary:
     task: str
     parameters: int
     steps: int
+    machine: str
     threads: int
     torch: str
     plan_hash: str
@@ -73,6 +75,7 @@ def compare(task: Task, settings: Settings, folder: Path, console: Console) -> S
         task=task.title,
         parameters=count,
         steps=task.steps,
+        machine=machine(),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         plan_hash=opt.plan.hash,
@@ -95,6 +98,13 @@ def compare(task: Task, settings: Settings, folder: Path, console: Console) -> S
         f"Written to {folder}: loss.png, plan.json, update.py, summary.json"
     )
     return summary
+
+
+def machine() -> str:
+    """The processor's name, as Linux knows it; its architecture elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def table(summary: Summary) -> Table:
@@ -121,7 +131,7 @@ def table(summary: Summary) -> Table:
         f"{summary.normc_optimizer_ms:.1f}", f"{summary.normc_seconds:.0f} s",
     )  # fmt: skip
     shown.caption = (
-        f"Median optimizer time; {summary.threads} threads. normc's train time includes its first step, "
+        f"Median optimizer time; {summary.threads} threads of {summary.machine}, torch {summary.torch}. normc's train time includes its first step, "
         f"{summary.normc_first_step_s:.1f} s, in which its code is compiled."
     )
     return shown

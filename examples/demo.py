@@ -16,7 +16,7 @@ SETTINGS = Settings(
     adamw_beta2=0.99,
     adamw_clip=1.0,
     normc_lr=1e-2,
-    normc_options=(("radius_embedding", 0.1), ("radius_vector", 0.3)),
+    normc_options=(),
     warmup=0.4,
 )
 

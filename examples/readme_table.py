@@ -43,7 +43,7 @@ def gpt2_table() -> str:
 def results(summary: dict[str, Any]) -> str:
     """The demo's closing numbers as a Markdown table."""
     reached = summary["normc_steps_to_adamw"]
-    size = f"{summary['parameters']:,} parameters, {summary['steps']} steps, {summary['threads']} CPU threads"
+    size = f"{summary['parameters']:,} parameters, {summary['steps']} steps, {summary['threads']} threads of an {summary['machine']}"
     lines = [
         f"{summary['task']}, {size}:",
         "",

@@ -1,10 +1,42 @@
-"""normc: a compiler for optimizers. `compile(model)` reads every parameter's norm and scale off the model's graph."""
+"""normc: a compiler for optimizers. `compile(model)` reads every parameter's norm and scale off the model's graph.
 
-from normc.compiler import compile, plan
-from normc.errors import NormcError, NormcWarning
-from normc.export import export
-from normc.optimizer import Optimizer
-from normc.plan.plan import NormPlan
-from normc.version import VERSION as __version__
+The names are imported when they are first used, so that `normc --help` needn't wait for torch.
+"""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from normc.version import VERSION
+
+if TYPE_CHECKING:
+    from normc.compiler import compile as compile  # noqa: A004  # the public name
+    from normc.compiler import plan as plan
+    from normc.errors import NormcError as NormcError
+    from normc.errors import NormcWarning as NormcWarning
+    from normc.exporting import export as export
+    from normc.optimizer import Optimizer as Optimizer
+    from normc.plans.plan import NormPlan as NormPlan
+
+_HOMES = {
+    "compile": "compiler",
+    "plan": "compiler",
+    "export": "exporting",
+    "Optimizer": "optimizer",
+    "NormPlan": "plans.plan",
+    "NormcError": "errors",
+    "NormcWarning": "errors",
+}
+__version__ = VERSION
 __all__ = ["NormPlan", "NormcError", "NormcWarning", "Optimizer", "__version__", "compile", "export", "plan"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'normc' has no attribute {name!r}")
+    return getattr(import_module(f"normc.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,19 +8,18 @@ import time
 from collections import Counter
 from dataclasses import replace
 
-from normc.errors import NormcError
 from normc.facts import Facts, Log, analyses
 from normc.passes.geometry import Request, Rows
-from normc.plan.plan import NormPlan
-from normc.plan.row import Row
+from normc.plans.plan import NormPlan
+from normc.plans.row import Row
 from normc.recipes import Recipe
 from normc.trace.graph import ModelGraph
 
 ORDER = ("bind", "layout", "blocks", "flow", "role", "mass", "sensitivity", "geometry")
 
 
-def analyse(model: ModelGraph, recipe: Recipe, strict: bool = False) -> NormPlan:
-    """The plan of a traced model. NormcError, naming every row, where `strict` and a role could not be inferred.
+def analyse(model: ModelGraph, recipe: Recipe) -> NormPlan:
+    """The plan of a traced model.
 
     NORMC_PRINT=role (a comma-separated list of passes, or "all") prints what those passes decided to stderr.
     """
@@ -37,8 +36,6 @@ def analyse(model: ModelGraph, recipe: Recipe, strict: bool = False) -> NormPlan
         replace(facts[Rows].of[parameter.name], evidence=tuple(log.evidence.get(parameter.name, ())))
         for parameter in model.parameters
     )
-    if strict:
-        _refuse_fallbacks(rows)
     notes = (*_guesses(model), *log.notes, *_unused(rows))
     return NormPlan(
         rows=rows, model=model.model, recipe=recipe.name, options=tuple(sorted(recipe.options.items())), notes=notes
@@ -53,16 +50,6 @@ def _print(name: str, log: Log, before: dict[str, int], seconds: float) -> None:
             print(
                 f"{parameter}\n  {evidence.fact}  {evidence.claim}   because {evidence.reason}{where}", file=sys.stderr
             )
-
-
-def _refuse_fallbacks(rows: tuple[Row, ...]) -> None:
-    lost = [row for row in rows if row.fallback is not None]
-    if lost:
-        listed = "\n".join(f"    {row.name}: {row.fallback}" for row in lost)
-        raise NormcError(
-            f"{len(lost)} of {len(rows)} parameters could not be inferred:\n{listed}",
-            'add a rule for the op (one file, @rule("aten.name")), or plan without strict and override those rows',
-        )
 
 
 def _guesses(model: ModelGraph) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from normc.version import VERSION
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from normc.plan.plan import NormPlan
+    from normc.plans.plan import NormPlan
 
 _TARGET = "hf:gpt2, timm:resnet50, package.module:factory, path/to/file.py:factory, or a saved plan.json"
 
@@ -148,7 +148,7 @@ def _saved(path: str, options: argparse.Namespace) -> NormPlan:
 
 def load_plan(path: str) -> NormPlan:
     """The plan in a file. NormcError if it can't be read, or isn't one."""
-    from normc.plan.plan import NormPlan
+    from normc.plans.plan import NormPlan
 
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -217,7 +217,7 @@ def _write(path: str, text: str) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from normc.export import export
+    from normc.exporting import export
 
     plan = _found(options)
     try:

@@ -11,12 +11,13 @@ from torch import nn
 from normc.analyse import analyse
 from normc.errors import NormcError
 from normc.optimizer import Optimizer, build, defer
-from normc.plan.plan import NormPlan
+from normc.plans.plan import NormPlan
 from normc.recipes import Option, Recipe, recipes
 from normc.trace import example_inputs as read_inputs
 from normc.trace import on_first_forward, own_inputs, trace
 
 DEFAULT_RECIPE = "uscion"
+Overrides = Mapping[str, str | Mapping[str, Any]] | None
 
 
 def plan(
@@ -25,7 +26,7 @@ def plan(
     *,
     recipe: str = DEFAULT_RECIPE,
     options: Mapping[str, Option] | None = None,
-    overrides: Mapping[str, str | Mapping[str, Any]] | None = None,
+    overrides: Overrides = None,
     strict: bool = False,
 ) -> NormPlan:
     """Trace `model` (its weights may be on the meta device) and infer the plan; no code is generated.
@@ -51,13 +52,29 @@ def _plan(
     model: nn.Module,
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
     recipe: Recipe,
-    overrides: Mapping[str, str | Mapping[str, Any]] | None,
+    overrides: Overrides,
     strict: bool,
 ) -> NormPlan:
-    found = analyse(trace(model, *inputs), recipe, strict)
-    for pattern, change in (overrides or {}).items():
-        found = found.override(pattern, **({"norm": change} if isinstance(change, str) else change))
+    found = _overridden(analyse(trace(model, *inputs), recipe), overrides)
+    if strict:
+        _refuse_fallbacks(found)
     return found
+
+
+def _overridden(plan: NormPlan, overrides: Overrides) -> NormPlan:
+    for pattern, change in (overrides or {}).items():
+        plan = plan.override(pattern, **({"norm": change} if isinstance(change, str) else change))
+    return plan
+
+
+def _refuse_fallbacks(plan: NormPlan) -> None:
+    lost = [row for row in plan.rows if row.fallback is not None]
+    if lost:
+        listed = "\n".join(f"    {row.name}: {row.fallback}" for row in lost)
+        raise NormcError(
+            f"{len(lost)} of {len(plan.rows)} parameters could not be inferred:\n{listed}",
+            'add a rule for the op (one file, @rule("aten.name")), or override those rows',
+        )
 
 
 def _configured(name: str, options: Mapping[str, Option] | None) -> Recipe:
@@ -71,7 +88,7 @@ def compile(  # noqa: A001  # the public name
     lr: float | torch.Tensor,
     recipe: str = DEFAULT_RECIPE,
     options: Mapping[str, Option] | None = None,
-    overrides: Mapping[str, str | Mapping[str, Any]] | None = None,
+    overrides: Overrides = None,
     plan: NormPlan | None = None,
     backend: str | None = None,
     strict: bool = False,
@@ -88,9 +105,7 @@ def compile(  # noqa: A001  # the public name
     """
     named = list(model.named_parameters())
     if plan is not None:
-        for pattern, change in (overrides or {}).items():
-            plan = plan.override(pattern, **({"norm": change} if isinstance(change, str) else change))
-        return build(plan, named, lr=lr, backend=backend, compile=compile, **group_options)
+        return build(_overridden(plan, overrides), named, lr=lr, backend=backend, compile=compile, **group_options)
     chosen = _configured(recipe, options)
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
     if inputs is not None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import fx
 
-from normc.plan.row import Evidence
+from normc.plans.row import Evidence
 from normc.registry import Registry
 from normc.trace.graph import ModelGraph, op_name
 

@@ -21,7 +21,7 @@ from normc.update.module import Loaded, Text
 from normc.update.program import Program
 
 if TYPE_CHECKING:
-    from normc.plan.plan import NormPlan
+    from normc.plans.plan import NormPlan
 
 
 def recipe_of(plan: NormPlan) -> Recipe:

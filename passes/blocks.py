@@ -19,7 +19,7 @@ from normc.ops.call import Consumption, Contact, Part
 from normc.ops.value import Axis, Spans, merge
 from normc.passes.bind import Binding
 from normc.passes.layout import MATRIX, Layout, Layouts
-from normc.plan.row import Block
+from normc.plans.row import Block
 from normc.trace.graph import ModelGraph, Parameter, op_name
 
 _MOST = 4096

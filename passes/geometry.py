@@ -13,7 +13,8 @@ from normc.passes.layout import Layouts
 from normc.passes.mass import Masses
 from normc.passes.role import Roles
 from normc.passes.sensitivity import Sensitivities
-from normc.plan.row import Row, Scale
+from normc.plans.expression import show_formula, write_formula
+from normc.plans.row import Row, Scale
 from normc.recipes import Recipe
 from normc.trace.graph import ModelGraph, Parameter
 
@@ -45,12 +46,9 @@ def geometry(model: ModelGraph, facts: Facts, log: Log) -> Rows:
         )
         rows[row.name] = replace(row, state_bytes=recipe.state_bytes(row))
         log.because(row.name, "norm", chosen.norm, chosen.reason)
-        log.because(
-            row.name,
-            "scale",
-            f"{chosen.formula} = {row.scale.value:.6g}",
-            f"recipe {recipe.name}, radius {chosen.target:g}",
-        )
+        formula = show_formula(write_formula(chosen.formula))
+        reason = f"recipe {recipe.name}, radius {chosen.target:g}"
+        log.because(row.name, "scale", f"{formula} = {row.scale.value:.6g}", reason)
     return Rows(rows)
 
 

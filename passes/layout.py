@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from normc.facts import Facts, Log, analysis
 from normc.ops.call import Contact, ContactKind
 from normc.passes.bind import Binding
-from normc.plan.row import AxisUse
+from normc.plans.row import AxisUse
 from normc.trace.graph import ModelGraph, Parameter, op_name
 
 # Where a parameter is used in several ways, the first of these decides its layout; the other uses stay in its row.

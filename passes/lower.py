@@ -6,14 +6,14 @@ import math
 from typing import TYPE_CHECKING
 
 from normc.errors import NormcError
-from normc.plan.geometry import norms
-from normc.plan.row import Row
+from normc.plans.geometry import norms
+from normc.plans.row import Row
 from normc.recipes import Recipe
 from normc.update.program import Chain, Program
 from normc.update.stages import chain_of
 
 if TYPE_CHECKING:
-    from normc.plan.plan import NormPlan
+    from normc.plans.plan import NormPlan
 
 
 def lower(plan: NormPlan, recipe: Recipe) -> Program:

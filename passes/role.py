@@ -14,7 +14,7 @@ from normc.ops.value import Value
 from normc.passes.bind import Binding
 from normc.passes.flow import Flow
 from normc.passes.layout import PRECEDENCE, Layout, Layouts, axis_uses
-from normc.plan.row import Role, Use
+from normc.plans.row import Role, Use
 from normc.trace.graph import ModelGraph, Parameter, op_name
 
 _ROUTES = ("aten.topk", "aten.sort", "aten.argmax", "aten.argsort")

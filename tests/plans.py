@@ -11,8 +11,8 @@ import sympy
 import torch
 from torch import nn
 
-from normc.plan.plan import NormPlan
-from normc.plan.row import Role, Row, Scale
+from normc.plans.plan import NormPlan
+from normc.plans.row import Role, Row, Scale
 from normc.recipes import Recipe, recipes
 
 

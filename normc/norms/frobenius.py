@@ -8,8 +8,8 @@ import sympy
 import torch
 from torch import Tensor
 
-from normc.plan.geometry import Norm, norms
-from normc.plan.row import D_IN, D_OUT, KERNEL
+from normc.plans.geometry import Norm, norms
+from normc.plans.row import D_IN, D_OUT, KERNEL
 from normc.update.matrices import unit
 
 
@@ -20,7 +20,8 @@ def frobenius(d: Tensor) -> Tensor:
 
 def length(x: Tensor) -> Tensor:
     """The 2-norm of each stacked tensor; the norm is its own dual."""
-    return torch.linalg.vector_norm(x.flatten(1), dim=-1)
+    result: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=-1)
+    return result
 
 
 norms.add(

@@ -8,7 +8,7 @@ import sympy
 import torch
 from torch import Tensor
 
-from normc.plan.geometry import Norm, norms
+from normc.plans.geometry import Norm, norms
 from normc.update.matrices import unit
 
 
@@ -25,7 +25,8 @@ def measure(x: Tensor) -> Tensor:
 
 def dual(x: Tensor) -> Tensor:
     """The 2-norm of each stacked tensor, times the root of its number of entries."""
-    return torch.linalg.vector_norm(x.flatten(1), dim=-1) * math.sqrt(math.prod(x.shape[1:]))
+    result: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=-1) * math.sqrt(math.prod(x.shape[1:]))
+    return result
 
 
 norms.add(

@@ -6,8 +6,8 @@ import sympy
 import torch
 from torch import Tensor
 
-from normc.plan.geometry import Norm, norms
-from normc.plan.row import D_IN, KERNEL
+from normc.plans.geometry import Norm, norms
+from normc.plans.row import D_IN, KERNEL
 from normc.update.matrices import unit
 
 
@@ -18,12 +18,14 @@ def rownorm(d: Tensor) -> Tensor:
 
 def measure(x: Tensor) -> Tensor:
     """The largest row of each matrix."""
-    return torch.linalg.vector_norm(x, dim=-1).amax(-1)
+    result: Tensor = torch.linalg.vector_norm(x, dim=-1).amax(-1)
+    return result
 
 
 def dual(x: Tensor) -> Tensor:
     """The rows' 2-norms added up."""
-    return torch.linalg.vector_norm(x, dim=-1).sum(-1)
+    result: Tensor = torch.linalg.vector_norm(x, dim=-1).sum(-1)
+    return result
 
 
 norms.add(

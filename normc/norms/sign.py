@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from normc.plan.geometry import Norm, norms
-from normc.plan.row import D_IN, KERNEL
+from normc.plans.geometry import Norm, norms
+from normc.plans.row import D_IN, KERNEL
 
 
 def sign(d: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import sympy
 import torch
 from torch import Tensor
 
-from normc.plan.geometry import Norm, norms
-from normc.plan.row import D_IN, D_OUT, KERNEL
+from normc.plans.geometry import Norm, norms
+from normc.plans.row import D_IN, D_OUT, KERNEL
 
 
 def spectral(d: Tensor) -> Tensor:
@@ -21,17 +21,20 @@ def spectral(d: Tensor) -> Tensor:
     peak = wide.abs().amax((-2, -1), keepdim=True)
     u, s, vh = torch.linalg.svd(wide / torch.where(peak > 0, peak, 1.0), full_matrices=False)
     cut = s.amax(-1, keepdim=True) * max(d.shape[-2:]) * 8 * torch.finfo(torch.float64).eps
-    return ((u * (s > cut).unsqueeze(-2)) @ vh).to(d.dtype)
+    result: Tensor = ((u * (s > cut).unsqueeze(-2)) @ vh).to(d.dtype)
+    return result
 
 
 def measure(x: Tensor) -> Tensor:
     """The largest singular value of each matrix."""
-    return torch.linalg.matrix_norm(x, 2)
+    result: Tensor = torch.linalg.matrix_norm(x, 2)
+    return result
 
 
 def dual(x: Tensor) -> Tensor:
     """The sum of the singular values of each matrix."""
-    return torch.linalg.matrix_norm(x, "nuc")
+    result: Tensor = torch.linalg.matrix_norm(x, "nuc")
+    return result
 
 
 norms.add(

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from normc.ops.value import Axis, Spans, Value, as_feature, dim_size, plain, unknown
-from normc.plan.row import AxisUse
+from normc.plans.row import AxisUse
 from normc.registry import Registry
 from normc.trace.graph import op_name
 

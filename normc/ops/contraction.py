@@ -9,7 +9,7 @@ from typing import Any
 from normc.ops.call import Call, Result, rule
 from normc.ops.elementwise import meet_elementwise
 from normc.ops.value import Dim, Inner, Value, as_feature, dim_size, fresh_dim, plain
-from normc.plan.row import AxisUse
+from normc.plans.row import AxisUse
 
 
 def product(call: Call, left: Any, right: Any) -> Value:

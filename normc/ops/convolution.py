@@ -6,7 +6,7 @@ from normc.ops.call import Call, Result, rule
 from normc.ops.contraction import add_bias
 from normc.ops.value import Dim, Value, as_feature, fresh_dim, reshape
 from normc.ops.views import split_leading
-from normc.plan.row import AxisUse
+from normc.plans.row import AxisUse
 
 
 @rule(

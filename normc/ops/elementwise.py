@@ -9,7 +9,7 @@ from torch import fx
 
 from normc.ops.call import Call, ContactKind, Result, rule
 from normc.ops.value import Axis, Value, broadcast, dim_size, is_feature, merge, plain
-from normc.plan.row import AxisUse
+from normc.plans.row import AxisUse
 
 _PRODUCTS = {"mul", "div", "true_divide", "multiply", "divide", "prelu", "_prelu_kernel", "pow", "floor_divide"}
 _SUMS = {"add", "sub", "rsub", "subtract"}

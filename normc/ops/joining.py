@@ -9,7 +9,7 @@ from torch import fx
 from normc.ops.call import Call, Result, rule
 from normc.ops.value import Axis, Dim, Factor, Run, Value, dim_size, fresh_dim, is_feature, merge, plain
 from normc.ops.views import place
-from normc.plan.row import AxisUse
+from normc.plans.row import AxisUse
 
 
 @rule("aten.cat", "aten.concat", "aten.concatenate", "aten.hstack", "aten.vstack")

@@ -8,7 +8,7 @@ from torch import fx
 
 from normc.ops.call import Call, Result, rule
 from normc.ops.value import Dim, Value, as_feature, fresh_dim
-from normc.plan.row import AxisUse
+from normc.plans.row import AxisUse
 
 _PLACES = {
     "aten.layer_norm": ("weight", "bias"),

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from normc.errors import NormcError
-from normc.plan.geometry import Geometry
-from normc.plan.row import Row
+from normc.plans.geometry import Geometry
+from normc.plans.row import Row
 from normc.registry import Registry
 from normc.update.stages import Stage
 

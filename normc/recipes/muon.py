@@ -8,8 +8,8 @@ from typing import ClassVar
 import sympy
 
 from normc.errors import NormcError
-from normc.plan.geometry import Geometry
-from normc.plan.row import D_IN, D_OUT, KERNEL, Row
+from normc.plans.geometry import Geometry
+from normc.plans.row import D_IN, D_OUT, KERNEL, Row
 from normc.recipes import Option, Recipe, Values, recipes, state_width
 from normc.update.polynomials import polynomials
 from normc.update.stages import AdamDirection, Decay, Descend, Ema, Lmo, Nesterov, Radius, Stage

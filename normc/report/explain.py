@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from normc.plan.geometry import norms
-from normc.plan.plan import NormPlan
-from normc.plan.row import Evidence, Row
+from normc.plans.geometry import norms
+from normc.plans.plan import NormPlan
+from normc.plans.row import Evidence, Row
 from normc.report import words
 from normc.report.step import Step, steps
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from normc.plan.row import Row
+from normc.plans.row import Row
 
 Index = tuple[int, ...]
 Box = tuple[tuple[int, ...], ...]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from normc.plan.plan import NormPlan
-from normc.plan.row import Row
+from normc.plans.plan import NormPlan
+from normc.plans.row import Row
 from normc.report.families import families
 from normc.report.words import shown, size
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from normc.plan.geometry import Norm, norms
-from normc.plan.row import Row
+from normc.plans.geometry import Norm, norms
+from normc.plans.row import Row
 
 
 @dataclass(frozen=True, slots=True)

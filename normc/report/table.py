@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from normc.plan.plan import NormPlan, reports
-from normc.plan.row import Row
+from normc.plans.plan import NormPlan, reports
+from normc.plans.row import Row
 from normc.report import words
 from normc.report.families import Family, families
 from normc.report.footer import footer

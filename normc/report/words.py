@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from normc.plan.expression import show_formula, write_formula
-from normc.plan.row import KERNEL, Block, Evidence, Row
+from normc.plans.expression import show_formula, write_formula
+from normc.plans.row import KERNEL, Block, Evidence, Row
 from normc.report.step import steps
 
 _AXIS_WORDS = (("in_axes", "in"), ("out_axes", "out"), ("block_axes", "stack"), ("kernel_axes", "k"))

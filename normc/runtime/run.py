@@ -52,7 +52,7 @@ class Update:
     @property
     def idle(self) -> tuple[str, ...]:
         """Parameters that nothing updates."""
-        return tuple(name for name, entry in self.entries.items() if entry.idle)
+        return tuple(name for name, entry in self.entries.items() if entry.idle and not entry.frozen)
 
 
 @dataclass

@@ -29,7 +29,10 @@ class UpdateOptimizer(NamedOptimizer):
             members.update(zip(group["param_names"], group["params"], strict=True))
         for name in self.update.idle:
             if name in members and members[name].grad is not None and members[name].numel() > 0:
-                self._fail(f"{name!r} has a gradient, but the plan says that none reaches it", "plan with this input")
+                self._fail(
+                    f"{name!r} has a gradient, but the plan says that none reaches it",
+                    "make the plan with an example that reaches it, or freeze it",
+                )
         for bucket in self.update.buckets:
             self._step(bucket, members)
         return loss

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from normc.plan.row import Row
+from normc.plans.row import Row
 from normc.runtime import Update
 from normc.update.program import Core, Family, Program, placeholders, returned, split
 from normc.update.source import INDENT, Printer, describe, functions, header, literal, op_source, shape_comment

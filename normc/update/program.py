@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from normc.plan.row import Row
+from normc.plans.row import Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from torch import fx
 
-from normc.plan.geometry import Norm, norms
-from normc.plan.row import Row
+from normc.plans.geometry import Norm, norms
+from normc.plans.row import Row
 from normc.update import arithmetic, matrices
 from normc.update.view import blocks_matter, check_blocks, comb_of, fold_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from normc.errors import NormcError
-from normc.plan.geometry import Norm
-from normc.plan.row import Block, Row
+from normc.plans.geometry import Norm
+from normc.plans.row import Block, Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from normc.optimizer import build, program_of
 from normc.passes.lower import lower
-from normc.plan.row import Block, Row
+from normc.plans.row import Block, Row
 from normc.recipes import recipes
 from normc.update.program import annotate, returned
 from tests.plans import Small, draft, plan_of, small_rows, train

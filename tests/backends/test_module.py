@@ -14,7 +14,7 @@ import torch
 
 from normc.errors import NormcError
 from normc.optimizer import build, generate
-from normc.plan.row import Block, Row
+from normc.plans.row import Block, Row
 from normc.update.source import collapse, comment, literal
 from tests.plans import Small, draft, plan_of, small_rows
 

@@ -11,7 +11,7 @@ import pytest
 import normc.compiler
 from normc.cli import main, read_override
 from normc.errors import NormcError
-from normc.plan.plan import NormPlan
+from normc.plans.plan import NormPlan
 from tests.plan.sample import sample
 
 
@@ -78,8 +78,7 @@ def test_export_works_from_a_model_and_from_a_plan(
     asked: dict[str, Any], target: str, saved: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls: list[tuple[Any, ...]] = []
-    # normc.export is the function, as in normc.export(...); the module behind it is found by name.
-    monkeypatch.setattr(import_module("normc.export"), "export", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(import_module("normc.exporting"), "export", lambda *arguments: calls.append(arguments))
     output = str(tmp_path / "update.py")
     assert main(["export", target, "--target", "cuda:sm_90", "-o", output]) == 0
     assert main(["export", saved, "-o", output]) == 0

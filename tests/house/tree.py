@@ -9,7 +9,7 @@ FOLDERS = (("normc", "normc"), ("passes", "normc.passes"), ("backends", "normc.b
 
 
 def modules() -> dict[str, Path]:
-    """`normc.plan.row` -> its file, for all of normc; a file that a link shows a second time is there once."""
+    """`normc.plans.row` -> its file, for all of normc; a file that a link shows a second time is there once."""
     found = {}
     for folder, package in FOLDERS:
         for file in sorted((ROOT / folder).rglob("*.py")):

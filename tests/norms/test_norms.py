@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from normc.plan.geometry import norms
+from normc.plans.geometry import norms
 from normc.update.matrices import fold, place, polar, polynomial_range, take, unfold, unit
 from normc.update.polynomials import KELLER, POLAR_EXPRESS, polynomials
 

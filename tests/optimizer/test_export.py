@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from normc.errors import NormcError
-from normc.export import export
+from normc.exporting import export
 from normc.optimizer import build
 from tests.optimizer.test_step import made, weights
 from tests.plans import Small, plan_of, small_rows, train

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import normc
-from normc.plan.row import Row
+from normc.plans.row import Row
 
 Form = Callable[[nn.Module, int, int], Callable[[Tensor], Tensor]]
 FORMS: dict[str, Form] = {}

@@ -9,10 +9,10 @@ from typing import Any
 import sympy
 from hypothesis import strategies as st
 
-from normc.plan.expression import read_formula
-from normc.plan.geometry import norms
-from normc.plan.plan import NormPlan
-from normc.plan.row import D_IN, D_OUT, KERNEL, ROLES, Block, Evidence, Role, Row, Scale, Use
+from normc.plans.expression import read_formula
+from normc.plans.geometry import norms
+from normc.plans.plan import NormPlan
+from normc.plans.row import D_IN, D_OUT, KERNEL, ROLES, Block, Evidence, Role, Row, Scale, Use
 
 
 def row(name: str, shape: tuple[int, ...], role: Role, norm: str, target: float = 1.0, **facts: Any) -> Row:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from normc.errors import NormcError
-from normc.plan.plan import NormPlan
+from normc.plans.plan import NormPlan
 from tests.plan.sample import random_plans, sample
 
 TEXT = sample().to_json()

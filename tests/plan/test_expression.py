@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normc.errors import NormcError
-from normc.plan.expression import read_formula, show_formula, value_of, write_formula
-from normc.plan.geometry import norms
-from normc.plan.row import D_IN, D_OUT, KERNEL
+from normc.plans.expression import read_formula, show_formula, value_of, write_formula
+from normc.plans.geometry import norms
+from normc.plans.row import D_IN, D_OUT, KERNEL
 from tests.plan.sample import formulas
 
 SHOWN = [

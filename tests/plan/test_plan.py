@@ -8,9 +8,9 @@ import sympy
 from rich.console import Console
 
 from normc.errors import NormcError
-from normc.plan.geometry import norms
-from normc.plan.plan import NormPlan
-from normc.plan.row import D_IN, D_OUT, Evidence
+from normc.plans.geometry import norms
+from normc.plans.plan import NormPlan
+from normc.plans.row import D_IN, D_OUT, Evidence
 from tests.plan.sample import row, sample
 
 

@@ -11,7 +11,7 @@ import torch
 
 from normc.errors import NormcError
 from normc.optimizer import build
-from normc.plan.row import Block, Use
+from normc.plans.row import Block, Use
 from normc.recipes import recipes
 from tests.plans import Small, draft, plan_of, small_rows, train
 
@@ -22,9 +22,9 @@ EXPECTED = [
     ("hidden", (8, 4, 3, 3), "spectral", 3 * math.sqrt(8 / 4) / 9),
     ("output", (50, 16), "sign", 10 / 16),
     ("embedding", (50, 16), "colnorm", 4.0),
-    ("position", (50, 16), "colnorm", 4.0),
-    ("gain", (16,), "rms", 1.0),
-    ("bias", (16,), "rms", 1.0),
+    ("position", (50, 16), "colnorm", 0.4),
+    ("gain", (16,), "rms", 0.3),
+    ("bias", (16,), "rms", 0.3),
     ("router", (4, 16), "rownorm", 1 / 4),
     ("state", (16, 4), "sign", 1.0),
     ("scalar", (), "sign", 1.0),
@@ -81,7 +81,7 @@ def test_scion_steps_have_their_closed_form(recipe: str, kept: float) -> None:
     opt.step()
     expected = kept - 0.1 * 5.0 * first.sign()
     torch.testing.assert_close(w.detach(), expected)
-    torch.testing.assert_close(b.detach(), torch.tensor([kept - 0.2, kept, kept, kept]))
+    torch.testing.assert_close(b.detach(), torch.tensor([kept - 0.1 * 0.3 * 2.0, kept, kept, kept]))
     w.grad = second
     opt.step()
     average = 0.9 * 0.1 * first + 0.1 * second

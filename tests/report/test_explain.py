@@ -7,7 +7,7 @@ import torch
 from rich.console import Console, RenderableType
 
 from normc.errors import NormcError
-from normc.plan.geometry import norms
+from normc.plans.geometry import norms
 from normc.report.explain import explain
 from normc.report.step import steps
 from tests.conftest import Golden

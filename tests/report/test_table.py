@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from normc.plan.plan import NormPlan
-from normc.plan.row import Block
+from normc.plans.plan import NormPlan
+from normc.plans.row import Block
 from normc.report import words
 from normc.report.families import families
 from tests.conftest import Golden

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import pytest
 
 import normc
-from normc.plan.row import Row
+from normc.plans.row import Row
 from tests.zoo.models import CASES
 
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 import sympy
 
 from normc.errors import NormcError
-from normc.plan.row import D_IN, D_OUT, KERNEL
+from normc.plans.row import D_IN, D_OUT, KERNEL
 
 Formula = str | int | float | tuple["Formula", ...]
 

@@ -14,7 +14,7 @@ from normc.runtime import EMBEDDED
 from normc.update.module import Text
 
 if TYPE_CHECKING:
-    from normc.plan.plan import NormPlan
+    from normc.plans.plan import NormPlan
 
 _IMPORTS = """from __future__ import annotations
 

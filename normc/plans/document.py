@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import NamedTuple, NoReturn
 
 from normc.errors import NormcError
-from normc.plan.decision import Option, decisions
-from normc.plan.expression import write_formula
-from normc.plan.fields import Fields
-from normc.plan.reading import read_row
-from normc.plan.row import Row
+from normc.plans.decision import Option, decisions
+from normc.plans.expression import write_formula
+from normc.plans.fields import Fields
+from normc.plans.reading import read_row
+from normc.plans.row import Row
 
 SCHEMA, VERSION = "normc-plan", 1
 _KEYS = ("schema", "version", "hash", "model", "recipe", "options", "notes", "rows")

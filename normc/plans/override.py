@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 import sympy
 
 from normc.errors import NormcError
-from normc.plan.expression import read_formula, write_formula
-from normc.plan.geometry import Norm, norms
-from normc.plan.row import Evidence, Row, Scale
+from normc.plans.expression import read_formula, write_formula
+from normc.plans.geometry import Norm, norms
+from normc.plans.row import Evidence, Row, Scale
 
 _STATE_WIDTH = {"float64": 8}
 
@@ -64,7 +64,7 @@ def _formula(pattern: str, scale: float | sympy.Expr) -> sympy.Expr:
     if not (_is_number(scale) and 0 <= scale < math.inf):
         raise NormcError(
             f"the override of {pattern!r} has the scale {scale!r}",
-            "give a finite number, 0 or more, or a sympy expression in normc.plan.row's D_OUT, D_IN and KERNEL",
+            "give a finite number, 0 or more, or a sympy expression in normc.plans.row's D_OUT, D_IN and KERNEL",
         )
     return read_formula(float(scale))
 

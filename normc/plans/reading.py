@@ -9,10 +9,10 @@ from typing import cast
 import torch
 
 from normc.errors import NormcError
-from normc.plan.expression import read_formula, value_of, write_formula
-from normc.plan.fields import Fields
-from normc.plan.geometry import norms
-from normc.plan.row import AXIS_USES, ROLES, AxisUse, Block, Evidence, Role, Row, Scale, Use
+from normc.plans.expression import read_formula, value_of, write_formula
+from normc.plans.fields import Fields
+from normc.plans.geometry import norms
+from normc.plans.row import AXIS_USES, ROLES, AxisUse, Block, Evidence, Role, Row, Scale, Use
 
 _KEYS = ("name", "aliases", "shape", "dtype", "role", "axes", "blocks", "norm", "rule", "mass", "scale", "target",
          "frozen", "sensitivity", "fan_in", "fan_out", "state_bytes", "fallback", "uses", "evidence")  # fmt: skip

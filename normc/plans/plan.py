@@ -15,10 +15,10 @@ import sympy
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 from normc.errors import NormcError
-from normc.plan import document
-from normc.plan.decision import Option, decisions, digest
-from normc.plan.override import matching, overridden
-from normc.plan.row import Row
+from normc.plans import document
+from normc.plans.decision import Option, decisions, digest
+from normc.plans.override import matching, overridden
+from normc.plans.row import Row
 from normc.registry import Registry
 
 

@@ -6,8 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
-from normc.plan.expression import write_formula
-from normc.plan.row import Row
+from normc.plans.expression import write_formula
+from normc.plans.row import Row
 
 Option = str | int | float | bool | None
 
