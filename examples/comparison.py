@@ -131,7 +131,8 @@ def table(summary: Summary) -> Table:
         f"{summary.normc_optimizer_ms:.1f}", f"{summary.normc_seconds:.0f} s",
     )  # fmt: skip
     shown.caption = (
-        f"Median optimizer time; {summary.threads} threads of {summary.machine}, torch {summary.torch}. normc's train time includes its first step, "
+        f"Median optimizer time; {summary.threads} threads of {summary.machine}, torch {summary.torch}. "
+        f"normc's train time includes its first step, "
         f"{summary.normc_first_step_s:.1f} s, in which its code is compiled."
     )
     return shown

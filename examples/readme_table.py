@@ -43,7 +43,8 @@ def gpt2_table() -> str:
 def results(summary: dict[str, Any]) -> str:
     """The demo's closing numbers as a Markdown table."""
     reached = summary["normc_steps_to_adamw"]
-    size = f"{summary['parameters']:,} parameters, {summary['steps']} steps, {summary['threads']} threads of an {summary['machine']}"
+    where = f"{summary['threads']} threads of {summary['machine']}, torch {summary['torch']}"
+    size = f"{summary['parameters']:,} parameters, {summary['steps']} steps, {where}"
     lines = [
         f"{summary['task']}, {size}:",
         "",
