@@ -1,6 +1,6 @@
 """From what a command line says to a model: `hf:gpt2`, `timm:resnet50`, `package.module:factory`, `file.py:factory`.
 
-Models of transformers and timm are built on the meta device: any size fits, no weights are made or fetched.
+Models of transformers and timm are built without weights: any size fits, none are made or fetched.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from normc.errors import NormcError
+from normc.weightless import weightless
 
 # Heads in the order in which they are tried on a configuration that names no architecture.
 _HEADS = (
@@ -69,7 +69,7 @@ def _transformers_model(name: str, settings: Mapping[str, Any]) -> nn.Module:
     config = _config(transformers, name, settings)
     cls = _model_class(transformers, config)
     try:
-        with torch.device("meta"):
+        with weightless():
             model: nn.Module = cls(config)
     except (ImportError, TypeError, ValueError) as problem:
         raise NormcError(
@@ -147,7 +147,7 @@ def _timm_model(name: str, settings: Mapping[str, Any]) -> nn.Module:
     timm = _library("timm")
     if not timm.is_model(name):
         raise NormcError(f"timm has no model {name!r}", _nearest(name, timm.list_models(), "see timm.list_models()"))
-    with torch.device("meta"):
+    with weightless():
         model: nn.Module = timm.create_model(name, pretrained=False, **settings)
     return model
 

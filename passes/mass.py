@@ -44,11 +44,8 @@ def mass(model: ModelGraph, facts: Facts, log: Log) -> Masses:
         for name in names:
             share = GROUP_MASS[group] / total / len(names) if flow.joins else 1.0 / count
             found[name] = found.get(name, 0.0) + share
-            where = (
-                f"{group} the residual branches, with {len(names)} atoms"
-                if flow.joins
-                else f"{count} atoms, no branches"
-            )
+            among = f"{len(names)} atom{'s' * (len(names) != 1)}"
+            where = f"{group} the residual branches, with {among}" if flow.joins else f"{among}, no branches"
             log.because(name, "mass", f"{share:.6g}", where)
     return Masses(found)
 

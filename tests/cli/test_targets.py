@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+import normc
 from normc.errors import NormcError
 from normc.targets import load_target, read_setting
 
@@ -102,3 +103,14 @@ def test_settings_are_json_or_text() -> None:
     assert read_setting("a=gelu=x") == ("a", "gelu=x")
     with pytest.raises(NormcError, match="sets nothing"):
         read_setting("a")
+
+
+def test_a_model_of_transformers_has_no_weights_but_its_buffers() -> None:
+    """A table of positions is told from one of token types by the values of the buffers that index them."""
+    sizes = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
+    target = load_target("hf:bert", sizes)
+    assert all(parameter.is_meta for parameter in target.model.parameters())
+    assert not any(buffer.is_meta for buffer in target.model.buffers())
+    plan = normc.plan(target.model, target.example_inputs)
+    assert plan["bert.embeddings.position_embeddings.weight"].role == "position"
+    assert plan["bert.embeddings.token_type_embeddings.weight"].role == "embedding"
