@@ -22,7 +22,7 @@ def weightless() -> Iterator[None]:
             parameter = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = register_without_data  # type: ignore[method-assign]  # put back below
+    nn.Module.register_parameter = register_without_data  # type: ignore[method-assign, assignment]  # put back below
     try:
         yield
     finally:

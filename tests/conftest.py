@@ -20,6 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bless", action="store_true", help="write the golden texts instead of comparing with them")
 
 
+@pytest.fixture(autouse=True)
+def plain_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target "cpu" means float32 here, whatever this machine's CPU has; bf16 is tested by its name."""
+    monkeypatch.setattr("normc.backends.cpu.fast_bf16", lambda: False)
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Golden:
     """Compare a text with tests/golden/<name>, or write it there under --bless."""

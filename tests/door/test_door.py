@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import normc
-from tests.zoo.models import NanoGPT, tokens
+from tests.zoo.case import tokens
+from tests.zoo.models import NanoGPT
 
 
 class Tree(nn.Module):
@@ -105,7 +106,7 @@ def test_a_saved_plan_needs_no_trace(tmp_path: Path) -> None:
 def test_overrides_reach_the_step() -> None:
     torch.manual_seed(0)
     model = Tree()
-    changes = {"mix.weight": {"norm": "sign", "scale": 0.5}, "head.weight": {"mass": 0}}
+    changes: dict[str, dict[str, object]] = {"mix.weight": {"norm": "sign", "scale": 0.5}, "head.weight": {"mass": 0}}
     opt = normc.compile(model, tokens(), lr=0.1, overrides=changes, compile=False)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     train(model, opt, 1)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import normc
 from normc.report.explain import explain
 from tests.report.test_explain import printed
-from tests.zoo.models import NanoGPT, tokens
+from tests.zoo.case import tokens
+from tests.zoo.models import NanoGPT
 
 
 def test_the_printed_plan(golden: Callable[[str, str], None]) -> None:

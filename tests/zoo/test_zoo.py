@@ -5,6 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 import pytest
+import torch
 
 import normc
 from normc.plans.row import Row
@@ -40,6 +41,26 @@ def wrong_rows(name: str) -> list[str]:
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_every_row_is_right(name: str) -> None:
     assert not wrong_rows(name), "\n".join(wrong_rows(name))
+
+
+@pytest.mark.parametrize("recipe", ["uscion", "muon"])
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_every_plan_becomes_a_step(name: str, recipe: str) -> None:
+    """Random gradients move every parameter that the plan gives an update, by a finite amount."""
+    case = CASES[name]
+    torch.manual_seed(0)
+    model = case.build()
+    opt = normc.compile(model, case.inputs(), lr=0.1, recipe=recipe, compile=False)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for row in opt.plan.rows:
+        if row.role != "unused" and not row.frozen:
+            parameter = model.get_parameter(row.name)
+            parameter.grad = torch.randn_like(parameter)
+    opt.step()
+    for row in opt.plan.rows:
+        after = model.get_parameter(row.name).detach()
+        assert bool(after.isfinite().all()), row.name
+        assert torch.equal(after, before[row.name]) == (row.role == "unused" or row.frozen), row.name
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
