@@ -72,7 +72,9 @@ def _name(chains: list[Chain], kinds: set[object], taken: set[str]) -> str:
     rules = sorted({chain.row.norm if chain.row.rule == "lmo" else chain.row.rule for chain in chains})
     sizes = sorted(kind for kind in kinds if isinstance(kind, tuple))
     roles = sorted({chain.row.role for chain in chains})
-    detail = [f"{short}x{long}" for short, long in sizes[:3]] or (roles if len(roles) == 1 else ["mixed"])
+    detail = [f"{short}x{long}" for short, long in sizes[:3]] or (
+        roles if len(roles) == 1 else ["mixed"] if len(rules) == 1 else []
+    )
     words = [*(rules if len(rules) == 1 else ["vectors"]), *detail, *(["frozen"] if first.frozen else [])]
     base = re.sub(r"[^a-z0-9]+", "_", "_".join(words).lower())
     name, index = base, 2

@@ -7,7 +7,7 @@ sign_output:
 spectral_32x32:
     h.*.attn.c_attn.weight x2, 32 x 96, fan-in on axis 0, blocks q k v, hidden, spectral, scale 3
     h.*.attn.c_proj.weight x2, 32 x 32, fan-in on axis 0, hidden, spectral, scale 3
-vectors_mixed:
+vectors:
     wpe.weight, 24 x 32, fan-in on axis 0, position, colnorm, scale 0.5657
     h.*.ln_1.weight x2, 32, gain, rms, scale 0.3
     h.*.mlp.c_fc.bias x2, 128, bias, rms, scale 0.3
@@ -164,7 +164,7 @@ def core_spectral_32x32(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
     return (s, s_1)
 
 
-def core_vectors_mixed(x0: Tensor, x1: Tensor, x2: Tensor) -> tuple[Tensor, ...]:
+def core_vectors(x0: Tensor, x1: Tensor, x2: Tensor) -> tuple[Tensor, ...]:
     # x0: wpe.weight
     # x1: h.*.ln_1.weight x2
     # x2: h.*.mlp.c_fc.bias x2
@@ -228,7 +228,7 @@ def spectral_32x32(run: Run) -> None:
     descend_each(w, s, lr)
 
 
-def vectors_mixed(run: Run) -> None:
+def vectors(run: Run) -> None:
     # wpe.weight, 24 x 32, fan-in on axis 0, position, colnorm, scale 0.5657
     # h.*.ln_1.weight x2, 32, gain, rms, scale 0.3
     # h.*.mlp.c_fc.bias x2, 128, bias, rms, scale 0.3
@@ -243,7 +243,7 @@ def vectors_mixed(run: Run) -> None:
     x0 = stack(every_m[0:1])  # f32[1, 24, 32]
     x1 = stack(every_m[1:3])  # f32[2, 32]
     x2 = stack(every_m[3:5])  # f32[2, 128]
-    y0, y1, y2 = run.core(core_vectors_mixed, x0, x1, x2)
+    y0, y1, y2 = run.core(core_vectors, x0, x1, x2)
     s = run.pick([*y0.unbind(), *y1.unbind(), *y2.unbind()])
     descend_each(w, s, lr)
 
@@ -309,8 +309,8 @@ BUCKETS = (
         ),
     ),
     Bucket(
-        "vectors_mixed",
-        vectors_mixed,
+        "vectors",
+        vectors,
         1,
         (("momentum_buffer", "like"),),
         (
