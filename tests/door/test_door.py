@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import normc
 from tests.zoo.case import tokens
-from tests.zoo.models import NanoGPT
+from tests.zoo.nano_gpt import NanoGPT
 
 
 class Tree(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.trace import awkward
-from tests.zoo.models import NanoGPT
+from tests.zoo.nano_gpt import NanoGPT
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 Build = Callable[[], tuple[nn.Module, Call]]

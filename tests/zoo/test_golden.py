@@ -8,7 +8,7 @@ import normc
 from normc.report.explain import explain
 from tests.report.test_explain import printed
 from tests.zoo.case import tokens
-from tests.zoo.models import NanoGPT
+from tests.zoo.nano_gpt import NanoGPT
 
 
 def test_the_printed_plan(golden: Callable[[str, str], None]) -> None:
