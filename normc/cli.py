@@ -59,6 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--explain", action="append", default=[], metavar="GLOB", help="show all reasons of these rows instead"
     )
+    plan.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="HEURISTIC",
+        help="show what a rule by name and number of axes would get wrong instead: muon-ndim, muon-names, "
+        "torch-example, timm, deepspeed, or all",
+    )
     plan.add_argument("--json", metavar="FILE", help="save the plan; - writes it to standard output and nothing else")
     plan.add_argument("--width", type=int, metavar="N", help="columns of the table (default: the terminal's)")
     plan.set_defaults(run=_plan)
@@ -193,10 +201,17 @@ def _plan(options: argparse.Namespace) -> int:
         return 0
     if options.json:
         _write(options.json, plan.to_json())
-    if not options.explain and console.is_terminal:
+    if options.explain or options.against:
+        pass
+    elif console.is_terminal:
         console.print(plan)
-    elif not options.explain:
+    else:
         print(plan.text(options.width))
+    if options.against:
+        from normc.report.against import against, heuristics
+
+        names = [name for given in options.against for name in (heuristics if given == "all" else [given])]
+        console.print(against(plan, names))
     for pattern in options.explain:
         from normc.report.explain import explain
 
