@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -18,7 +19,7 @@ Values = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(ABC):
     """A rule from a row's role to its update. Subclasses say the ClassVars and override the methods below.
 
     `options` are fixed when a plan is made; `defaults` are values of the two parameter groups (matrices, the rest) that
@@ -61,17 +62,17 @@ class Recipe:
         """An option that is a name."""
         return str(self.option(name))
 
+    @abstractmethod
     def geometry(self, row: Row) -> Geometry:
         """Norm, rule, radius and scale of a row whose role, axes and blocks are final."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stages(self, rule: str) -> tuple[Stage, ...]:
         """The chain of stages called `rule`; none for "none"."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state_bytes(self, row: Row) -> int:
         """Bytes of state that a row with its rule set will hold."""
-        raise NotImplementedError
 
 
 def _checked(recipe: str, name: str, value: Option, default: Option) -> Option:

@@ -17,9 +17,14 @@ from normc.report.families import families
 
 Chooser = Callable[[str, tuple[int, ...]], bool]
 _THINGS = {
-    "input": "an input matrix", "hidden": "a hidden matrix", "output": "an output head", "embedding": "an embedding table",
-    "position": "a position table", "depthwise": "a depthwise filter", "state": "no matrix",
-}  # fmt: skip
+    "input": "an input matrix",
+    "hidden": "a hidden matrix",
+    "output": "an output head",
+    "embedding": "an embedding table",
+    "position": "a position table",
+    "depthwise": "a depthwise filter",
+    "state": "no matrix",
+}
 heuristics: Registry[Chooser] = Registry("heuristic", "normc.report")
 
 

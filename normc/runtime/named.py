@@ -57,7 +57,7 @@ class NamedOptimizer(torch.optim.Optimizer):
 
     def _rebuilt(self) -> Update:
         """The update of an optimizer that comes out of a pickle."""
-        raise NotImplementedError
+        self._fail(f"a {type(self).__name__} can't be unpickled", "make it anew and load its state_dict")
 
     def _set_option(self, groups: list[dict[str, Any]], name: str, value: float | tuple[float, float]) -> None:
         known = self.update.defaults[0]
