@@ -63,9 +63,26 @@ def role(model: ModelGraph, facts: Facts, log: Log) -> Roles:
             log.because(name, "role", "unused", why)
         else:
             roles[name] = _decide(parameter, layout, found, log)
+            if roles[name] == "position":
+                _note_unread_index(model, name, facts, log)
             if layout.problem:
                 fallbacks[name] = layout.problem
     return Roles(roles, uses, fallbacks)
+
+
+def _note_unread_index(model: ModelGraph, name: str, facts: Facts, log: Log) -> None:
+    """A constant index on the meta device may as well be that of a table of types: the plan says so."""
+    for user in model.nodes[name].users:
+        if op_name(user) not in ("aten.embedding", "aten.index_select"):
+            continue
+        index = next((source for source in user.all_input_nodes if source is not model.nodes[name]), None)
+        value = facts[Binding].values.get(index) if index is not None else None
+        if index is not None and isinstance(value, Value) and value.kind == "constant" and "concrete" not in index.meta:
+            log.notes.append(
+                f"{name} is taken for a position table, but its index could not be read: a buffer on the meta device; "
+                "build the model in normc.weightless.weightless(), or override the row"
+            )
+            return
 
 
 def _distinct(uses: Iterable[Use]) -> tuple[Use, ...]:

@@ -143,6 +143,24 @@ def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
         normc.plan(Tree(), tokens(), recipe="moun")
 
 
+def test_an_index_on_meta_is_not_guessed_in_silence() -> None:
+    class Typed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.types, self.head = nn.Embedding(96, 8), nn.Embedding(2, 8), nn.Linear(8, 3)
+            self.register_buffer("kinds", torch.zeros(1, 8, dtype=torch.long))
+
+        def forward(self, ids: Tensor) -> Tensor:
+            out: Tensor = self.head(self.words(ids) + self.types(self.kinds))
+            return out
+
+    real = normc.plan(Typed(), tokens())
+    assert (real["types.weight"].role, real.notes) == ("embedding", ())
+    with torch.device("meta"):
+        ghost = normc.plan(Typed(), tokens())
+    assert [note for note in ghost.notes if "types.weight" in note and "could not be read" in note]
+
+
 def test_the_plan_of_a_model_on_meta_is_that_of_the_model() -> None:
     with torch.device("meta"):
         ghost = NanoGPT()
