@@ -18,14 +18,15 @@ from normc.update.program import annotate, returned
 from tests.plans import Small, draft, plan_of, small_rows, train
 
 
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("recipe", list(recipes))
-def test_twenty_steps_equal_the_reference(recipe: str) -> None:
+def test_twenty_steps_equal_the_reference(recipe: str, compiled: bool) -> None:
     """Within 1e-4 of weights that move by more than 1e-2; float32 against float64."""
     torch.manual_seed(0)
     ours = Small()
     plain, start = copy.deepcopy(ours), copy.deepcopy(ours)
     plan = plan_of(small_rows(ours), recipe)
-    fast = build(plan, ours.named_parameters(), lr=5e-3, compile=False)
+    fast = build(plan, ours.named_parameters(), lr=5e-3, compile=compiled)
     slow = build(plan, plain.named_parameters(), lr=5e-3, backend="reference")
     train(ours, [fast], 20)
     train(plain, [slow], 20)
