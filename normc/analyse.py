@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+from normc.errors import NormcError
 from normc.facts import Facts, Log, analyses
 from normc.passes.geometry import Request, Rows
 from normc.plans.plan import NormPlan
@@ -22,10 +23,15 @@ def analyse(model: ModelGraph, recipe: Recipe) -> NormPlan:
     """The plan of a traced model.
 
     NORMC_PRINT=role (a comma-separated list of passes, or "all") prints what those passes decided to stderr.
+    NormcError if it names a pass that there isn't.
     """
     log = Log()
     facts = Facts().plus(Request(recipe))
     wanted = {name.strip() for name in os.environ.get("NORMC_PRINT", "").split(",") if name.strip()}
+    if strangers := wanted - {*ORDER, "all"}:
+        raise NormcError(
+            f"NORMC_PRINT names no pass: {', '.join(sorted(strangers))}", f"known: all, {', '.join(ORDER)}"
+        )
     for name in ORDER:
         before = {parameter: len(found) for parameter, found in log.evidence.items()}
         start = time.perf_counter()

@@ -34,7 +34,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Layouts:
-    """Every parameter's layout by name, and the axes of every single contact."""
+    """Every parameter's layout by name."""
 
     of: Mapping[str, Layout]
 

@@ -138,6 +138,20 @@ def test_a_model_without_inputs_says_what_to_pass() -> None:
         normc.plan(Tree())
 
 
+def test_a_pass_prints_its_decisions_on_request(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NORMC_PRINT", "role")
+    normc.plan(Tree(), tokens())
+    printed = capsys.readouterr().err
+    assert printed.startswith("-- role (")
+    assert "head.weight\n  role  output   because its result reaches the model's output" in printed
+    assert "layout" not in printed
+    monkeypatch.setenv("NORMC_PRINT", "roles")
+    with pytest.raises(normc.NormcError, match="no pass: roles"):
+        normc.plan(Tree(), tokens())
+
+
 def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
     with pytest.raises(normc.NormcError, match="did you mean 'muon'"):
         normc.plan(Tree(), tokens(), recipe="moun")
