@@ -10,23 +10,23 @@ from dataclasses import replace
 
 from normc.errors import NormcError
 from normc.facts import Facts, Log, analyses
-from normc.passes.geometry import Request, Rows
+from normc.passes.geometry import Rows
+from normc.passes.request import Request
 from normc.plans.plan import NormPlan
 from normc.plans.row import Row
-from normc.recipes import Recipe
 from normc.trace.graph import ModelGraph
 
 ORDER = ("bind", "layout", "blocks", "flow", "role", "mass", "sensitivity", "geometry")
 
 
-def analyse(model: ModelGraph, recipe: Recipe) -> NormPlan:
-    """The plan of a traced model.
+def analyse(model: ModelGraph, request: Request) -> NormPlan:
+    """The plan of a traced model, as requested.
 
     NORMC_PRINT=role (a comma-separated list of passes, or "all") prints what those passes decided to stderr.
     NormcError if it names a pass that there isn't.
     """
     log = Log()
-    facts = Facts().plus(Request(recipe))
+    facts = Facts().plus(request)
     wanted = {name.strip() for name in os.environ.get("NORMC_PRINT", "").split(",") if name.strip()}
     if strangers := wanted - {*ORDER, "all"}:
         raise NormcError(
@@ -44,7 +44,11 @@ def analyse(model: ModelGraph, recipe: Recipe) -> NormPlan:
     )
     notes = (*_guesses(model), *log.notes, *_unused(rows))
     return NormPlan(
-        rows=rows, model=model.model, recipe=recipe.name, options=tuple(sorted(recipe.options.items())), notes=notes
+        rows=rows,
+        model=model.model,
+        recipe=request.recipe.name,
+        options=tuple(sorted(request.recipe.options.items())),
+        notes=notes,
     )
 
 

@@ -108,6 +108,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
         metavar="GLOB:norm=NAME,scale=X,mass=X",
         help="another norm, scale or mass",
     )
+    parser.add_argument("--heads", action="store_true", help="make every attention head a block with its own norm")
     parser.add_argument("--strict", action="store_true", help="fail if any parameter could not be inferred")
 
 
@@ -137,13 +138,15 @@ def _inferred(options: argparse.Namespace) -> NormPlan:
         )
     recipe = {} if options.recipe is None else {"recipe": options.recipe}
     given = dict(map(read_setting, options.option))
-    return plan(target.model, target.example_inputs, options=given, strict=options.strict, **recipe)
+    return plan(
+        target.model, target.example_inputs, options=given, heads=options.heads, strict=options.strict, **recipe
+    )
 
 
 def _saved(path: str, options: argparse.Namespace) -> NormPlan:
-    if options.recipe or options.option or options.set:
+    if options.recipe or options.option or options.set or options.heads:
         raise NormcError(
-            f"{path} is a plan already: its recipe and sizes are fixed", "give --override, or the model again"
+            f"{path} is a plan already: its recipe, sizes and blocks are fixed", "give --override, or the model again"
         )
     plan = load_plan(path)
     lost = [row.name for row in plan.rows if row.fallback is not None]

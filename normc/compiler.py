@@ -11,8 +11,9 @@ from torch import nn
 from normc.analyse import analyse
 from normc.errors import NormcError
 from normc.optimizer import Optimizer, build, defer
+from normc.passes.request import Request
 from normc.plans.plan import NormPlan
-from normc.recipes import Option, Recipe, recipes
+from normc.recipes import Option, recipes
 from normc.trace import example_inputs as read_inputs
 from normc.trace import on_first_forward, own_inputs, trace
 
@@ -27,6 +28,7 @@ def plan(
     recipe: str = DEFAULT_RECIPE,
     options: Mapping[str, Option] | None = None,
     overrides: Overrides = None,
+    heads: bool = False,
     strict: bool = False,
 ) -> NormPlan:
     """Trace `model` (its weights may be on the meta device) and infer the plan; no code is generated.
@@ -34,6 +36,7 @@ def plan(
     example_inputs  what forward takes: a tensor, a tuple, a dict, or a batch of a DataLoader. May be left out for a
                     model that says what it eats (transformers, timm).
     overrides       {"glob*": "sign"} or {"glob*": {"norm": ..., "scale": ..., "mass": ...}}, applied in order.
+    heads           make every attention head of a query, key or value matrix a block with a norm of its own.
     strict          raise NormcError if any parameter's role can't be inferred, instead of marking its row.
     """
     if example_inputs is None:
@@ -45,17 +48,17 @@ def plan(
             )
     else:
         inputs = read_inputs(model, example_inputs)
-    return _plan(model, inputs, _configured(recipe, options), overrides, strict)
+    return _plan(model, inputs, _request(recipe, options, heads), overrides, strict)
 
 
 def _plan(
     model: nn.Module,
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
-    recipe: Recipe,
+    request: Request,
     overrides: Overrides,
     strict: bool,
 ) -> NormPlan:
-    found = _overridden(analyse(trace(model, *inputs), recipe), overrides)
+    found = _overridden(analyse(trace(model, *inputs), request), overrides)
     if strict:
         _refuse_fallbacks(found)
     return found
@@ -77,8 +80,8 @@ def _refuse_fallbacks(plan: NormPlan) -> None:
         )
 
 
-def _configured(name: str, options: Mapping[str, Option] | None) -> Recipe:
-    return recipes[name].configure(**(options or {}))
+def _request(recipe: str, options: Mapping[str, Option] | None, heads: bool) -> Request:
+    return Request(recipes[recipe].configure(**(options or {})), heads)
 
 
 def compile(  # noqa: A001  # the public name
@@ -91,6 +94,7 @@ def compile(  # noqa: A001  # the public name
     overrides: Overrides = None,
     plan: NormPlan | None = None,
     backend: str | None = None,
+    heads: bool = False,
     strict: bool = False,
     compile: bool = True,
     **group_options: float,
@@ -100,21 +104,21 @@ def compile(  # noqa: A001  # the public name
     Without `example_inputs`, a model that doesn't say what it eats is traced on its first real forward, before which
     `opt.plan` and `opt.step()` raise NormcError. `plan` skips the tracing: one loaded from a file, or edited.
     `backend` is "cpu", "cuda" or "reference" (float64, slow); by default the device of the parameters decides.
-    `compile=False` runs the generated code eagerly. `group_options` (momentum, weight_decay, ...) are values of the
-    param groups, by the recipe's names.
+    `heads` and `strict` are those of `plan()`. `compile=False` runs the generated code eagerly. `group_options`
+    (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
     named = list(model.named_parameters())
     if plan is not None:
         return build(_overridden(plan, overrides), named, lr=lr, backend=backend, compile=compile, **group_options)
-    chosen = _configured(recipe, options)
+    request = _request(recipe, options, heads)
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
     if inputs is not None:
-        found = _plan(model, inputs, chosen, overrides, strict)
+        found = _plan(model, inputs, request, overrides, strict)
         return build(found, named, lr=lr, backend=backend, compile=compile, **group_options)
-    opt = defer(chosen, named, lr=lr, backend=backend, compile=compile, **group_options)
+    opt = defer(request.recipe, named, lr=lr, backend=backend, compile=compile, **group_options)
 
     def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        opt.adopt(_plan(model, (args, kwargs), chosen, overrides, strict))
+        opt.adopt(_plan(model, (args, kwargs), request, overrides, strict))
 
     on_first_forward(model, adopt)
     return opt

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from torch import fx
 
 from normc.facts import Facts, Log, analysis
-from normc.ops.call import Call, Consumption, Contact, Record, rule_for, shape_of
+from normc.ops.call import Call, Consumption, Contact, Record, Separation, rule_for, shape_of
 from normc.ops.value import Kind, Value, parameter_value, unknown
 from normc.trace.graph import ModelGraph, op_name
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Contacts of every parameter (in graph order), where weights' outputs were consumed, and every node's value."""
+    """Contacts of every parameter in graph order, where its outputs were consumed or kept apart, every node's value."""
 
     contacts: Mapping[str, tuple[Contact, ...]]
     consumptions: tuple[Consumption, ...]
+    separations: tuple[Separation, ...]
     values: Mapping[fx.Node, Value | Sequence[Value]]
 
 
@@ -41,7 +42,8 @@ def bind(model: ModelGraph, facts: Facts, log: Log) -> Binding:
     contacts: dict[str, list[Contact]] = {parameter.name: [] for parameter in model.parameters}
     for contact in record.contacts:
         contacts[contact.parameter].append(contact)
-    return Binding({name: tuple(found) for name, found in contacts.items()}, tuple(record.consumptions), values)
+    found = {name: tuple(own) for name, own in contacts.items()}
+    return Binding(found, tuple(record.consumptions), tuple(record.separations), values)
 
 
 def _leaf(node: fx.Node) -> Value:

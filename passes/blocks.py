@@ -18,7 +18,9 @@ from normc.facts import Facts, Log, analysis
 from normc.ops.call import Consumption, Contact, Part
 from normc.ops.value import Axis, Spans, merge
 from normc.passes.bind import Binding
+from normc.passes.heads import by_heads
 from normc.passes.layout import MATRIX, Layout, Layouts
+from normc.passes.request import Request
 from normc.plans.row import Block
 from normc.trace.graph import ModelGraph, Parameter, op_name
 
@@ -45,6 +47,8 @@ def blocks(model: ModelGraph, facts: Facts, log: Log) -> Blocks:
         layout = layouts.of[parameter.name]
         if layout.principal is not None and layout.principal.kind in MATRIX and not layout.problem:
             own = _grouped(parameter, layout, log) or _by_consumers(parameter, layout, binding, consumed, log)
+            if facts[Request].heads:
+                own = by_heads(parameter, layout, own, binding.separations, log)
             if own:
                 found[parameter.name] = own
     for parameter in model.parameters:

@@ -11,19 +11,12 @@ from normc.facts import Facts, Log, analysis
 from normc.passes.blocks import Blocks
 from normc.passes.layout import Layouts
 from normc.passes.mass import Masses
+from normc.passes.request import Request
 from normc.passes.role import Roles
 from normc.passes.sensitivity import Sensitivities
 from normc.plans.expression import show_formula, write_formula
 from normc.plans.row import Row, Scale
-from normc.recipes import Recipe
 from normc.trace.graph import ModelGraph, Parameter
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the user asked for: the recipe, its options filled in."""
-
-    recipe: Recipe
 
 
 @dataclass(frozen=True, slots=True)

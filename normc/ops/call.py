@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -57,12 +57,21 @@ class Consumption(NamedTuple):
     slot: int
 
 
+class Separation(NamedTuple):
+    """Dimension `place` of an operand of `node` keeps products of two activations apart: attention's heads."""
+
+    value: Value
+    place: int
+    node: fx.Node
+
+
 @dataclass(slots=True)
 class Record:
     """The growing list of what was found; the only thing that a rule may add to."""
 
     contacts: list[Contact] = field(default_factory=list)
     consumptions: list[Consumption] = field(default_factory=list)
+    separations: list[Separation] = field(default_factory=list)
 
 
 class Call:
@@ -155,6 +164,13 @@ class Call:
             return
         for axis, spans in value.origins().items():
             self._record.consumptions.append(Consumption(axis, spans, self.node, slot))
+
+    def separate(self, argument: Any, places: Iterable[int]) -> None:
+        """Record that those dimensions of an activation are batch axes of a product with another activation."""
+        value = self.value(argument)
+        for place in places if value.kind == "data" else ():
+            if any(factor.runs for factor in value.dims[place]):
+                self._record.separations.append(Separation(value, place, self.node))
 
     def data(self, argument: Any, slot: int) -> Value:
         """An operand in a data place, consumed. A parameter there is a learned operand: a token, a query, a latent."""

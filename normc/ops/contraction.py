@@ -33,6 +33,8 @@ def product(call: Call, left: Any, right: Any) -> Value:
         out = (as_feature(a.dims[-2]),) if len(a.dims) > 1 else ()
         tail = x.dims[-1:] if len(x.dims) > 1 else ()
         return _result(call, x.dims[:-2], a.dims[:-2], (*out, *tail), a)
+    for operand, value in ((left, a), (right, b)):
+        call.separate(operand, range(len(value.dims) - 2))
     x, y = call.data(left, 0), call.data(right, 1)
     touched = x.touched or y.touched
     dims = (*x.dims[:-1], *y.dims[-1:]) if len(y.dims) > 1 and len(x.dims) == len(call.shape) else ()
@@ -168,6 +170,8 @@ def einsum(call: Call) -> Result:
             weights.append(value)
             seen.update({letter: as_feature(dim) for letter, dim in zip(letters, value.dims, strict=True)})
         else:
+            rest = "".join(term for i, term in enumerate(terms) if i != slot and values[i].kind == "data")
+            call.separate(node, [place for place, letter in enumerate(letters) if letter in rest and letter in output])
             x = call.data(node, slot)
             for letter, dim in zip(letters, x.dims, strict=True):
                 seen.setdefault(letter, dim)

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from normc.ops.call import Call, ContactKind, Result, rule
-from normc.ops.value import Axis, Value, broadcast, dim_size, is_feature, merge, plain
+from normc.ops.value import Axis, Value, broadcast, dim_size, is_feature, plain, united
 from normc.plans.row import AxisUse
 
 _PRODUCTS = {"mul", "div", "true_divide", "multiply", "divide", "prelu", "_prelu_kernel", "pow", "floor_divide"}
@@ -103,17 +103,7 @@ def _only_scales(carrier: Value, values: list[Value]) -> bool:
 
 
 def _same_origin(values: list[Value], shape: tuple[int, ...], touched: bool) -> Value:
-    dims = broadcast(values, shape)
-    origins = [value.origins() for value in values]
-    exact = next((value for value in values if value.shape == shape and not value.spread), None)
-    if exact is not None and all(own == exact.origins() for own in origins):
-        return replace(exact, touched=touched)
-    union: dict[Axis, list[tuple[int, int]]] = {}
-    for own in origins:
-        for axis, spans in own.items():
-            union.setdefault(axis, []).extend(spans)
-    spread = {axis: merge(spans) for axis, spans in union.items()}
-    return Value("data", tuple(plain(dim) for dim in dims), spread=spread, touched=touched)
+    return united(values, broadcast(values, shape), touched)
 
 
 def meet_elementwise(call: Call, weight: Value, data: Value, node: fx.Node, shape: tuple[int, ...]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import fx
 
 from normc.ops.call import Call, Result, rule
-from normc.ops.value import Axis, Dim, Factor, Run, Value, dim_size, fresh_dim, is_feature, merge, plain
+from normc.ops.value import Axis, Dim, Factor, Run, Value, dim_size, fresh_dim, is_feature, plain, united
 from normc.ops.views import place
 from normc.plans.row import AxisUse
 
@@ -104,13 +104,11 @@ def _reunited(data: list[Value], index: int, shape: tuple[int, ...], touched: bo
     dim = _contiguous([value.dims[index] for value in data], [dict(value.offsets) for value in data])
     if dim is not None and all(value.offsets == data[0].offsets for value in data):
         return data[0].with_dims((*data[0].dims[:index], dim, *data[0].dims[index + 1 :]))
-    union: dict[Axis, list[tuple[int, int]]] = {}
-    for value in data:
-        for axis, spans in value.origins().items():
-            union.setdefault(axis, []).extend(spans)
-    spread = {axis: merge(spans) for axis, spans in union.items()}
-    dims = [fresh_dim(size, is_feature(data[0].dims[i])) for i, size in enumerate(shape)]
-    return Value("data", tuple(dims), spread=spread, touched=touched)
+    dims: list[Dim] = []
+    for place_, size in enumerate(shape):
+        there = [value.dims[place_] for value in data]
+        dims.append(_stretches(there, size) if place_ == index else _overlay(there, size))
+    return united(data, tuple(dims), touched)
 
 
 def _contiguous(dims: list[Dim], offsets: list[dict[Axis, int]]) -> Dim | None:

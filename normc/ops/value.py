@@ -274,3 +274,16 @@ def _overlaid(there: list[Dim], size: int) -> Dim:
         picked = max((other[place].picked for other in same), default=factor.picked)
         dim.append(replace(factor, runs=runs, feature=factor.feature or feature, picked=picked))
     return tuple(dim)
+
+
+def united(values: list[Value], dims: tuple[Dim, ...], touched: bool) -> Value:
+    """An activation with these dimensions, made of all of `values`' entries: spread, unless the runs say the same."""
+    union: dict[Axis, list[tuple[int, int]]] = {}
+    for value in values:
+        for axis, spans in value.origins().items():
+            union.setdefault(axis, []).extend(spans)
+    spread = {axis: merge(spans) for axis, spans in union.items()}
+    exact = Value("data", dims, offsets=values[0].offsets, touched=touched)
+    if all(value.offsets == exact.offsets and not value.spread for value in values) and exact.origins() == spread:
+        return exact
+    return Value("data", tuple(plain(dim) for dim in dims), spread=spread, touched=touched)
