@@ -5,6 +5,7 @@ The names are imported when they are first used, so that `normc --help` needn't 
 
 from __future__ import annotations
 
+import random
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,11 @@ __all__ = ["NormPlan", "NormcError", "NormcWarning", "Optimizer", "__version__",
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'normc' has no attribute {name!r}")
-    return getattr(import_module(f"normc.{_HOMES[name]}"), name)
+    state = random.getstate()  # rich draws from Python's generator as it is imported
+    try:
+        return getattr(import_module(f"normc.{_HOMES[name]}"), name)
+    finally:
+        random.setstate(state)
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -180,3 +182,10 @@ def test_the_plan_of_a_model_on_meta_is_that_of_the_model() -> None:
         ghost = NanoGPT()
     assert normc.plan(ghost, tokens()).hash == normc.plan(NanoGPT(), tokens()).hash
     assert all(parameter.is_meta for parameter in ghost.parameters())
+
+
+def test_importing_normc_draws_no_random_number() -> None:
+    code = (
+        "import random, torch, normc; s = random.getstate(); normc.plan, normc.compile; assert random.getstate() == s"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

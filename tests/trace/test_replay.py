@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import random
-
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from normc.trace import feeds_of, replay, trace
-from normc.trace.frontend import tensor_leaves
 from normc.trace.untouched import rng_untouched, untouched
+from normc.trace.values import tensor_leaves
+from tests.trace.state import rng_state, state_of
 from tests.trace.zoo import ALL
-
-
-def _state(model: nn.Module) -> dict[str, object]:
-    """Everything that tracing must leave alone, by value or by identity."""
-    tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
-    found: dict[str, object] = {name: (id(t), t._version, t.tolist(), t.requires_grad) for name, t in tensors.items()}
-    for path, module in model.named_modules():
-        for key, value in vars(module).items():
-            content = tuple(value) if isinstance(value, list) else dict(value) if isinstance(value, dict) else value
-            found[f"{path}:{key}"] = (id(value), repr(content) if not isinstance(value, Tensor) else value.tolist())
-    return found
-
-
-def _rng() -> tuple[object, ...]:
-    return torch.get_rng_state().tolist(), random.getstate(), repr(np.random.get_state())
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -36,12 +19,12 @@ def test_replay_equals_eager_and_the_model_is_untouched(name: str, training: boo
     torch.manual_seed(0)
     model, (args, kwargs) = ALL[name]()
     model.train(training)
-    before, rng = _state(model), _rng()
+    before, rng = state_of(model), rng_state()
 
     graph = trace(model, args, kwargs)
 
-    assert _state(model) == before
-    assert _rng() == rng
+    assert state_of(model) == before
+    assert rng_state() == rng
     assert nn.Module.__call__ is nn.Module._wrapped_call_impl
     assert [parameter.name for parameter in graph.parameters] == [name for name, _ in model.named_parameters()]
     feeds = feeds_of(graph, model, args, kwargs)

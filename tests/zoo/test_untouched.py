@@ -1,0 +1,26 @@
+"""Planning leaves every model of the zoo as it was, in training mode too, and training mode changes no decision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import normc
+from tests.trace.state import rng_state, state_of
+from tests.zoo.models import CASES
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_planning_leaves_the_model_untouched(name: str) -> None:
+    torch.manual_seed(0)
+    model, inputs = CASES[name].build(), CASES[name].inputs()
+    hashes = set()
+    for training in (False, True):
+        model.train(training)
+        before, rng = state_of(model), rng_state()
+        hashes.add(normc.plan(model, inputs).hash)
+        assert state_of(model) == before
+        assert rng_state() == rng
+        assert nn.Module.__call__ is nn.Module._wrapped_call_impl
+    assert len(hashes) == 1, "training mode changes the plan"
