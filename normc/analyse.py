@@ -16,7 +16,7 @@ from normc.plans.plan import NormPlan
 from normc.plans.row import Row
 from normc.trace.graph import ModelGraph
 
-ORDER = ("bind", "layout", "blocks", "flow", "role", "mass", "sensitivity", "geometry")
+ORDER = ("bind", "layout", "blocks", "flow", "role", "magnitude", "mass", "sensitivity", "geometry")
 
 
 def analyse(model: ModelGraph, request: Request) -> NormPlan:

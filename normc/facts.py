@@ -37,6 +37,7 @@ class Log:
 
     evidence: dict[str, list[Evidence]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    gains_probed: dict[str, fx.Node] = field(default_factory=dict)
 
     def because(self, parameter: str, fact: str, claim: str, reason: str, node: fx.Node | None = None) -> None:
         """Record that `claim` was decided about `parameter`, for `reason`, seen at `node`."""

@@ -18,7 +18,7 @@ from normc.passes.bind import Binding
 from normc.passes.layout import MATRIX
 from normc.trace.graph import ModelGraph, op_name
 
-_NO_GRADIENT = {"aten.detach", "aten.argmax", "aten.argmin", "aten.argsort", "aten.zeros_like", "aten.ones_like",
+NO_GRADIENT = {"aten.detach", "aten.argmax", "aten.argmin", "aten.argsort", "aten.zeros_like", "aten.ones_like",
                 "aten.empty_like", "aten.full_like", "aten.rand_like", "aten.randn_like", "aten.new_zeros",
                 "aten.new_ones", "aten.new_full", "aten.new_empty", "aten.bernoulli", "aten.one_hot"}  # fmt: skip
 
@@ -84,7 +84,7 @@ def _graded(web: nx.DiGraph, output: fx.Node) -> frozenset[fx.Node]:
         seen.add(node)
         if node.op == "call_function" and not node.meta.get("grad", True):
             continue
-        if node.op == "call_function" and op_name(node) not in _NO_GRADIENT:
+        if node.op == "call_function" and op_name(node) not in NO_GRADIENT:
             waiting += [source for source in web.predecessors(node) if _differentiable(source)]
     return frozenset(seen)
 
@@ -125,7 +125,7 @@ def _branches(stream: fx.Node, branch: fx.Node, products: set[fx.Node], place: M
                     return True
                 continue
             step = (source, passed or source in products)
-            if place[source] > first and step not in seen and op_name(source) not in _NO_GRADIENT - {"aten.detach"}:
+            if place[source] > first and step not in seen and op_name(source) not in NO_GRADIENT - {"aten.detach"}:
                 seen.add(step)
                 waiting.append(step)
     return False

@@ -54,7 +54,8 @@ def _draft(parameter: Parameter, facts: Facts) -> Row:
         role=roles.of[name], uses=roles.uses[name], fan_in=layout.fan_in, fan_out=layout.fan_out,
         in_axes=layout.where("in", "index"), out_axes=layout.where("out"), block_axes=layout.where("block"),
         kernel_axes=layout.where("kernel"), blocks=facts[Blocks].of.get(name, ()), norm="", rule="none",
-        mass=facts[Masses].of.get(name), sensitivity=facts[Sensitivities].of.get(name),
+        mass=facts[Masses].of.get(name), sensitivity=facts[Sensitivities].of[name].sensitivity,
+        magnitude=facts[Sensitivities].of[name].magnitude,
         scale=Scale(sympy.Integer(0), (0.0,)), target=0.0, state_bytes=0, evidence=(),
         fallback=roles.fallbacks.get(name), frozen=not parameter.requires_grad,
     )  # fmt: skip

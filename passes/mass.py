@@ -1,53 +1,78 @@
-"""mass: every matrix's share of feature learning, by Modula's defaults (2405.14813): what lies inside residual branches
-shares 5, what comes before them 1, what comes after them 1; a network without branches shares equally.
+"""mass: every parameter's share of feature learning, by Modula's defaults (2405.14813): what lies inside residual
+branches shares 5, what comes before them 1, what comes after them 1; a network without branches shares equally.
+
+Modula has matrices and tables alone; vectors (biases, gains, tokens) count as a tenth of one here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
+from normc.errors import NormcError
 from normc.facts import Facts, Log, analysis
 from normc.ops.call import Contact
 from normc.passes.bind import Binding
 from normc.passes.flow import Flow
+from normc.passes.request import Request
 from normc.passes.role import Roles
-from normc.trace.graph import ModelGraph
+from normc.trace.graph import ModelGraph, Parameter
 
-ATOMS = ("input", "hidden", "output", "embedding", "position", "router", "depthwise")
-_LEARNING = ("contract", "convolve", "lookup", "shift")
-GROUP_MASS = {"before": 1.0, "inside": 5.0, "after": 1.0}
+MATRICES = ("input", "hidden", "output", "embedding", "position", "router", "depthwise")
+GROUPS = {"before": 1.0, "inside": 5.0, "after": 1.0}
+VECTOR = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Masses:
-    """Fractions that sum to one over the matrices and tables; vectors have none in Modula, and none here."""
+    """Fractions that sum to one over everything that learns; 0 for what is frozen or reached by no gradient."""
 
     of: Mapping[str, float]
 
 
 @analysis("mass")
 def mass(model: ModelGraph, facts: Facts, log: Log) -> Masses:
-    """Group the atoms by depth, and share each group's mass equally inside it."""
-    flow = facts[Flow]
-    groups: dict[str, list[str]] = {}
-    for parameter in model.parameters:
-        if facts[Roles].of[parameter.name] in ATOMS:
-            for group in sorted(
-                {_group(c, flow) for c in facts[Binding].contacts[parameter.name] if c.kind in _LEARNING}
-            ):
-                groups.setdefault(group, []).append(parameter.name)
-    total = sum(GROUP_MASS[group] for group in groups) if flow.joins else 1.0
-    count = sum(len(names) for names in groups.values())
-    found: dict[str, float] = {}
-    for group, names in groups.items():
-        for name in names:
-            share = GROUP_MASS[group] / total / len(names) if flow.joins else 1.0 / count
-            found[name] = found.get(name, 0.0) + share
-            among = f"{len(names)} atom{'s' * (len(names) != 1)}"
-            where = f"{group} the residual branches, with {among}" if flow.joins else f"{among}, no branches"
-            log.because(name, "mass", f"{share:.6g}", where)
+    """Group the parameters by depth, share each group's mass inside it, then rescale what the user asked for."""
+    request, flow = facts[Request], facts[Flow]
+    groups: dict[str, list[tuple[str, float]]] = {}
+    learning = [p for p in model.parameters if p.requires_grad and facts[Roles].of[p.name] != "unused"]
+    for parameter in learning:
+        weight = 1.0 if facts[Roles].of[parameter.name] in MATRICES else request.recipe.mass_of("vector", VECTOR)
+        for group in sorted({_group(c, flow) for c in facts[Binding].contacts[parameter.name]}):
+            groups.setdefault(group, []).append((parameter.name, weight))
+    shares = {parameter.name: 0.0 for parameter in model.parameters}
+    for group, members in groups.items():
+        total = sum(weight for _, weight in members)
+        given = request.recipe.mass_of("blocks", GROUPS[group]) if group == "inside" else GROUPS[group]
+        for name, weight in members:
+            shares[name] += given * weight / total if total else 0.0
+            where = f"{group} the residual branches" if flow.joins else "no residual branches"
+            log.because(name, "mass", f"{weight:g} of {total:g}", f"{where}, which share {given:g}")
+    for pattern, wanted in request.tare.items():
+        _tare(shares, model.parameters, pattern, wanted, log)
+    total = sum(shares.values())
+    if not total and learning:
+        raise NormcError("every parameter has mass 0: nothing would learn", "leave some mass to one of them")
+    found = {name: share / total if total else 0.0 for name, share in shares.items()}
+    for name, share in found.items():
+        if share:
+            log.because(name, "mass", f"{share:.6g}", f"{shares[name]:.6g} of {total:.6g} in all")
     return Masses(found)
+
+
+def _tare(shares: dict[str, float], parameters: Iterable[Parameter], pattern: str, wanted: float, log: Log) -> None:
+    """Scale the masses of all that match so that they sum to `wanted` (Modula's tare); 0 freezes."""
+    if not 0 <= wanted < float("inf"):
+        raise NormcError(f"the mass of {pattern!r} is {wanted}", "give a finite number, 0 or more")
+    names = [p.name for p in parameters if any(fnmatchcase(name, pattern) for name in (p.name, *p.aliases))]
+    before = sum(shares[name] for name in names)
+    if not names or not before:
+        problem = "no parameter is called" if not names else "no mass is left to scale in"
+        raise NormcError(f"{problem} {pattern!r}", "see the plan's table for the names")
+    for name in names:
+        shares[name] *= wanted / before
+        log.because(name, "mass", f"{shares[name]:.6g}", f"{pattern!r} was given {wanted:g} in all")
 
 
 def _group(contact: Contact, flow: Flow) -> str:

@@ -1,109 +1,137 @@
-"""sensitivity: how much the output moves for a unit move at a matrix's result, by Modula's rules (2405.14813; p = 1).
+"""sensitivity: how much the output moves for a unit move at each parameter, by a sum over all uses (THEORY A'1).
 
-S(output) = 1, and S(u) is the sum over uses u -> v of the local gain times S(v). A local gain that Modula doesn't give
-(a product of two activations) makes everything before it unknown, which is None and never a silent 1.
+S(output) = 1, and S(u)^p is the sum over the uses of u of (local gain * S(result))^p. p = 1 is Modula's bound
+(2405.14813), p = 2 takes different paths as independent. A path that only steers an average (a query through its
+softmax) counts where no other leads to the output: attention starts out close to uniform, and so it hardly adds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import fx
 
 from normc.facts import Facts, Log, analysis
-from normc.ops.call import shape_of
-from normc.ops.value import Value
+from normc.gains.local import floats
+from normc.ops.call import Contact
 from normc.passes.bind import Binding
-from normc.passes.flow import Flow
-from normc.passes.layout import MATRIX, Layouts
-from normc.passes.mass import Masses
+from normc.passes.flow import NO_GRADIENT, Flow
+from normc.passes.magnitude import Magnitudes
 from normc.trace.graph import ModelGraph, op_name
 
-# Largest slope of each activation: supremum of |f'|.
-SHARP = {"relu": 1.0, "gelu": 1.1289, "silu": 1.09984, "tanh": 1.0, "sigmoid": 0.25, "abs": 1.0, "softplus": 1.0,
-         "elu": 1.0, "mish": 1.0885, "hardswish": 1.5, "neg": 1.0, "leaky_relu": 1.0, "log_softmax": 1.0}  # fmt: skip
-_ONE = {
-    "_softmax", "_to_copy", "_unsafe_view", "adaptive_avg_pool2d", "add", "alias", "avg_pool2d", "batch_norm", "cat",
-    "chunk", "clone", "constant_pad_nd", "contiguous", "cumsum", "detach", "dropout", "expand", "flatten", "getitem",
-    "group_norm", "index", "layer_norm", "masked_fill", "max_pool2d", "mean", "movedim", "native_dropout", "pad",
-    "permute", "repeat", "reshape", "rms_norm", "select", "slice", "softmax", "split", "split_with_sizes", "squeeze",
-    "stack", "sub", "t", "to", "transpose", "unbind", "unflatten", "unsqueeze", "view", "where",
-}  # fmt: skip
+
+class Gained(NamedTuple):
+    """A node's gain to the output; `weak` if only steering paths lead there."""
+
+    gain: float
+    weak: bool = False
+
+
+class Atom(NamedTuple):
+    """A parameter's sensitivity and the RMS of what it multiplies; None where an op on the way has no gain."""
+
+    sensitivity: float | None
+    magnitude: float | None
+    unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivities:
-    """By parameter; None where an op on the way to the output has no rule."""
+    """By parameter, and by node (None: unknown, for the reason in `unknown`)."""
 
-    of: Mapping[str, float | None]
+    of: Mapping[str, Atom]
+    nodes: Mapping[fx.Node, Gained | None]
 
 
 @analysis("sensitivity")
 def sensitivity(model: ModelGraph, facts: Facts, log: Log) -> Sensitivities:
-    """One reverse walk; a matrix's own sensitivity is that of its result."""
-    binding, flow = facts[Binding], facts[Flow]
-    products = {c.node for found in binding.contacts.values() for c in found if c.kind in MATRIX}
-    gain: dict[fx.Node, float | None] = {}
+    """One walk back, then one number for each parameter: the p-sum over the places where it is used."""
+    magnitudes, binding = facts[Magnitudes], facts[Binding]
+    nodes: dict[fx.Node, Gained | None] = {}
+    causes: dict[fx.Node, str] = {}
     for node in reversed(list(model.graph.nodes)):
-        if node.op == "output":
-            gain[node] = 1.0
-        else:
-            gain[node] = _sum(node, gain, binding, products, flow)
-    found: dict[str, float | None] = {}
-    for name in facts[Masses].of:
-        principal = facts[Layouts].of[name].principal
-        found[name] = gain[principal.node] if principal is not None else None
-    return Sensitivities(found)
+        nodes[node] = _gained(node, nodes, causes, magnitudes, facts[Flow])
+    atoms = {}
+    for parameter in model.parameters:
+        atoms[parameter.name] = atom = _atom(binding.contacts[parameter.name], nodes, causes, magnitudes)
+        if atom.sensitivity is not None and atom.magnitude is not None:
+            claim = f"S {atom.sensitivity:.6g}, input RMS {atom.magnitude:.6g}"
+            log.because(parameter.name, "sensitivity", claim, f"{magnitudes.model.convention} gains")
+        elif atom.unknown:
+            log.because(parameter.name, "sensitivity", "unknown", atom.unknown)
+    if log.gains_probed:
+        ops = ", ".join(sorted(log.gains_probed))
+        log.notes.append(f"no gain rule, tried out on Gaussian operands instead: {ops}")
+    return Sensitivities(atoms, nodes)
 
 
-def _sum(
-    node: fx.Node, gain: Mapping[fx.Node, float | None], binding: Binding, products: set[fx.Node], flow: Flow
-) -> float | None:
-    total = 0.0
+def _gained(
+    node: fx.Node,
+    nodes: Mapping[fx.Node, Gained | None],
+    causes: dict[fx.Node, str],
+    magnitudes: Magnitudes,
+    flow: Flow,
+) -> Gained | None:
+    p = magnitudes.model.p
+    strong = weak = 0.0
     for user in node.users:
-        after = gain[user]
-        if after == 0.0 or (user.op != "output" and user not in flow.returned):
+        if user.op == "output":
+            strong += float(_counts(node, user))
             continue
-        local = 1.0 if user.op == "output" else _local(node, user, binding, products)
-        if local is None or after is None:
+        after = nodes[user]
+        if after == Gained(0.0) or op_name(user) in NO_GRADIENT or user not in flow.graded:
+            continue
+        local = magnitudes.locals.get(user)
+        if after is None or (local is None and user in magnitudes.unknown):
+            causes[node] = causes.get(user) or magnitudes.unknown.get(user, op_name(user))
             return None
-        total += local * after
-    return total
+        for use in local.back if local is not None else ():
+            if use.operand is node:
+                share = (use.gain * after.gain) ** p
+                if use.weak or after.weak:
+                    weak += share
+                else:
+                    strong += share
+    return Gained(strong ** (1 / p)) if strong or not weak else Gained(weak ** (1 / p), weak=True)
 
 
-def _local(node: fx.Node, user: fx.Node, binding: Binding, products: set[fx.Node]) -> float | None:
-    short = op_name(user).rsplit(".", 1)[-1].rstrip("_")
-    if user in products or short in _ONE:
+def _counts(node: fx.Node, output: fx.Node) -> bool:
+    """Whether a returned tensor is an output: a loss returned beside what it is made of is not a second one."""
+    rest = [other for other in output.all_input_nodes if floats(other)]
+    numbers = [other for other in rest if math.prod(_shape(other)) == 1]
+    return node in rest and (node not in numbers or len(numbers) == len(rest))
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    return tuple(getattr(node.meta.get("val"), "shape", ()))
+
+
+def _atom(
+    contacts: tuple[Contact, ...],
+    nodes: Mapping[fx.Node, Gained | None],
+    causes: Mapping[fx.Node, str],
+    magnitudes: Magnitudes,
+) -> Atom:
+    p = magnitudes.model.p
+    total = widest = 0.0
+    for contact in contacts:
+        gained = nodes[contact.node]
+        rms = _met(contact, magnitudes)
+        if gained is None or rms is None:
+            missing = contact.node if gained is None else contact.data
+            return Atom(None, None, causes.get(missing) or magnitudes.unknown.get(missing, "") if missing else "")
+        total += (gained.gain * rms) ** p
+        widest = max(widest, rms)
+    if not widest:
+        return Atom(None, None)
+    return Atom(total ** (1 / p) / widest, widest)
+
+
+def _met(contact: Contact, magnitudes: Magnitudes) -> float | None:
+    """RMS of what the parameter multiplies: 1 for what is looked up or added; a gain meets what was normalised."""
+    if contact.kind in ("lookup", "shift", "join", "operand"):
         return 1.0
-    if short in SHARP:
-        return SHARP[short]
-    if short == "scaled_dot_product_attention":
-        return _attention(node, user)
-    if short in ("mul", "div"):
-        return _multiple(node, user, short, binding)
-    return None
-
-
-def _attention(node: fx.Node, user: fx.Node) -> float:
-    """The value path averages; the query and key paths gain scale * d_head (1 for the 1/d of Modula)."""
-    if node is user.args[2]:
-        return 1.0
-    width = shape_of(node)[-1]
-    scale = user.kwargs.get("scale")
-    return float(scale) * width if isinstance(scale, (int, float)) else float(width**0.5)
-
-
-def _multiple(node: fx.Node, user: fx.Node, short: str, binding: Binding) -> float | None:
-    """A number multiplies the gain; a gain vector counts 1; two activations have no rule."""
-    for other in user.args[:2]:
-        if isinstance(other, (int, float)):
-            return abs(float(other)) if short == "mul" else 1.0 / abs(float(other)) if other else None
-        if isinstance(other, fx.Node) and other is not node:
-            value = binding.values.get(other)
-            concrete = other.meta.get("concrete")
-            if concrete is not None and concrete.numel() == 1:
-                number = abs(float(concrete))
-                return number if short == "mul" else 1.0 / number if number else None
-            return 1.0 if isinstance(value, Value) and value.kind != "data" else None
-    return None
+    return magnitudes.rms(contact.node if contact.kind == "gain" else contact.data)

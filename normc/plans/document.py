@@ -59,6 +59,7 @@ def _beside(row: Row) -> dict[str, object]:
     """What a row holds beside its decisions."""
     return {
         "sensitivity": None if row.sensitivity is None else float(row.sensitivity),
+        "magnitude": None if row.magnitude is None else float(row.magnitude),
         "fan_in": row.fan_in,
         "fan_out": row.fan_out,
         "state_bytes": row.state_bytes,

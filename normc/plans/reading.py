@@ -15,7 +15,8 @@ from normc.plans.geometry import norms
 from normc.plans.row import AXIS_USES, ROLES, AxisUse, Block, Evidence, Role, Row, Scale, Use
 
 _KEYS = ("name", "aliases", "shape", "dtype", "role", "axes", "blocks", "norm", "rule", "mass", "scale", "target",
-         "frozen", "sensitivity", "fan_in", "fan_out", "state_bytes", "fallback", "uses", "evidence")  # fmt: skip
+         "frozen", "sensitivity", "magnitude", "fan_in", "fan_out", "state_bytes", "fallback", "uses",
+         "evidence")  # fmt: skip
 _AXES = ("in", "out", "block", "kernel")
 
 
@@ -33,7 +34,8 @@ def read_row(data: object, place: str) -> Row:
         role=cast("Role", fields.one_of("role", ROLES)), uses=_uses(fields, rank), fan_in=fields.whole("fan_in"),
         fan_out=fields.whole("fan_out"), in_axes=places["in"], out_axes=places["out"], block_axes=places["block"],
         kernel_axes=places["kernel"], blocks=_blocks(fields, shape), norm=_norm(fields), rule=fields.word("rule"),
-        mass=fields.maybe_number("mass"), sensitivity=fields.maybe_number("sensitivity"), scale=_scale(fields),
+        mass=fields.maybe_number("mass"), sensitivity=fields.maybe_number("sensitivity"),
+        magnitude=fields.maybe_number("magnitude"), scale=_scale(fields),
         target=fields.number("target"), state_bytes=fields.whole("state_bytes"), evidence=_evidence(fields),
         fallback=fields.maybe_text("fallback"), frozen=fields.flag("frozen"),
     )  # fmt: skip

@@ -75,6 +75,8 @@ class Row:
 
     `fan_in` and `fan_out` are of the whole tensor, fan-in times the kernel window; a block's own are `block_fans`.
     `rule` names the recipe's chain of stages that updates it ("lmo", "adamw"; "none" where nothing will).
+    `sensitivity` is the gain from a change of the parameter's result to the model's output, and `magnitude` the RMS of
+    what the parameter multiplies; None where an op on the way has no known gain.
     `target` is the radius in the operator norm, for a unit lr; `scale` is target times the norm's geometric factor.
     `fallback` is None, or the reason why the row got a safe elementwise update instead of an inferred one.
     """
@@ -102,6 +104,7 @@ class Row:
     evidence: tuple[Evidence, ...]
     fallback: str | None = None
     frozen: bool = False
+    magnitude: float | None = None
 
     @property
     def numel(self) -> int:

@@ -6,9 +6,10 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from normc.errors import NormcError
+from normc.gains.local import CONVENTIONS, Convention
 from normc.plans.geometry import Geometry
 from normc.plans.row import Row
 from normc.registry import Registry
@@ -61,6 +62,18 @@ class Recipe(ABC):
     def text(self, name: str) -> str:
         """An option that is a name."""
         return str(self.option(name))
+
+    @property
+    def gains(self) -> Convention:
+        """How local gains become sensitivities: as the recipe's option `gains` says, if it has one."""
+        found = self.text("gains") if "gains" in self.known else "average"
+        if found not in CONVENTIONS:
+            raise NormcError(f"option gains of the recipe {self.name} is {found!r}", f"known: {', '.join(CONVENTIONS)}")
+        return cast("Convention", found)
+
+    def mass_of(self, what: str, default: float) -> float:
+        """The option `blocks_mass` or `vector_mass`, if the recipe has it; else the default."""
+        return self.number(f"{what}_mass") if f"{what}_mass" in self.known else default
 
     @abstractmethod
     def geometry(self, row: Row) -> Geometry:

@@ -126,7 +126,7 @@ def convolution(m: nn.Module, s: Sizes) -> Callable[[Tensor], Heads]:
 
     def project(x: Tensor) -> Heads:
         q, k, v = F.conv1d(x.mT, w).split(s.outs, dim=1)
-        return tuple(t.unflatten(1, (-1, s.width)).mT for t in (q, k, v))  # type: ignore[return-value]  # three of them
+        return tuple(t.unflatten(1, (-1, s.width)).mT for t in (q, k, v))
 
     return project
 

@@ -1,0 +1,107 @@
+"""Elementwise functions of one activation: mean squares of result and slope, by quadrature over a Gaussian."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from normc.gains.local import At, Back, Local, Size, gain, number, sign_of
+
+# The gains of the paper's package (2405.14813, bond.py) where they are not the largest slope.
+MODULA = {"relu": 2**-0.5, "gelu": 2**-0.5}
+_WIDEST = 12.0
+
+
+@functools.cache
+def _points() -> tuple[Tensor, Tensor]:
+    """Places and weights for a standard Gaussian: a fine grid, exact enough for kinks (1e-7) and for tails."""
+    places = torch.linspace(-_WIDEST, _WIDEST, 240_001, dtype=torch.float64)
+    weights = torch.exp(-places.square() / 2)
+    return places, weights / weights.sum()
+
+
+def average(function: Callable[[Tensor], Tensor], size: Size) -> tuple[Size, float]:
+    """Size of function(x) and RMS of its slope, for x Gaussian of that size (folded, if it has one sign)."""
+    places, weights = _points()
+    with torch.enable_grad():
+        x = size.mean + size.deviation * places
+        x = (size.sign * x.abs() if size.sign and not steady(size) else x).requires_grad_()
+        y = function(x)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+    y = y.detach()
+    mean, square = float((weights * y).sum()), float((weights * y.square()).sum())
+    return Size(math.sqrt(square), mean, sign_of(y)), math.sqrt(float((weights * slope.square()).sum()))
+
+
+def steady(size: Size) -> bool:
+    """Whether the entries lie around their mean, and hardly any near zero."""
+    return abs(size.mean) > 2 * size.deviation
+
+
+def sharpest(function: Callable[[Tensor], Tensor]) -> float:
+    """The largest slope on [-12, 12]."""
+    x = _points()[0].clone().requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(function(x).sum(), x)
+    return float(slope.abs().max())
+
+
+def pointwise(at: At) -> Local:
+    """A function of one activation and of numbers. LookupError if it is no such thing, or isn't finite."""
+    operands = set(at.data)
+    if len(operands) != 1 or not isinstance(at.node.target, torch._ops.OpOverload):
+        raise LookupError(at.name)
+    (operand,) = operands
+    function = _as_function(at.node, operand)
+    if at.model.nominal:
+        known = MODULA.get(at.name) if at.model.convention == "modula" else None
+        slope, size = known if known is not None else sharpest(function), Size(1.0)
+    else:
+        size, slope = average(function, at.size(operand))
+        if not math.isfinite(slope) and steady(at.size(operand)):
+            size, slope = average(function, number(at.size(operand).mean))  # it hardly varies
+    if not (math.isfinite(slope) and math.isfinite(size.rms)):
+        raise LookupError(at.name)
+    return Local(size, (Back(operand, slope),))
+
+
+def _as_function(node: fx.Node, operand: fx.Node) -> Callable[[Tensor], Tensor]:
+    """The op as a function of that operand; other tensors must be known numbers."""
+
+    def fixed(other: fx.Node) -> Any:
+        value = other.meta.get("concrete")
+        if isinstance(value, torch.Tensor) and value.numel() == 1:
+            return value.double().reshape(())
+        if isinstance(value, (int, float)):
+            return value
+        raise LookupError(other.name)
+
+    def run(x: Tensor) -> Tensor:
+        def put(argument: fx.Node) -> Any:
+            return x.clone() if argument is operand else fixed(argument)
+
+        args = fx.node.map_arg(node.args, put)
+        kwargs = fx.node.map_arg(node.kwargs, put)
+        assert callable(node.target)
+        out: Tensor = node.target(*args, **kwargs)
+        return out
+
+    return run
+
+
+# What makes a decay or a rate of a weight: its size is that of the function of a Gaussian.
+BENDING = frozenset({"exp", "neg", "sigmoid", "softplus", "tanh", "log_sigmoid", "square", "sqrt", "log", "expm1"})
+
+gain(
+    "aten.relu", "aten.gelu", "aten.silu", "aten.mish", "aten.tanh", "aten.sigmoid", "aten.softplus", "aten.elu",
+    "aten.selu", "aten.celu", "aten.leaky_relu", "aten.hardswish", "aten.hardsigmoid", "aten.hardtanh", "aten.relu6",
+    "aten.log_sigmoid", "aten.softsign", "aten.abs", "aten.neg", "aten.exp", "aten.log", "aten.log1p", "aten.sqrt",
+    "aten.rsqrt", "aten.square", "aten.reciprocal", "aten.sin", "aten.cos", "aten.erf", "aten.clamp", "aten.clamp_min",
+    "aten.clamp_max", "aten.atan", "aten.pow", "aten.threshold", "aten.softshrink", "aten.hardshrink", "aten.expm1",
+    "aten.tanhshrink", "aten.logit", "aten.nan_to_num", "aten.rrelu", "aten.sinc", "aten.log2", "aten.exp2",
+)(pointwise)  # fmt: skip

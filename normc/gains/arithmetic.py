@@ -1,0 +1,104 @@
+"""Sums, products and quotients of activations, weights and numbers."""
+
+from __future__ import annotations
+
+import math
+
+from torch import fx
+
+from normc.gains.activations import pointwise
+from normc.gains.local import At, Back, Local, Size, floats, gain, scaled, together
+
+
+@gain("aten.add", "aten.sub", "aten.rsub", "aten.__iadd__", "aten.subtract")
+def summed(at: At) -> Local:
+    """Each operand counts by its multiplier (`alpha`); a bias starts at nothing and adds no size."""
+    alpha = at.node.kwargs.get("alpha", 1)
+    factors = [1.0, float(alpha) if isinstance(alpha, (int, float)) else 1.0]
+    if at.name != "add":
+        factors[1] = -factors[1]
+    if at.name == "rsub":
+        factors.reverse()
+    back, sizes = [], []
+    for operand, factor in zip(at.node.args[:2], factors, strict=True):
+        if isinstance(operand, fx.Node) and at.kind(operand) == "data" and floats(operand):
+            back.append(Back(operand, abs(factor)))
+            sizes.append(
+                scaled(at.size(operand), factor if at.name == "add" or operand is at.node.args[0] else -factor)
+            )
+    return Local(together(sizes), tuple(back))
+
+
+@gain("aten.mul", "aten.multiply")
+def multiplied(at: At) -> Local:
+    """A number scales; a weight or a table of constants counts by its RMS; two activations scale each other."""
+    first, second = at.node.args[:2]
+    if at.kind(first) == "data" and at.kind(second) == "data":
+        return _of_two(at, first, second)
+    operand, other = (first, second) if at.kind(first) == "data" else (second, first)
+    assert isinstance(operand, fx.Node)
+    factor = at.any_size(other)
+    if factor.deviation == 0:
+        return Local(scaled(at.size(operand), factor.mean), (Back(operand, factor.rms),))
+    size = at.size(operand)
+    both = Size(size.rms * factor.rms, size.mean * factor.mean, size.sign * factor.sign)
+    return Local(both, (Back(operand, factor.rms),))
+
+
+def _of_two(at: At, first: object, second: object) -> Local:
+    assert isinstance(first, fx.Node) and isinstance(second, fx.Node)
+    a, b = at.size(first), at.size(second)
+    if first is second:
+        fourth = 3 * a.deviation**4 + 6 * a.deviation**2 * a.mean**2 + a.mean**4
+        return Local(Size(math.sqrt(fourth), a.rms**2, 1), (Back(first, b.rms), Back(second, a.rms)))
+    size = Size(a.rms * b.rms, a.mean * b.mean, a.sign * b.sign)
+    return Local(size, (Back(first, b.rms), Back(second, a.rms)))
+
+
+@gain("aten.div", "aten.true_divide", "aten.divide")
+def divided(at: At) -> Local:
+    """x / y at the sizes of both: slopes 1/y and x/y^2. A y that hardly varies is its mean."""
+    first, second = at.node.args[:2]
+    if at.kind(second) != "data":
+        by = at.any_size(second)
+        if by.rms == 0:
+            raise LookupError("division by zero")
+        operand = at.data[0]
+        return Local(scaled(at.size(operand), 1 / (by.mean or by.rms)), (Back(operand, 1 / by.rms),))
+    assert isinstance(second, fx.Node)
+    if at.kind(first) != "data":
+        return pointwise(at)
+    assert isinstance(first, fx.Node)
+    x, y = at.size(first), at.size(second)
+    if y.rms == 0:
+        raise LookupError("division by zero")
+    size = Size(x.rms / y.rms, x.mean / y.rms, x.sign * y.sign)
+    return Local(size, (Back(first, 1 / y.rms), Back(second, x.rms / y.rms**2)))
+
+
+@gain("aten.where", "aten.masked_fill", "aten.maximum", "aten.minimum", "aten.fmax", "aten.copy", "aten.lerp",
+      "aten.masked_scatter", "aten.slice_scatter", "aten.select_scatter", "aten.scatter", "effects.after_write",
+      "aten.index_copy", "aten.index_fill", "aten.slice_backward")  # fmt: skip
+def chosen(at: At) -> Local:
+    """Each entry comes from one of the operands."""
+    data = at.data
+    size = max((at.size(operand) for operand in data), key=lambda size: size.rms)
+    return Local(size, tuple(Back(operand, 1.0) for operand in data))
+
+
+@gain("aten.addcmul")
+def added_product(at: At) -> Local:
+    """a + value * b * c."""
+    base, *factors = at.node.args[:3]
+    value = at.node.kwargs.get("value", 1)
+    number = abs(float(value)) if isinstance(value, (int, float)) else 1.0
+    sizes, back = [], []
+    if at.kind(base) == "data" and isinstance(base, fx.Node):
+        sizes.append(at.size(base))
+        back.append(Back(base, 1.0))
+    product = number * math.prod(at.rms(factor) for factor in factors)
+    sizes.append(Size(product))
+    for factor, other in (factors, factors[::-1]):
+        if isinstance(factor, fx.Node) and at.kind(factor) == "data":
+            back.append(Back(factor, number * at.rms(other)))
+    return Local(together(sizes), tuple(back))

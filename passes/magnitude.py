@@ -1,0 +1,100 @@
+"""magnitude: how large every activation is, by the gain rule of each op, from the model's inputs (RMS 1) on.
+
+Weights count as on their norm's sphere (THEORY A'3), so that the answer is about the architecture and not about today's
+weights. An op without a rule is tried out on Gaussian operands; where that can't be done, what follows is unknown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch import fx
+
+from normc.facts import Facts, Log, analysis
+from normc.gains.activations import BENDING, pointwise
+from normc.gains.local import UNIT, At, Local, Model, Size, floats, gain_of
+from normc.gains.probe import probed
+from normc.passes.bind import Binding
+from normc.passes.layout import MATRIX
+from normc.passes.request import Request
+from normc.trace.graph import ModelGraph, op_name
+
+
+@dataclass(frozen=True, slots=True)
+class Magnitudes:
+    """Size of every activation (None: unknown), and the local gains of every op whose gains are known."""
+
+    model: Model
+    sizes: Mapping[fx.Node, Size | None]
+    locals: Mapping[fx.Node, Local]
+    unknown: Mapping[fx.Node, str]
+
+    def rms(self, node: fx.Node | None) -> float | None:
+        """RMS of a node's value; 1 for no node."""
+        if node is None or self.model.nominal:
+            return 1.0
+        size = self.sizes.get(node, UNIT)
+        return None if size is None else size.rms
+
+
+@analysis("magnitude")
+def magnitude(model: ModelGraph, facts: Facts, log: Log) -> Magnitudes:
+    """One walk forward."""
+    binding, convention = facts[Binding], Model(facts[Request].recipe.gains)
+    products = {c.node for found in binding.contacts.values() for c in found if c.kind in MATRIX}
+    sizes: dict[fx.Node, Size | None] = {}
+    found: dict[fx.Node, Local] = {}
+    unknown: dict[fx.Node, str] = {}
+    for node in model.graph.nodes:
+        at = At(node, convention, sizes, binding.values, node in products)
+        if node.op != "call_function" or not floats(node):
+            continue
+        if at.kind(node) == "weight":
+            _weight(at, sizes)
+        if at.kind(node) != "data":
+            continue
+        try:
+            local = _local(at)
+        except LookupError as problem:
+            sizes[node] = None
+            unknown[node] = _cause(at, problem)
+            continue
+        sizes[node], found[node] = local.size, local
+        if local.how == "probe":
+            log.gains_probed.setdefault(op_name(node), node)
+    return Magnitudes(convention, sizes, found, unknown)
+
+
+def _weight(at: At, sizes: dict[fx.Node, Size | None]) -> None:
+    """Entries of a weight are Gaussian of size 1 until a function is applied to them (a decay that is -exp(w))."""
+    made = [node for node in at.node.all_input_nodes if at.kind(node) == "weight"]
+    if len(made) != 1 or at.model.nominal:
+        return
+    if at.name in BENDING:
+        with contextlib.suppress(LookupError, RuntimeError):
+            sizes[at.node] = pointwise(replace(at, weights=True)).size
+    elif made[0] in sizes:
+        sizes[at.node] = sizes[made[0]]
+
+
+def _local(at: At) -> Local:
+    if not at.data:
+        return Local(UNIT, ())
+    rule = gain_of(at.node)
+    if rule is None:
+        return probed(at)
+    try:
+        return rule(at)
+    except (LookupError, ValueError, AssertionError, OverflowError):
+        return probed(at)
+
+
+def _cause(at: At, problem: LookupError) -> str:
+    """The first op whose size isn't known, rather than those that follow it."""
+    before = next((node for node in at.data if at.sizes.get(node, UNIT) is None), None)
+    if before is not None:
+        return f"behind {op_name(before)}"
+    source = at.node.meta.get("source", "")
+    return f"no gain rule for {op_name(at.node)}" + (f" ({source})" if source else "")
