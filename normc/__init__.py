@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from normc.version import VERSION
 
 if TYPE_CHECKING:
+    from normc.checking.check import check as check
+    from normc.checking.report import CheckReport as CheckReport
     from normc.compiler import compile as compile  # noqa: A004  # the public name
     from normc.compiler import plan as plan
     from normc.errors import NormcError as NormcError
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "compile": "compiler",
     "plan": "compiler",
+    "check": "checking.check",
+    "CheckReport": "checking.report",
     "export": "exporting",
     "Optimizer": "optimizer",
     "NormPlan": "plans.plan",
@@ -30,7 +34,18 @@ _HOMES = {
     "NormcWarning": "errors",
 }
 __version__ = VERSION
-__all__ = ["NormPlan", "NormcError", "NormcWarning", "Optimizer", "__version__", "compile", "export", "plan"]
+__all__ = [
+    "CheckReport",
+    "NormPlan",
+    "NormcError",
+    "NormcWarning",
+    "Optimizer",
+    "__version__",
+    "check",
+    "compile",
+    "export",
+    "plan",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from normc.plans.plan import NormPlan
 from normc.plans.row import Row
 from normc.trace.graph import ModelGraph
 
-ORDER = ("bind", "layout", "blocks", "flow", "role", "magnitude", "mass", "sensitivity", "geometry")
+ORDER = ("bind", "flow", "layout", "blocks", "role", "magnitude", "mass", "sensitivity", "geometry")
 
 
 def analyse(model: ModelGraph, request: Request) -> NormPlan:
@@ -26,6 +26,11 @@ def analyse(model: ModelGraph, request: Request) -> NormPlan:
     NormcError if it names a pass that there isn't.
     """
     log = Log()
+    return plan_of(model, request, facts_of(model, request, log), log)
+
+
+def facts_of(model: ModelGraph, request: Request, log: Log) -> Facts:
+    """What all passes find, in their order; their reasons go to `log`. NormcError as `analyse`."""
     facts = Facts().plus(request)
     wanted = {name.strip() for name in os.environ.get("NORMC_PRINT", "").split(",") if name.strip()}
     if strangers := wanted - {*ORDER, "all"}:
@@ -38,6 +43,11 @@ def analyse(model: ModelGraph, request: Request) -> NormPlan:
         facts = facts.plus(analyses[name](model, facts, log))
         if wanted & {name, "all"}:
             _print(name, log, before, time.perf_counter() - start)
+    return facts
+
+
+def plan_of(model: ModelGraph, request: Request, facts: Facts, log: Log) -> NormPlan:
+    """The plan that the passes' facts make up."""
     rows = tuple(
         replace(facts[Rows].of[parameter.name], evidence=tuple(log.evidence.get(parameter.name, ())))
         for parameter in model.parameters

@@ -1,4 +1,4 @@
-"""The command `normc`: plan, export, recipes, diff. A mistake is one message and exit status 2, without a traceback."""
+"""The command `normc`: plan, export, check, recipes, diff. A mistake is one message and exit status 2, no traceback."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from normc.checking.options import add_check
 from normc.errors import NormcError
 from normc.version import VERSION
 
@@ -21,7 +22,7 @@ _TARGET = "hf:gpt2, timm:resnet50, package.module:factory, path/to/file.py:facto
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, 1 if `diff` found a difference, 2 for a mistake.
+    """Run one command and return its exit status: 0, 1 if `diff` or `check` found something, 2 for a mistake.
 
     NORMC_DEBUG=1 shows the traceback of a mistake.
     """
@@ -79,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("-o", "--output", default="update.py", metavar="FILE", help="default: update.py")
     export.set_defaults(run=_export)
 
+    add_check(commands, _TARGET.removesuffix(", or a saved plan.json"))
+
     recipes = commands.add_parser("recipes", help="list the recipes, their formulas and sources")
     recipes.add_argument("--width", type=int, metavar="N", help=argparse.SUPPRESS)
     recipes.set_defaults(run=_recipes)
@@ -108,7 +111,13 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
         metavar="GLOB:norm=NAME,scale=X,mass=X",
         help="another norm, scale or mass",
     )
+    parser.add_argument(
+        "--tare", action="append", default=[], metavar="GLOB=MASS", help="mass that all rows which match have together"
+    )
     parser.add_argument("--heads", action="store_true", help="make every attention head a block with its own norm")
+    parser.add_argument(
+        "--frontend", metavar="NAME", help="what runs the model's code: recorder (default), or export for torch.export"
+    )
     parser.add_argument("--strict", action="store_true", help="fail if any parameter could not be inferred")
 
 
@@ -127,7 +136,7 @@ def _found(options: argparse.Namespace) -> NormPlan:
 
 def _inferred(options: argparse.Namespace) -> NormPlan:
     from normc.compiler import plan
-    from normc.targets import load_target, read_setting
+    from normc.targets import load_target, read_setting, read_tare
     from normc.trace import own_inputs
 
     target = load_target(options.model, dict(map(read_setting, options.set)))
@@ -136,17 +145,19 @@ def _inferred(options: argparse.Namespace) -> NormPlan:
             f"{options.model} made a {type(target.model).__name__}, which doesn't say what its forward takes",
             "let the factory return (model, example_inputs)",
         )
-    recipe = {} if options.recipe is None else {"recipe": options.recipe}
+    chosen = {name: value for name in ("recipe", "frontend") if (value := getattr(options, name)) is not None}
     given = dict(map(read_setting, options.option))
     return plan(
-        target.model, target.example_inputs, options=given, heads=options.heads, strict=options.strict, **recipe
-    )
+        target.model, target.example_inputs, options=given, tare=dict(map(read_tare, options.tare)),
+        heads=options.heads, strict=options.strict, **chosen,
+    )  # fmt: skip
 
 
 def _saved(path: str, options: argparse.Namespace) -> NormPlan:
-    if options.recipe or options.option or options.set or options.heads:
+    if options.recipe or options.option or options.set or options.tare or options.heads or options.frontend:
         raise NormcError(
-            f"{path} is a plan already: its recipe, sizes and blocks are fixed", "give --override, or the model again"
+            f"{path} is a plan already: its recipe, sizes, masses and blocks are fixed",
+            "give --override, or the model again",
         )
     plan = load_plan(path)
     lost = [row.name for row in plan.rows if row.fallback is not None]

@@ -15,10 +15,11 @@ from normc.passes.request import Request
 from normc.plans.plan import NormPlan
 from normc.recipes import Option, recipes
 from normc.trace import example_inputs as read_inputs
-from normc.trace import on_first_forward, own_inputs, trace
+from normc.trace import find_ladder, on_first_forward, own_inputs, trace
 
 DEFAULT_RECIPE = "uscion"
 Overrides = Mapping[str, str | Mapping[str, Any]] | None
+Tare = Mapping[str, float] | None
 
 
 def plan(
@@ -27,16 +28,22 @@ def plan(
     *,
     recipe: str = DEFAULT_RECIPE,
     options: Mapping[str, Option] | None = None,
+    tare: Tare = None,
     overrides: Overrides = None,
     heads: bool = False,
+    frontend: str = "recorder",
     strict: bool = False,
 ) -> NormPlan:
     """Trace `model` (its weights may be on the meta device) and infer the plan; no code is generated.
 
     example_inputs  what forward takes: a tensor, a tuple, a dict, or a batch of a DataLoader. May be left out for a
                     model that says what it eats (transformers, timm).
+    tare            {"glob*": mass}: what all rows that match have together, before all masses are made to sum to 1; 0
+                    freezes them. Applied in order, to the recipe's own masses.
     overrides       {"glob*": "sign"} or {"glob*": {"norm": ..., "scale": ..., "mass": ...}}, applied in order.
     heads           make every attention head of a query, key or value matrix a block with a norm of its own.
+    frontend        what runs the model's code: "recorder", or "export" for torch.export, which runs fewer models and is
+                    slower; where both run a model, their plans are the same.
     strict          raise NormcError if any parameter's role can't be inferred, instead of marking its row.
     """
     if example_inputs is None:
@@ -48,7 +55,7 @@ def plan(
             )
     else:
         inputs = read_inputs(model, example_inputs)
-    return _plan(model, inputs, _request(recipe, options, heads), overrides, strict)
+    return _plan(model, inputs, _request(recipe, options, heads, tare), overrides, frontend, strict)
 
 
 def _plan(
@@ -56,9 +63,10 @@ def _plan(
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
     request: Request,
     overrides: Overrides,
+    frontend: str,
     strict: bool,
 ) -> NormPlan:
-    found = _overridden(analyse(trace(model, *inputs), request), overrides)
+    found = _overridden(analyse(trace(model, *inputs, frontend), request), overrides)
     if strict:
         _refuse_fallbacks(found)
     return found
@@ -80,8 +88,8 @@ def _refuse_fallbacks(plan: NormPlan) -> None:
         )
 
 
-def _request(recipe: str, options: Mapping[str, Option] | None, heads: bool) -> Request:
-    return Request(recipes[recipe].configure(**(options or {})), heads)
+def _request(recipe: str, options: Mapping[str, Option] | None, heads: bool, tare: Tare) -> Request:
+    return Request(recipes[recipe].configure(**(options or {})), heads, dict(tare or {}))
 
 
 def compile(  # noqa: A001  # the public name
@@ -91,10 +99,12 @@ def compile(  # noqa: A001  # the public name
     lr: float | torch.Tensor,
     recipe: str = DEFAULT_RECIPE,
     options: Mapping[str, Option] | None = None,
+    tare: Tare = None,
     overrides: Overrides = None,
     plan: NormPlan | None = None,
     backend: str | None = None,
     heads: bool = False,
+    frontend: str = "recorder",
     strict: bool = False,
     compile: bool = True,
     **group_options: float,
@@ -104,21 +114,22 @@ def compile(  # noqa: A001  # the public name
     Without `example_inputs`, a model that doesn't say what it eats is traced on its first real forward, before which
     `opt.plan` and `opt.step()` raise NormcError. `plan` skips the tracing: one loaded from a file, or edited.
     `backend` is "cpu", "cuda" or "reference" (float64, slow); by default the device of the parameters decides.
-    `heads` and `strict` are those of `plan()`. `compile=False` runs the generated code eagerly. `group_options`
-    (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
+    `tare`, `heads`, `frontend` and `strict` are those of `plan()`. `compile=False` runs the generated code eagerly.
+    `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
     named = list(model.named_parameters())
     if plan is not None:
         return build(_overridden(plan, overrides), named, lr=lr, backend=backend, compile=compile, **group_options)
-    request = _request(recipe, options, heads)
+    request = _request(recipe, options, heads, tare)
+    find_ladder(frontend)  # a wrong name is said now, not at the first forward
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
     if inputs is not None:
-        found = _plan(model, inputs, request, overrides, strict)
+        found = _plan(model, inputs, request, overrides, frontend, strict)
         return build(found, named, lr=lr, backend=backend, compile=compile, **group_options)
     opt = defer(request.recipe, named, lr=lr, backend=backend, compile=compile, **group_options)
 
     def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        opt.adopt(_plan(model, (args, kwargs), request, overrides, strict))
+        opt.adopt(_plan(model, (args, kwargs), request, overrides, frontend, strict))
 
     on_first_forward(model, adopt)
     return opt

@@ -12,7 +12,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -36,16 +36,18 @@ class Target(NamedTuple):
     example_inputs: Any
 
 
-def load_target(text: str, settings: Mapping[str, Any] | None = None) -> Target:
+def load_target(text: str, settings: Mapping[str, Any] | None = None, weights: bool = False) -> Target:
     """The model that `text` names; `settings` are fields of its configuration, or arguments of its factory.
+
+    `weights`: give models of transformers and timm their random initial weights, instead of none.
 
     NormcError for a target that doesn't exist, with what to write instead.
     """
     settings = settings or {}
     if text.startswith("hf:"):
-        return Target(_transformers_model(text.removeprefix("hf:"), settings), None)
+        return Target(_transformers_model(text.removeprefix("hf:"), settings, weights), None)
     if text.startswith("timm:"):
-        return Target(_timm_model(text.removeprefix("timm:"), settings), None)
+        return Target(_timm_model(text.removeprefix("timm:"), settings, weights), None)
     place, colon, factory = text.rpartition(":")
     if not colon or not place or not factory:
         raise NormcError(
@@ -64,12 +66,12 @@ def _library(name: str) -> ModuleType:
         raise NormcError(f"{name} isn't installed", f"pip install {name}") from None
 
 
-def _transformers_model(name: str, settings: Mapping[str, Any]) -> nn.Module:
+def _transformers_model(name: str, settings: Mapping[str, Any], weights: bool) -> nn.Module:
     transformers = _library("transformers")
     config = _config(transformers, name, settings)
     cls = _model_class(transformers, config)
     try:
-        with weightless():
+        with nullcontext() if weights else weightless():
             model: nn.Module = cls(config)
     except (ImportError, TypeError, ValueError) as problem:
         raise NormcError(
@@ -143,11 +145,11 @@ def _model_class(transformers: ModuleType, config: Any) -> Callable[[Any], nn.Mo
     )
 
 
-def _timm_model(name: str, settings: Mapping[str, Any]) -> nn.Module:
+def _timm_model(name: str, settings: Mapping[str, Any], weights: bool) -> nn.Module:
     timm = _library("timm")
     if not timm.is_model(name):
         raise NormcError(f"timm has no model {name!r}", _nearest(name, timm.list_models(), "see timm.list_models()"))
-    with weightless():
+    with nullcontext() if weights else weightless():
         model: nn.Module = timm.create_model(name, pretrained=False, **settings)
     return model
 
@@ -221,3 +223,15 @@ def read_setting(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, {"True": True, "False": False, "None": None}.get(value, value)
+
+
+def read_tare(text: str) -> tuple[str, float]:
+    """`GLOB=MASS` as the two. NormcError for anything else."""
+    pattern, equals, value = text.rpartition("=")
+    try:
+        mass = float(value)
+    except ValueError:
+        equals = ""
+    if not (equals and pattern):
+        raise NormcError(f"{text!r} is no tare", "write 'GLOB=1.5'")
+    return pattern, mass

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from normc.plans.geometry import NORMED
 from normc.update.matrices import flip, join, part, polar
 from normc.update.program import Chain, Core, Decision, Family, Program, Split, evaluate, split, state_dtype
 
@@ -50,7 +51,7 @@ def _keys(chain: Chain) -> tuple[tuple[object, ...], set[object]]:
         for node in (*parts.before, *parts.after)
     )
     dtype = state_dtype(chain.row)
-    common = (chain.group, dtype, chain.row.frozen, bool(parts.core), lists)
+    common = (chain.group, dtype, chain.row.frozen, bool(parts.core), lists, chain.states)
     sizes: set[object] = set(polar_sizes(chain.graph))
     return common, sizes or {"lists" if not parts.core else "vectors"}
 
@@ -69,7 +70,7 @@ def _why(kinds: set[object]) -> str:
 def _name(chains: list[Chain], kinds: set[object], taken: set[str]) -> str:
     """An identifier of [a-z0-9_] from the plan's own words, never from a parameter's name, and never an op's name."""
     first = chains[0].row
-    rules = sorted({chain.row.norm if chain.row.rule == "lmo" else chain.row.rule for chain in chains})
+    rules = sorted({chain.row.norm if chain.row.rule in NORMED else chain.row.rule for chain in chains})
     sizes = sorted(kind for kind in kinds if isinstance(kind, tuple))
     roles = sorted({chain.row.role for chain in chains})
     detail = [f"{short}x{long}" for short, long in sizes[:3]] or (

@@ -30,7 +30,7 @@ class Binding:
 @analysis("bind")
 def bind(model: ModelGraph, facts: Facts, log: Log) -> Binding:
     """Walk the graph once."""
-    record = Record()
+    record = Record({parameter.name: tuple(parameter.shape) for parameter in model.parameters})
     values: dict[fx.Node, Value | Sequence[Value]] = {}
     for node in model.graph.nodes:
         if node.op == "output":
@@ -73,7 +73,7 @@ def _without_rule(call: Call, kinds: set[Kind]) -> Value | Sequence[Value]:
         names = frozenset().union(*(weight.parameters for weight in weights))
         lost = next((weight.lost for weight in weights if weight.lost), "") or op_name(call.node)
         return [
-            Value("weight", unknown("weight", shape).dims, names, via=(op_name(call.node),), lost=lost)
+            Value("weight", unknown("weight", shape).dims, names, lost=lost).through(op_name(call.node))
             for shape in call.shapes
         ]
     host = next(node for node in call.operands if call.value(node).kind == "data")
@@ -87,10 +87,11 @@ def _without_rule(call: Call, kinds: set[Kind]) -> Value | Sequence[Value]:
 
 
 def _reach_output(node: fx.Node, values: dict[fx.Node, Value | Sequence[Value]], record: Record) -> None:
-    """What the model returns is consumed there; a weight that it returns as it is meets nothing."""
+    """What the model returns is consumed there; a weight that it only returns meets nothing."""
     call = Call(node, values, record)
+    met = {contact.parameter for contact in record.contacts}
     for slot, operand in enumerate(call.operands):
         call.consume(operand, slot)
         value = call.value(operand)
-        if value.kind == "weight":
+        if value.kind == "weight" and not value.parameters <= met:
             call.meet(value, ["none"] * len(value.dims), "unknown", operand)

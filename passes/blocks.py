@@ -15,11 +15,12 @@ from itertools import pairwise
 from torch import fx
 
 from normc.facts import Facts, Log, analysis
-from normc.ops.call import Consumption, Contact, Part
+from normc.ops.call import MATRIX, Consumption, Contact
+from normc.ops.parts import Part
 from normc.ops.value import Axis, Spans, merge
 from normc.passes.bind import Binding
 from normc.passes.heads import by_heads
-from normc.passes.layout import MATRIX, Layout, Layouts
+from normc.passes.layout import Layout, Layouts
 from normc.passes.request import Request
 from normc.plans.row import Block
 from normc.trace.graph import ModelGraph, Parameter, op_name
@@ -113,19 +114,23 @@ def _by_consumers(
 
 
 def _partition(places: list[tuple[Spans, Place]], size: int) -> list[tuple[tuple[Place, ...], Spans]]:
-    """Stretches of the axis by the places that they reach; neighbours handled alike by one line stay together."""
+    """Stretches of the axis by the places that they reach; neighbours handled alike by one line stay together.
+
+    What reaches nothing (a table's rows beyond the example's length) stays with its neighbour.
+    """
     edges = sorted({0, size} | {edge for spans, _ in places for span in spans for edge in span if 0 <= edge <= size})
     if len(edges) > _MOST:
         return []
     reached: dict[int, list[Place]] = {start: [] for start in edges[:-1]}
     for spans, place in places:
         for start, stop in spans:
-            for edge in edges[bisect_left(edges, start) : bisect_left(edges, stop)]:
+            for edge in edges[bisect_left(edges, start) : bisect_left(edges, min(stop, size))]:
                 reached[edge].append(place)
     groups: dict[tuple[Place, ...], list[tuple[int, int]]] = {}
     previous: tuple[Place, ...] | None = None
+    first = tuple(dict.fromkeys(next((places for places in reached.values() if places), [])))
     for start, stop in pairwise(edges):
-        where = tuple(dict.fromkeys(reached[start]))
+        where = tuple(dict.fromkeys(reached[start])) or previous or first
         if previous is not None and where != previous and where not in groups and _same_line(where, previous):
             where = previous
         groups.setdefault(where, []).append((start, stop))

@@ -13,9 +13,9 @@ import torch
 from torch import fx
 
 from normc.facts import Facts, Log, analysis
+from normc.ops.call import MATRIX
 from normc.ops.value import Value
 from normc.passes.bind import Binding
-from normc.passes.layout import MATRIX
 from normc.trace.graph import ModelGraph, op_name
 
 NO_GRADIENT = {"aten.detach", "aten.argmax", "aten.argmin", "aten.argsort", "aten.zeros_like", "aten.ones_like",
@@ -40,6 +40,10 @@ class Flow:
     returned: frozenset[fx.Node]
     joins: tuple[Join, ...]
     place: Mapping[fx.Node, int]
+
+    def last(self, node: fx.Node) -> bool:
+        """Whether the result reaches the output with no other weight and no residual join after it."""
+        return node in self.returned and node not in self.weighted and not self.joined(node)
 
     def joined(self, node: fx.Node) -> bool:
         """Whether what comes out of `node` is, before any other weight, added to a stream that it branched from."""
@@ -107,10 +111,22 @@ def _joins(
         values = [binding.values.get(source) for source in node.all_input_nodes]
         if not all(isinstance(value, Value) and value.kind == "data" and value.touched for value in values):
             continue
-        stream, branch = sorted(node.all_input_nodes, key=lambda source: place[source])
-        if _branches(stream, branch, products, place):
-            found.append(Join(node, stream, branch))
+        first, second = sorted(node.all_input_nodes, key=lambda source: place[source])
+        for end, branch in ((first, second), (second, first)):
+            stream = _unscaled(end)
+            if _branches(stream, branch, products, place):
+                found.append(Join(node, stream, branch))
+                break
     return tuple(found)
+
+
+def _unscaled(node: fx.Node) -> fx.Node:
+    """What a multiple by plain numbers is a multiple of."""
+    while op_name(node).rstrip("_") in ("aten.mul", "aten.div", "aten.neg"):
+        if len([argument for argument in node.args if isinstance(argument, fx.Node)]) != 1:
+            break
+        (node,) = node.all_input_nodes
+    return node
 
 
 def _branches(stream: fx.Node, branch: fx.Node, products: set[fx.Node], place: Mapping[fx.Node, int]) -> bool:

@@ -29,18 +29,21 @@ class Rows:
 @analysis("geometry")
 def geometry(model: ModelGraph, facts: Facts, log: Log) -> Rows:
     """Draft each row from the facts, let the recipe give it a norm, and put in the numbers of its blocks."""
-    recipe = facts[Request].recipe
+    drafts = [_draft(parameter, facts) for parameter in model.parameters]
+    recipe = facts[Request].recipe.seeing(drafts)
     rows: dict[str, Row] = {}
-    for parameter in model.parameters:
-        draft = _draft(parameter, facts)
+    for draft in drafts:
         chosen = recipe.geometry(draft)
+        if draft.mass == 0 and draft.role != "unused" and not draft.frozen:
+            draft = replace(draft, frozen=True)
+            chosen = replace(chosen, rule="none", target=0.0, formula=sympy.Integer(0), why="mass 0 freezes it")
         row = replace(
             draft, norm=chosen.norm, rule=chosen.rule, target=chosen.target, scale=draft.scaled(chosen.formula)
         )
         rows[row.name] = replace(row, state_bytes=recipe.state_bytes(row))
         log.because(row.name, "norm", chosen.norm, chosen.reason)
         formula = show_formula(write_formula(chosen.formula))
-        reason = f"recipe {recipe.name}, radius {chosen.target:g}"
+        reason = f"recipe {recipe.name}, radius {chosen.target:g}" + (f" = {chosen.why}" if chosen.why else "")
         log.because(row.name, "scale", f"{formula} = {row.scale.value:.6g}", reason)
     return Rows(rows)
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from normc.facts import Facts, Log, analysis
-from normc.ops.call import Contact, ContactKind
+from normc.ops.call import MATRIX, Contact, ContactKind
 from normc.passes.bind import Binding
+from normc.passes.flow import Flow
 from normc.plans.row import AxisUse
 from normc.trace.graph import ModelGraph, Parameter, op_name
 
 # Where a parameter is used in several ways, the first of these decides its layout; the other uses stay in its row.
 PRECEDENCE: tuple[ContactKind, ...] = ("contract", "convolve", "lookup", "operand", "join", "shift", "gain", "unknown")
-MATRIX: tuple[ContactKind, ...] = ("contract", "convolve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +42,31 @@ class Layouts:
 @analysis("layout")
 def layout(model: ModelGraph, facts: Facts, log: Log) -> Layouts:
     """The layout that the weightiest use of each parameter gives it."""
-    contacts = facts[Binding].contacts
-    return Layouts(
-        {parameter.name: _layout(parameter, contacts[parameter.name], log) for parameter in model.parameters}
-    )
+    contacts, flow = facts[Binding].contacts, facts[Flow]
+    return Layouts({p.name: _layout(p, live(contacts[p.name], flow), flow, log) for p in model.parameters})
 
 
-def _layout(parameter: Parameter, contacts: tuple[Contact, ...], log: Log) -> Layout:
+def live(contacts: tuple[Contact, ...], flow: Flow) -> tuple[Contact, ...]:
+    """The uses that a gradient comes back from, if there are any: a distance that only chooses teaches nothing."""
+    return tuple(contact for contact in contacts if contact.node in flow.graded) or contacts
+
+
+def rank(contact: Contact, shape: tuple[int, ...]) -> int:
+    """The weight of a use, least first; a token that is the lesser part of a table (its class's place) comes last."""
+    covered = math.prod(sum(stop - start for start, stop in spans) for _, spans in contact.spans)
+    lesser = contact.kind in ("operand", "join") and 2 * covered < math.prod(shape)
+    return PRECEDENCE.index(contact.kind) + (len(PRECEDENCE) if lesser else 0)
+
+
+def _layout(parameter: Parameter, contacts: tuple[Contact, ...], flow: Flow, log: Log) -> Layout:
     nothing: tuple[AxisUse, ...] = tuple("none" for _ in parameter.shape)
     if not contacts:
         return Layout(None, nothing, 1, math.prod(parameter.shape))
     unknown = next((contact for contact in contacts if contact.kind == "unknown"), None)
-    principal = min(contacts, key=lambda contact: PRECEDENCE.index(contact.kind))
+    principal = min(
+        contacts,
+        key=lambda c: (rank(c, parameter.shape), not (c.kind in MATRIX and flow.last(c.node))),
+    )
     if unknown is not None:
         what = f"the axes are lost at {unknown.reason}" if unknown.reason else f"no rule for {op_name(unknown.node)}"
         problem = f"{what} ({unknown.node.meta.get('source', '')})".replace(" ()", "")
@@ -71,6 +84,8 @@ def axis_uses(shape: tuple[int, ...], contact: Contact) -> tuple[tuple[AxisUse, 
     for part in contact.parts:
         if shape[part.axis] > 1:
             found[part.axis].add(part.use)
+    if contact.kind in MATRIX:
+        _one_way(found)
     axes: list[AxisUse] = []
     problem = ""
     for index, uses in enumerate(found):
@@ -79,6 +94,13 @@ def axis_uses(shape: tuple[int, ...], contact: Contact) -> tuple[tuple[AxisUse, 
             problem = f"axis {index} is {' and '.join(sorted(plain))} at once"
         axes.append(next((use for use in ("in", "out", "index", "kernel", "block") if use in plain), "none"))
     return _fill_ones(shape, axes, contact.kind), problem
+
+
+def _one_way(found: list[set[AxisUse]]) -> None:
+    """A matrix that stands as itself and transposed in one weight (W + W', U U') may be read either way: as stored."""
+    both = [index for index, uses in enumerate(found) if uses - {"block"} == {"in", "out"}]
+    if len(both) == 2:
+        found[both[0]], found[both[1]] = {"out"}, {"in"}
 
 
 def _fill_ones(shape: tuple[int, ...], axes: list[AxisUse], kind: ContactKind) -> tuple[AxisUse, ...]:

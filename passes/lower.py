@@ -30,7 +30,7 @@ def lower(plan: NormPlan, recipe: Recipe) -> Program:
 
 def group_of(row: Row) -> int:
     """A row's parameter group: 0 for what a norm of matrices updates, 1 for the rest."""
-    return 0 if row.rule != "none" and norms[row.norm].shape == "matrix" else 1
+    return 0 if row.rule != "none" and norms[row.norm].shape in ("matrix", "slices") else 1
 
 
 def _check(row: Row) -> None:

@@ -16,8 +16,8 @@ from normc.facts import Facts, Log, analysis
 from normc.gains.activations import BENDING, pointwise
 from normc.gains.local import UNIT, At, Local, Model, Size, floats, gain_of
 from normc.gains.probe import probed
+from normc.ops.call import MATRIX
 from normc.passes.bind import Binding
-from normc.passes.layout import MATRIX
 from normc.passes.request import Request
 from normc.trace.graph import ModelGraph, op_name
 

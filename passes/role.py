@@ -13,11 +13,13 @@ from normc.ops.call import Contact
 from normc.ops.value import Value
 from normc.passes.bind import Binding
 from normc.passes.flow import Flow
-from normc.passes.layout import PRECEDENCE, Layout, Layouts, axis_uses
+from normc.passes.layout import Layout, Layouts, axis_uses, live, rank
 from normc.plans.row import Role, Use
 from normc.trace.graph import ModelGraph, Parameter, op_name
 
 _ROUTES = ("aten.topk", "aten.sort", "aten.argmax", "aten.argsort")
+# What a norm is made of: an entry that passed through these alone is still one of its vector.
+_POWERS = ("pow", "sqrt", "rsqrt", "square", "reciprocal", "clamp_min", "clamp", "aten.batch_norm")
 _SHAPING = (
     "softmax",
     "sigmoid",
@@ -62,7 +64,8 @@ def role(model: ModelGraph, facts: Facts, log: Log) -> Roles:
             why = "no gradient reaches it" if contacts else "nothing that the example ran reads it"
             log.because(name, "role", "unused", why)
         else:
-            roles[name] = _decide(parameter, layout, found, log)
+            counted = live(contacts, facts[Flow])
+            roles[name] = _decide(parameter, layout, [item for item in found if item[0] in counted], log)
             if roles[name] == "position":
                 _note_unread_index(model, name, facts, log)
             if layout.problem:
@@ -90,7 +93,8 @@ def _distinct(uses: Iterable[Use]) -> tuple[Use, ...]:
 
 
 def _decide(parameter: Parameter, layout: Layout, found: list[tuple[Contact, Role, str]], log: Log) -> Role:
-    contact, kind, why = min(found, key=lambda item: (PRECEDENCE.index(item[0].kind), item[1] != "output"))
+    order = {"output": 0, "input": 2}
+    contact, kind, why = min(found, key=lambda item: (rank(item[0], parameter.shape), order.get(item[1], 1)))
     if layout.problem:
         contact, kind, why = next((item for item in found if item[0].kind == "unknown"), found[0])
         why = layout.problem
@@ -109,6 +113,8 @@ def _role_of(contact: Contact, facts: Facts) -> tuple[Role, str]:
             return _matrix_role(contact, facts)
         case "lookup":
             return _lookup_role(contact)
+        case "operand" | "join" if any(op not in _POWERS for op in contact.via):
+            return "state", f"it passes through {', '.join(contact.via)} before it stands as an activation"
         case "operand":
             return "token", "it stands where an activation would: a learned operand"
         case "join":
@@ -122,12 +128,16 @@ def _role_of(contact: Contact, facts: Facts) -> tuple[Role, str]:
 
 def _matrix_role(contact: Contact, facts: Facts) -> tuple[Role, str]:
     flow = facts[Flow]
+    uses = {part.use for part in contact.parts}
+    if contact.kind == "contract" and not uses & {"in", "out"}:
+        return "state", "what its axes do in the product is not known: each entry by itself"
+    if contact.via and "block" in uses and "out" not in uses:
+        return "state", f"it passes through {', '.join(contact.via)} and belongs to one channel"
     if _is_depthwise(contact):
         return "depthwise", "each channel has a filter of its own"
     if _routes(contact.node):
         return "router", "the largest of its results choose where the others go"
-    last = contact.node in flow.returned and contact.node not in flow.weighted and not _is_recurrent(contact)
-    if last and not flow.joined(contact.node):
+    if flow.last(contact.node) and not _is_recurrent(contact):
         return "output", "its result reaches the model's output with no other weight after it"
     if contact.data is not None and _comes_from_input(contact, facts):
         return "input", "its operand comes from the model's inputs with no other weight before it"
@@ -136,7 +146,18 @@ def _matrix_role(contact: Contact, facts: Facts) -> tuple[Role, str]:
 
 def _comes_from_input(contact: Contact, facts: Facts) -> bool:
     value = facts[Binding].values.get(contact.data) if contact.data is not None else None
-    return isinstance(value, Value) and value.kind == "data" and not contact.touched
+    if not isinstance(value, Value) or value.kind == "weight" or contact.touched:
+        return False
+    return value.kind == "data" or (contact.data is not None and not _is_zero(contact.data))
+
+
+def _is_zero(node: fx.Node) -> bool:
+    """Whether a constant is but zeros that something is added to later, and no table of features (sines of places)."""
+    concrete = node.meta.get("concrete")
+    if isinstance(concrete, torch.Tensor):
+        return not bool(concrete.count_nonzero())
+    made = op_name(node).rsplit(".", 1)[-1] in ("zeros", "zeros_like", "new_zeros")
+    return made or (bool(node.all_input_nodes) and all(_is_zero(source) for source in node.all_input_nodes))
 
 
 def _is_recurrent(contact: Contact) -> bool:
@@ -158,9 +179,17 @@ def _routes(node: fx.Node, hops: int = 16) -> bool:
         hops -= 1
         if op_name(at) in _ROUTES and at.users:
             return _gates(at)
+        if op_name(at) == "aten.max" and _says_where(at):
+            return True
         if op_name(at).rsplit(".", 1)[-1].rstrip("_") in _SHAPING:
             waiting += list(at.users)
     return False
+
+
+def _says_where(largest: fx.Node) -> bool:
+    """Whether the model computes with the places of the largest entries, not with the entries alone."""
+    places = [item for item in largest.users if op_name(item) == "operator.getitem" and item.args[1] == 1]
+    return any(user.op != "output" for item in places for user in item.users)
 
 
 def _gates(choice: fx.Node) -> bool:
@@ -178,9 +207,9 @@ def _shift_role(contact: Contact) -> tuple[Role, str]:
     uses = {part.use for part in contact.parts}
     if "index" in uses:
         return "position", "it is added with one entry for each place"
-    if not contact.parts and len(_shape(contact)) == 0:
+    if not contact.parts and contact.alike:
         return "scalar", "one number, added"
-    if contact.via and "out" in uses and len({part.axis for part in contact.parts}) > 1:
+    if contact.via and "out" in uses:
         return "state", f"it passes through {', '.join(contact.via)} before it is added"
     return "bias", "it is added along the features, alike at every place"
 
@@ -188,14 +217,11 @@ def _shift_role(contact: Contact) -> tuple[Role, str]:
 def _gain_role(contact: Contact) -> tuple[Role, str]:
     if not contact.parts:
         return "scalar", "one number, multiplied"
-    if contact.via or len({part.axis for part in contact.parts}) > 1:
-        through = f"through {', '.join(contact.via)} " if contact.via else "along several axes "
+    if all(part.size == 1 for part in contact.parts):
+        return "scalar", "one number at a time, multiplied"
+    if not contact.varying:
+        return "position", "places choose which of its entries are multiplied"
+    if contact.via or "index" in {part.use for part in contact.parts}:
+        through = f"through {', '.join(contact.via)} " if contact.via else "along places "
         return "state", f"it multiplies an activation {through}entry by entry"
     return "gain", "it multiplies the features, alike at every place"
-
-
-def _shape(contact: Contact) -> tuple[int, ...]:
-    for node in contact.node.all_input_nodes:
-        if node.meta.get("param") == contact.parameter and isinstance(node.meta.get("val"), torch.Tensor):
-            return tuple(node.meta["val"].shape)
-    return (0,)

@@ -2,7 +2,8 @@
 
 S(output) = 1, and S(u)^p is the sum over the uses of u of (local gain * S(result))^p. p = 1 is Modula's bound
 (2405.14813), p = 2 takes different paths as independent. A path that only steers an average (a query through its
-softmax) counts where no other leads to the output: attention starts out close to uniform, and so it hardly adds.
+softmax) counts where no other leads to the output: attention starts out close to uniform, and so it hardly adds. The
+bound has no such exception.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from torch import fx
 
 from normc.facts import Facts, Log, analysis
 from normc.gains.local import floats
+from normc.gains.weights import weight_factor
 from normc.ops.call import Contact
 from normc.passes.bind import Binding
 from normc.passes.flow import NO_GRADIENT, Flow
 from normc.passes.magnitude import Magnitudes
 from normc.trace.graph import ModelGraph, op_name
+
+_MOST = 1e100  # squares of larger gains leave the range of floats
 
 
 class Gained(NamedTuple):
@@ -90,8 +94,12 @@ def _gained(
             return None
         for use in local.back if local is not None else ():
             if use.operand is node:
-                share = (use.gain * after.gain) ** p
-                if use.weak or after.weak:
+                reached = use.gain * after.gain
+                if reached > _MOST:
+                    causes[node] = f"it grows without bound before {op_name(user)}"
+                    return None
+                share = reached**p
+                if (use.weak or after.weak) and not magnitudes.model.nominal:
                     weak += share
                 else:
                     strong += share
@@ -123,7 +131,7 @@ def _atom(
         if gained is None or rms is None:
             missing = contact.node if gained is None else contact.data
             return Atom(None, None, causes.get(missing) or magnitudes.unknown.get(missing, "") if missing else "")
-        total += (gained.gain * rms) ** p
+        total += (gained.gain * rms * weight_factor(contact.node, contact.parameter)) ** p
         widest = max(widest, rms)
     if not widest:
         return Atom(None, None)

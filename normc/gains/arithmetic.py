@@ -8,6 +8,7 @@ from torch import fx
 
 from normc.gains.activations import pointwise
 from normc.gains.local import At, Back, Local, Size, floats, gain, scaled, together
+from normc.trace.graph import op_name
 
 
 @gain("aten.add", "aten.sub", "aten.rsub", "aten.__iadd__", "aten.subtract")
@@ -17,6 +18,8 @@ def summed(at: At) -> Local:
     factors = [1.0, float(alpha) if isinstance(alpha, (int, float)) else 1.0]
     if at.name != "add":
         factors[1] = -factors[1]
+        if (centred := _centred(at)) is not None:
+            return centred
     if at.name == "rsub":
         factors.reverse()
     back, sizes = [], []
@@ -27,6 +30,18 @@ def summed(at: At) -> Local:
                 scaled(at.size(operand), factor if at.name == "add" or operand is at.node.args[0] else -factor)
             )
     return Local(together(sizes), tuple(back))
+
+
+def _centred(at: At) -> Local | None:
+    """x - mean(x): a projection, of gain 1 and without a mean; not the sum of its two paths."""
+    first, second = at.node.args[:2]
+    if not isinstance(first, fx.Node) or not isinstance(second, fx.Node) or at.node.kwargs.get("alpha", 1) != 1:
+        return None
+    if at.name == "rsub" or op_name(second) != "aten.mean" or second.args[0] is not first:
+        return None
+    if at.kind(first) != "data":
+        return None
+    return Local(Size(at.size(first).deviation or at.size(first).rms), (Back(first, 1.0),))
 
 
 @gain("aten.mul", "aten.multiply")

@@ -56,7 +56,9 @@ class Size(NamedTuple):
     @property
     def deviation(self) -> float:
         """Standard deviation."""
-        return math.sqrt(max(self.rms**2 - self.mean**2, 0.0))
+        return (
+            math.sqrt(max(1.0 - (self.mean / self.rms) * (self.mean / self.rms), 0.0)) * self.rms if self.rms else 0.0
+        )
 
 
 class Back(NamedTuple):

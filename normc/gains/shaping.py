@@ -71,13 +71,13 @@ def beside(at: At) -> Local:
 def pooled(at: At) -> Local:
     """A mean of n entries of mean m and deviation s: sqrt(m^2 + s^2/n). Over places it counts as 1, as in Modula."""
     operand = at.data[0]
-    count = math.prod(shape_of(operand)) / max(math.prod(at.shape), 1)
+    count = max(math.prod(shape_of(operand)), 1) / max(math.prod(at.shape), 1)
     multiple = count if at.name != "mean" else 1.0
     if at.model.nominal or not _over_features(at, operand):
         size = at.size(operand)
         return Local(Size(size.rms * multiple, size.mean * multiple, size.sign), (Back(operand, multiple),))
     size = at.size(operand)
-    rms = math.sqrt(size.mean**2 + size.deviation**2 / count)
+    rms = math.hypot(size.mean, size.deviation / math.sqrt(count))
     pooled_size = Size(rms * multiple, size.mean * multiple, size.sign)
     return Local(pooled_size, (Back(operand, multiple / math.sqrt(count)),))
 

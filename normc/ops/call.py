@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import fx
 
+from normc.ops.parts import Part, as_gain, parts_of, scales
 from normc.ops.value import Axis, Spans, Value, as_feature, dim_size, plain, unknown
 from normc.plans.row import AxisUse
 from normc.registry import Registry
 from normc.trace.graph import op_name
 
 ContactKind = Literal["contract", "convolve", "lookup", "gain", "shift", "join", "operand", "unknown"]
-
-
-class Part(NamedTuple):
-    """A factor of a parameter's axis and what the op does with it."""
-
-    axis: int
-    use: AxisUse
-    size: int
-    stride: int
-    start: int
+MATRIX: tuple[ContactKind, ...] = ("contract", "convolve")
 
 
 @dataclass(frozen=True, slots=True)
 class Contact:
     """One place where a parameter meets an activation.
 
-    `data` is the activation, `result` what comes out. `varying`: of a lookup, whether its index depends on the inputs.
+    `data` is the activation, `result` what comes out. `varying`: whether no constant index chose the entries.
     `partner`: of a shift, the weight axis whose output it is added to. `spans`: the entries used, of every axis.
+    `alike`: of a shift or gain, whether it is one number for many entries.
     """
 
     parameter: str
@@ -46,6 +39,7 @@ class Contact:
     varying: bool = True
     partners: tuple[Axis, ...] = ()
     reason: str = ""
+    alike: bool = False
 
 
 class Consumption(NamedTuple):
@@ -67,8 +61,9 @@ class Separation(NamedTuple):
 
 @dataclass(slots=True)
 class Record:
-    """The growing list of what was found; the only thing that a rule may add to."""
+    """The growing list of what was found, the only thing that a rule may add to; and every parameter's shape."""
 
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     contacts: list[Contact] = field(default_factory=list)
     consumptions: list[Consumption] = field(default_factory=list)
     separations: list[Separation] = field(default_factory=list)
@@ -140,17 +135,36 @@ class Call:
         *,
         varying: bool = True,
         partners: tuple[Axis, ...] = (),
+        alike: bool = False,
     ) -> None:
         """Record that `weight`, whose dimensions play `uses`, meets `data` here."""
         node = data if isinstance(data, fx.Node) else None
         touched = self.value(node).touched or self.value(node).kind == "weight" if node is not None else False
         origins = weight.origins()
+        if kind == "contract" and (rows := _rows_of_places(weight)):
+            kind, uses = "lookup", rows
         for name in sorted(weight.parameters):
-            parts = _parts(weight, uses, name, kind)
+            product = kind in MATRIX
+            parts = parts_of(weight, uses, name, product)
             spans = tuple((axis.number, where) for axis, where in sorted(origins.items()) if axis.parameter == name)
             actual: ContactKind = "unknown" if weight.lost else kind
+            if product and scales(weight, uses, name, self._record.shapes.get(name, ())):
+                actual, parts = "gain", as_gain(parts)
+            via = tuple(op for parameter, op in weight.via if parameter == name)
+            moving = varying and not any(factor.picked == "index" for dim in weight.dims for factor in dim)
             contact = Contact(
-                name, actual, self.node, parts, node, touched, weight.via, spans, varying, partners, weight.lost
+                name,
+                actual,
+                self.node,
+                parts,
+                node,
+                touched,
+                via,
+                spans,
+                moving,
+                partners,
+                weight.lost,
+                alike,
             )
             self._record.contacts.append(contact)
 
@@ -172,17 +186,20 @@ class Call:
             if any(factor.runs for factor in value.dims[place]):
                 self._record.separations.append(Separation(value, place, self.node))
 
-    def data(self, argument: Any, slot: int) -> Value:
-        """An operand in a data place, consumed. A parameter there is a learned operand: a token, a query, a latent."""
+    def data(self, argument: Any, slot: int, feature: int = -1) -> Value:
+        """An operand in a data place, consumed. A parameter there is a learned operand: a token, a query, a latent.
+
+        Its dimension `feature` is that of the features.
+        """
         value = self.value(argument)
         if value.kind == "weight":
-            uses: list[AxisUse] = ["index" for _ in value.dims]
-            uses[-1:] = ["out"] if value.dims else []
+            along = range(len(value.dims))[feature] if value.dims else 0
+            uses: list[AxisUse] = ["out" if i == along else "index" for i in range(len(value.dims))]
             self.meet(value, uses, "operand", argument)
-            dims = [plain(dim) for dim in value.dims[:-1]] + [as_feature(plain(dim)) for dim in value.dims[-1:]]
+            dims = [as_feature(plain(dim)) if i == along else plain(dim) for i, dim in enumerate(value.dims)]
             return Value("data", tuple(dims), touched=True)
         self.consume(argument, slot)
-        return replace(value, dims=tuple(plain(dim) for dim in value.dims), spread={}, offsets={})
+        return replace(value, dims=tuple(plain(dim) for dim in value.dims), spread={}, offsets={}, summed=())
 
 
 def _named_arguments(node: fx.Node) -> dict[str, Any]:
@@ -199,21 +216,12 @@ def _named_arguments(node: fx.Node) -> dict[str, Any]:
     return named
 
 
-def _parts(weight: Value, uses: Sequence[AxisUse], name: str, kind: ContactKind) -> tuple[Part, ...]:
-    """Every factor's use; an axis of which one entry was selected numbers blocks if the rest is a matrix."""
-    parts = []
-    for dim, use in zip(weight.dims, uses, strict=False):
-        for factor in dim:
-            for run in factor.runs:
-                if run.axis.parameter == name:
-                    actual: AxisUse = factor.picked or use
-                    start = run.start + weight.offsets.get(run.axis, 0)
-                    parts.append(Part(run.axis.number, actual, run.size, run.stride, start))
-    chosen: AxisUse = "block" if kind in ("contract", "convolve") else "index"
-    left = {axis for axis in weight.offsets if axis.parameter == name} - {Axis(name, part.axis) for part in parts}
-    parts += [Part(axis.number, chosen, 1, 0, weight.offsets[axis]) for axis in sorted(left)]
-    parts += [Part(i.axis.number, i.use, i.size, 1, 0) for i in weight.inner if i.axis.parameter == name]
-    return tuple(parts)
+def _rows_of_places(weight: Value) -> list[AxisUse]:
+    """How a table is used whose rows pairs of places have picked: each a vector, whatever it is multiplied with."""
+    picked = [any(factor.picked == "index" for factor in dim) for dim in weight.dims]
+    if sum(picked) < 2:
+        return []
+    return ["index" if place else "out" for place in picked]
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:

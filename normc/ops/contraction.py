@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from normc.ops.call import Call, Result, rule
 from normc.ops.elementwise import meet_elementwise
+from normc.ops.overlay import overlaid
+from normc.ops.slots import fills_slot
 from normc.ops.value import Dim, Inner, Value, as_feature, dim_size, fresh_dim, plain
 from normc.plans.row import AxisUse
 
@@ -15,18 +16,22 @@ from normc.plans.row import AxisUse
 def product(call: Call, left: Any, right: Any) -> Value:
     """left [..., i, k] @ right [..., k, j], either of which may be a weight, a constant or an activation.
 
-    A constant (a table of sines) that a weight is multiplied with stands where an activation would.
+    A constant (a table of sines) that a weight is multiplied with stands where an activation would, and so does a
+    weight that was repeated for every sample (learned queries), before another one.
     """
     a, b = call.value(left), call.value(right)
-    if a.kind == "weight" and b.kind == "weight":
+    both = a.kind == "weight" and b.kind == "weight"
+    if both and a.expanded() == b.expanded():
         return _weight_product(call, a, b)
-    if b.kind == "weight":
+    if {a.kind, b.kind} == {"weight", "constant"} and fills_slot(call.node):
+        return _weight_product(call, a, b)
+    if b.kind == "weight" and not (both and b.expanded()):
         x = call.data(left, 0)
         uses = ["block"] * (len(b.dims) - 2) + (["in", "out"] if len(b.dims) > 1 else ["in"])
         call.meet(b, _uses(uses), "contract", left)
         out: tuple[Dim, ...] = (as_feature(b.dims[-1]),) if len(b.dims) > 1 else ()
         return _result(call, x.dims[:-2], b.dims[:-2], (*x.dims[-2:-1], *out), b)
-    if a.kind == "weight":
+    if a.kind == "weight" and not (both and a.expanded()):
         x = call.data(right, 1)
         uses = ["block"] * (len(a.dims) - 2) + (["out", "in"] if len(a.dims) > 1 else ["in"])
         call.meet(a, _uses(uses), "contract", right)
@@ -63,17 +68,27 @@ def _result(call: Call, batch: tuple[Dim, ...], blocks: tuple[Dim, ...], tail: t
 
 
 def _weight_product(call: Call, a: Value, b: Value) -> Value:
-    """Two weights multiplied, as in W + B A: the axis summed is fan-in of the left one and fan-out of the right one."""
-    if len(a.dims) != 2 or len(b.dims) != 2:
-        lost = a.lost or b.lost or call.name
-        dims = tuple(fresh_dim(size) for size in call.shape)
-        return Value("weight", dims, a.parameters | b.parameters, lost=lost)
-    inner = [*a.inner, *b.inner]
-    inner += [Inner(run.axis, "in", run.size) for factor in a.dims[1] for run in factor.runs]
-    inner += [Inner(run.axis, "out", run.size) for factor in b.dims[0] for run in factor.runs]
+    """Two weights multiplied, as in W + B A: the axis summed is fan-in of the left one and fan-out of the right one.
+
+    With a vector it is a weighted sum over an axis (a singular value), which is summed as any other sum.
+    """
     offsets = {**a.offsets, **b.offsets}
     names = a.parameters | b.parameters
-    return Value("weight", (a.dims[0], b.dims[1]), names, offsets, inner=tuple(inner), via=(*a.via, *b.via))
+    lost = a.lost or b.lost
+    via = tuple(dict.fromkeys((*a.via, *b.via)))
+    if len(a.dims) < 2 or len(b.dims) < 2:
+        kept = (*a.dims[:-1], *b.dims[1:]) if len(b.dims) < 2 else b.dims[1:]
+        return Value("weight", kept, names, offsets, inner=(*a.inner, *b.inner), via=via, lost=lost)
+    if len(a.dims) != len(b.dims):
+        dims = tuple(fresh_dim(size) for size in call.shape)
+        return Value("weight", dims, names, lost=lost or call.name)
+    inner = [*a.inner, *b.inner]
+    inner += [Inner(run.axis, "in", run.size) for factor in a.dims[-1] for run in factor.runs]
+    inner += [Inner(run.axis, "out", run.size) for factor in b.dims[-2] for run in factor.runs]
+    batch = [overlaid([d for d in pair if dim_size(d) == n], n)
+             for n, *pair in zip(call.shape, a.dims[:-2], b.dims[:-2], strict=False)]  # fmt: skip
+    dims = (*batch, a.dims[-2], b.dims[-1])
+    return Value("weight", dims, names, offsets, inner=tuple(inner), via=via, lost=lost)
 
 
 @rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.inner", "aten.vdot")
@@ -113,9 +128,11 @@ def linear(call: Call) -> Result:
     x = call.data(data, 0)
     if w.kind == "data":
         call.consume(weight, 1)
-        return Value("data", tuple(fresh_dim(size) for size in call.shape), touched=True)
+        dims = (*x.dims[:-1], fresh_dim(call.shape[-1], True)) if len(w.dims) > 1 else x.dims[:-1]
+        return add_bias(call, call["bias"], Value("data", dims, touched=True))
     if w.kind == "constant":
-        return Value(x.kind, tuple(fresh_dim(size) for size in call.shape), touched=x.touched)
+        made = Value(x.kind, (*x.dims[:-1], fresh_dim(call.shape[-1], x.touched)), touched=x.touched)
+        return add_bias(call, call["bias"], made)
     call.meet(w, ["out", "in"] if len(w.dims) > 1 else ["in"], "contract", data)
     tail: tuple[Dim, ...] = (as_feature(w.dims[0]),) if len(w.dims) > 1 else ()
     result = Value("data", (*x.dims[:-1], *tail), offsets=w.offsets, spread=w.spread, touched=True)
@@ -150,64 +167,3 @@ def grouped_mm(call: Call) -> Result:
     call.meet(w, ["block", "in", "out"], "contract", data)
     result = Value("data", (*x.dims[:-1], as_feature(w.dims[2])), offsets=w.offsets, spread=w.spread, touched=True)
     return add_bias(call, call["bias"], result) if result.shape == call.shape else result.spread_out(call.shape, True)
-
-
-@rule("aten.einsum")
-def einsum(call: Call) -> Result:
-    equation, operands = call.node.args[:2]
-    assert isinstance(equation, str) and isinstance(operands, (list, tuple))
-    terms, output = _letters(equation, [len(call.value(node).dims) for node in operands])
-    values = [call.value(node) for node in operands]
-    if all(value.kind == "weight" for value in values) or all(value.kind == "constant" for value in values):
-        return _einsum_of_weights(call, values)
-    seen: dict[str, Dim] = {}
-    weights: list[Value] = []
-    data_node = next(node for node, value in zip(operands, values, strict=True) if value.kind != "weight")
-    for slot, (node, value, letters) in enumerate(zip(operands, values, terms, strict=True)):
-        others = set("".join(term for i, term in enumerate(terms) if i != slot))
-        if value.kind == "weight":
-            call.meet(value, [_letter_use(letter, output, others) for letter in letters], "contract", data_node)
-            weights.append(value)
-            seen.update({letter: as_feature(dim) for letter, dim in zip(letters, value.dims, strict=True)})
-        else:
-            rest = "".join(term for i, term in enumerate(terms) if i != slot and values[i].kind == "data")
-            call.separate(node, [place for place, letter in enumerate(letters) if letter in rest and letter in output])
-            x = call.data(node, slot)
-            for letter, dim in zip(letters, x.dims, strict=True):
-                seen.setdefault(letter, dim)
-    offsets = {axis: offset for weight in weights for axis, offset in weight.offsets.items()}
-    touched = bool(weights) or any(value.touched for value in values)
-    result = Value("data", tuple(seen.get(letter, ()) for letter in output), offsets=offsets, touched=touched)
-    return result if result.shape == call.shape else result.spread_out(call.shape, feature=True)
-
-
-def _letter_use(letter: str, output: str, others: set[str]) -> AxisUse:
-    if letter not in output:
-        return "in"
-    return "block" if letter in others else "out"
-
-
-def _letters(equation: str, ranks: list[int]) -> tuple[list[str], str]:
-    """Every operand's letters and the output's, an ellipsis spelled out in capitals that the equation doesn't use."""
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    terms = left.split(",")
-    spare = [chr(code) for code in range(0x410, 0x44F)]
-    widths = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True)]
-    widest = max((w for w, term in zip(widths, terms, strict=True) if "..." in term), default=0)
-    terms = [
-        term.replace("...", "".join(spare[widest - width : widest])) for term, width in zip(terms, widths, strict=True)
-    ]
-    if not arrow:
-        counts = "".join(terms)
-        right = "".join(sorted(letter for letter in set(counts) if counts.count(letter) == 1 and letter not in spare))
-        right = "".join(spare[:widest]) + right
-    return terms, right.replace("...", "".join(spare[:widest]))
-
-
-def _einsum_of_weights(call: Call, values: list[Value]) -> Value:
-    if all(value.kind == "constant" for value in values):
-        return Value("constant", tuple(fresh_dim(size) for size in call.shape))
-    names = frozenset().union(*(value.parameters for value in values))
-    whole = next(value for value in values if value.kind == "weight")
-    lost = replace(whole, dims=tuple(fresh_dim(size) for size in call.shape), parameters=names, offsets={}, spread={})
-    return replace(lost, lost=call.name)

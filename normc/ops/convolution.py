@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from normc.ops.call import Call, Result, rule
 from normc.ops.contraction import add_bias
+from normc.ops.overlay import overlaid
 from normc.ops.value import Dim, Value, as_feature, fresh_dim, reshape
 from normc.ops.views import split_leading
 from normc.plans.row import AxisUse
@@ -14,22 +15,26 @@ from normc.plans.row import AxisUse
     "aten.conv_transpose3d", "aten.convolution", "aten._convolution",
 )  # fmt: skip
 def convolution(call: Call) -> Result:
-    """weight [out, in/groups, window...]; transposed [in, out/groups, window...]."""
+    """weight [out, in/groups, window...]; transposed [in, out/groups, window...]. Depthwise, a channel stays itself."""
     data, weight = call.node.args[:2]
     w = call.value(weight)
-    x = call.data(data, 0)
+    x = call.data(data, 0, feature=1)
     places = tuple(fresh_dim(size) for size in call.shape[2:])
     if w.kind != "weight":
         call.consume(weight, 1)
-        return Value("data", (*x.dims[:1], fresh_dim(call.shape[1], True), *places), touched=x.touched)
+        made = Value("data", (*x.dims[:1], fresh_dim(call.shape[1], True), *places), touched=x.touched or w.touched)
+        return add_channel_bias(call, made)
     transposed = "transpose" in call.name or bool(call["transposed"])
     groups = int(call["groups"] or 1)
     window: list[AxisUse] = ["kernel"] * (len(w.dims) - 2)
     grouped = split_leading(w, 0, groups)
     inside: list[AxisUse] = ["in", "out"] if transposed else ["out", "in"]
     call.meet(grouped, ["block", *inside, *window], "convolve", data)
-    channels = _channels(w, groups, transposed)
-    result = Value("data", (*x.dims[:1], channels, *places), offsets=w.offsets, spread=w.spread, touched=True)
+    channels, offsets = _channels(w, groups, transposed), w.offsets
+    before = call.value(data)
+    if groups > 1 and groups == call.shape[1] == before.shape[1] and before.kind == "data" and not before.spread:
+        channels, offsets = as_feature(overlaid([channels, before.dims[1]], groups)), {**before.offsets, **w.offsets}
+    result = Value("data", (*x.dims[:1], channels, *places), offsets=offsets, spread=w.spread, touched=True)
     if result.shape != call.shape:
         result = result.spread_out(call.shape, feature=True)
     return add_channel_bias(call, result)

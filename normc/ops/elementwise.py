@@ -8,11 +8,19 @@ import torch
 from torch import fx
 
 from normc.ops.call import Call, ContactKind, Result, rule
-from normc.ops.value import Axis, Value, broadcast, dim_size, is_feature, plain, united
+from normc.ops.overlay import broadcast, united
+from normc.ops.slots import fills_slot
+from normc.ops.value import Axis, Value, dim_size, is_feature, plain
 from normc.plans.row import AxisUse
+from normc.trace.graph import op_name
 
 _PRODUCTS = {"mul", "div", "true_divide", "multiply", "divide", "prelu", "_prelu_kernel", "pow", "floor_divide"}
-_SUMS = {"add", "sub", "rsub", "subtract"}
+_LOSSES = {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"}
+_DIFFERENCES = {"sub", "rsub", "subtract"} | _LOSSES
+_SUMS = {"add"} | _DIFFERENCES
+_SPLITS = ("aten.chunk", "aten.split", "aten.split_with_sizes", "aten.unbind", "aten.glu")
+# max(x, w) is w + relu(x - w): a shift.
+_BOUNDS = {"maximum", "minimum", "fmax", "fmin"}
 _LINEAR = _PRODUCTS | _SUMS | {"neg", "clone", "where", "masked_fill", "copy", "fill", "lerp", "addcmul"} - {"pow"}
 
 
@@ -23,7 +31,7 @@ def short(call: Call) -> str:
 
 @rule(
     "pointwise", "aten.softmax", "aten._softmax", "aten.log_softmax", "aten._safe_softmax", "aten.cumsum",
-    "aten.cumprod", "aten.prelu", "aten._prelu_kernel", "aten.logcumsumexp", "aten.rrelu", "aten.celu", "aten.selu",
+    "aten.cumprod", "aten._prelu_kernel", "aten.logcumsumexp", "aten.rrelu", "aten.celu", "aten.selu",
     "aten.gelu", "aten.glu_jvp", "aten.masked_fill", "aten.where", "aten.nan_to_num", "aten.hardswish",
     "aten.hardsigmoid", "aten.relu6", "aten.silu", "aten.mish", "aten.log_sigmoid", "aten.softplus", "aten.logit",
     "aten.bernoulli",
@@ -37,10 +45,34 @@ def pointwise(call: Call) -> Result:
     return _combined(call, nodes, values, call.shape)
 
 
+@rule("aten.prelu")
+def prelu(call: Call) -> Result:
+    """A slope for every channel, which is dimension 1."""
+    nodes = call.operands
+    values = [call.value(node) for node in nodes]
+    slopes = values[1]
+    values[1] = slopes.with_dims((*slopes.dims, *(() for _ in call.shape[2:])))
+    return _combined(call, nodes, values, call.shape)
+
+
+@rule(*(f"aten.{name}" for name in sorted(_LOSSES)))
+def loss(call: Call) -> Result:
+    """A sum over the differences."""
+    nodes = call.operands[:2]
+    values = [call.value(node) for node in nodes]
+    shape = max((value.shape for value in values), key=lambda shape: (len(shape), shape))
+    combined = _combined(call, nodes, values, shape)
+    return combined if combined.shape == call.shape else combined.spread_out(call.shape)
+
+
 def _combined(call: Call, nodes: list[fx.Node], values: list[Value], shape: tuple[int, ...]) -> Value:
     weights = [value for value in values if value.kind == "weight"]
     data = [(node, value) for node, value in zip(nodes, values, strict=True) if value.kind == "data"]
     if not data:
+        return _among_weights(call, weights, values, shape)
+    if any(sum(bool(dim) for dim in weight.dims) > 1 for weight in weights) and fills_slot(call.node):
+        for slot, (node, _) in enumerate(data):
+            call.consume(node, slot)
         return _among_weights(call, weights, values, shape)
     joined = _joined_data(call, data, shape)
     for weight in weights:
@@ -52,19 +84,17 @@ def _among_weights(call: Call, weights: list[Value], values: list[Value], shape:
     if not weights:
         return Value("constant", broadcast(values, shape))
     name = short(call)
-    via = tuple(dict.fromkeys(step for weight in weights for step in weight.via))
-    if name not in _LINEAR and name not in via and not _is_constant_result(call):
-        via = (*via, name)
-    return Value(
+    combined = Value(
         "weight" if not _is_constant_result(call) else "constant",
         broadcast(weights, shape),
         frozenset().union(*(weight.parameters for weight in weights)),
         {axis: offset for weight in weights for axis, offset in weight.offsets.items()},
         {axis: spans for weight in weights for axis, spans in weight.spread.items()},
         tuple(dict.fromkeys(inner for weight in weights for inner in weight.inner)),
-        via=via,
+        via=tuple(dict.fromkeys(step for weight in weights for step in weight.via)),
         lost=next((weight.lost for weight in weights if weight.lost), ""),
     )
+    return combined if name in _LINEAR or combined.kind == "constant" else combined.through(name)
 
 
 def _is_constant_result(call: Call) -> bool:
@@ -80,13 +110,55 @@ def _joined_data(call: Call, data: list[tuple[fx.Node, Value]], shape: tuple[int
     axes = [value.axes() for value in values]
     carriers = [value for value, own in zip(values, axes, strict=True) if own]
     if len(carriers) == 1 and _only_scales(carriers[0], values):
-        return replace(carriers[0], dims=broadcast(values, shape), touched=touched)
+        via = () if short(call) in _LINEAR else (("", short(call)),)
+        dims = broadcast(values, shape)
+        return replace(carriers[0], dims=dims, touched=touched, via=tuple(dict.fromkeys((*carriers[0].via, *via))))
     same = all(own == axes[0] for own in axes)
-    if not carriers or (same and not (short(call) in _PRODUCTS and _disjoint(values))):
+    if not carriers or (same and not (_apart(call, values) and _disjoint(values))):
         return _same_origin(values, shape, touched)
+    if (sum_ := _sum_of_outputs(call, data, shape)) is not None:
+        return sum_
     for slot, (node, _) in enumerate(data):
         call.consume(node, slot)
     return Value("data", tuple(plain(dim) for dim in broadcast(values, shape)), touched=touched)
+
+
+def _apart(call: Call, values: list[Value]) -> bool:
+    """Whether parts of one output that meet here are told apart: multiplied, or added after different functions."""
+    name = short(call)
+    return name in _PRODUCTS or (name in _SUMS and len({value.via for value in values}) > 1)
+
+
+def _sum_of_outputs(call: Call, data: list[tuple[fx.Node, Value]], shape: tuple[int, ...]) -> Value | None:
+    """The sum of two layers' outputs (a gate's, of the input and of the state) is an output of both.
+
+    Not so where a branch is added to the stream that it came from, unless the sum is split at once.
+    """
+    values = [value for _, value in data]
+    axes = [value.axes() for value in values]
+    names = {axis.parameter for own in axes for axis in own}
+    if short(call) not in _SUMS or len(data) != 2 or not all(axes) or axes[0] & axes[1] or len(names) > 4:
+        return None
+    split = any(op_name(user) in _SPLITS for user in call.node.users)
+    if any(value.spread or value.summed for value in values) or (not split and _follows(data[0][0], data[1][0])):
+        return None
+    offsets = {axis: offset for value in values for axis, offset in value.offsets.items()}
+    both = Value("data", broadcast(values, shape), offsets=offsets, touched=True)
+    return both if both.axes() == axes[0] | axes[1] else None
+
+
+def _follows(a: fx.Node, b: fx.Node, most: int = 128) -> bool:
+    """Whether one of two nodes is computed from the other, within a short way."""
+    for start, goal in ((a, b), (b, a)):
+        waiting, seen = [start], {start}
+        while waiting and len(seen) < most:
+            for source in waiting.pop(0).all_input_nodes:
+                if source is goal:
+                    return True
+                if source not in seen:
+                    seen.add(source)
+                    waiting.append(source)
+    return False
 
 
 def _disjoint(values: list[Value]) -> bool:
@@ -108,6 +180,9 @@ def _same_origin(values: list[Value], shape: tuple[int, ...], touched: bool) -> 
 
 def meet_elementwise(call: Call, weight: Value, data: Value, node: fx.Node, shape: tuple[int, ...]) -> None:
     """A weight meets an activation entry by entry: its axes along features are fan-out, along places an index."""
+    if short(call) in _DIFFERENCES and any(factor.picked == "block" for dim in weight.dims for factor in dim):
+        _meet_nearest(call, weight, node)
+        return
     uses: list[AxisUse] = []
     aligned: list[Axis] = []
     lead = len(shape) - len(weight.dims)
@@ -124,15 +199,27 @@ def meet_elementwise(call: Call, weight: Value, data: Value, node: fx.Node, shap
     if not any(features):
         for place in range(len(uses) - 1):
             uses[place] = "index" if uses[place] == "out" else uses[place]
-    call.meet(weight, uses, _kind(call, weight), node, partners=tuple(dict.fromkeys(aligned)))
+    last = dim_size(data.dims[-1]) if data.dims else 1
+    runs = any(factor.runs for dim in weight.dims for factor in dim) or bool(weight.spread)
+    alike = not runs and (not weight.dims or last > 1)
+    call.meet(weight, uses, _kind(call, weight), node, partners=tuple(dict.fromkeys(aligned)), alike=alike)
+
+
+def _meet_nearest(call: Call, weight: Value, node: fx.Node) -> None:
+    """Rows that were chosen by what the model computed, and are compared with it: a codebook is looked up."""
+    uses: list[AxisUse] = ["index" if any(f.picked == "block" for f in dim) else "out" for dim in weight.dims]
+    dims = tuple(tuple(replace(factor, picked="") for factor in dim) for dim in weight.dims)
+    call.meet(weight.with_dims(dims), uses, "lookup", node)
 
 
 def _kind(call: Call, weight: Value) -> ContactKind:
     name = short(call)
+    if name in ("addcmul", "addcdiv") and weight is call.value(call.first()):
+        return "shift"
     if name in _PRODUCTS or name in ("addcmul", "lerp", "addcdiv"):
         return "gain"
-    if name in _SUMS:
+    if name in _SUMS or name in _BOUNDS:
         return "shift"
-    if name in ("where", "masked_fill", "copy", "maximum", "minimum", "index_put", "fmax"):
+    if name in ("where", "masked_fill", "copy", "index_put"):
         return "join"
     return "unknown"

@@ -7,7 +7,8 @@ from dataclasses import replace
 from torch import fx
 
 from normc.ops.call import Call, Result, rule
-from normc.ops.value import Axis, Dim, Factor, Run, Value, dim_size, fresh_dim, is_feature, plain, united
+from normc.ops.overlay import united
+from normc.ops.value import Axis, Dim, Factor, Run, Value, dim_size, fresh_dim, is_feature, plain
 from normc.ops.views import place
 from normc.plans.row import AxisUse
 

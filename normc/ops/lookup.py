@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from torch import fx
+import torch
+from torch import Tensor, fx
 
 from normc.ops.call import Call, Result, rule, shape_of
-from normc.ops.value import Axis, Dim, Run, Value, as_feature, fresh_dim, plain
-from normc.ops.views import place
+from normc.ops.value import Axis, Dim, Run, Value, as_feature, fresh_dim, is_feature, plain
+from normc.ops.views import cut, place
 
 
 @rule("aten.embedding")
@@ -37,12 +38,27 @@ def _look_up(call: Call, table_node: Any, dim: int, index_node: Any) -> Result:
     dim = place(dim, len(table.dims))
     if table.kind != "weight":
         call.consume(index_node, 1)
+        if any(factor.runs for factor in table.dims[dim]):
+            return _picked_entries(call, table, dim, index_node)
         picked = plain(table.dims[dim]) and fresh_dim(call.shape[dim] if dim < len(call.shape) else 1)
         kept = table.with_dims((*table.dims[:dim], picked, *table.dims[dim + 1 :]))
-        if kept.shape == call.shape:
-            return kept if index.kind != "data" else replace(kept, kind="data")
-        return table.spread_out(call.shape, feature=True)
+        found = kept if kept.shape == call.shape else table.spread_out(call.shape, feature=True)
+        if index.kind != "data":
+            return found
+        return replace(found, kind="data", touched=table.touched or index.touched)
     return picked_weight(call, table, dim, index_node)
+
+
+def _picked_entries(call: Call, table: Value, dim: int, index_node: Any) -> Value:
+    """Entries of an activation's axis by index: a slice where the index is known and steps evenly, else spread."""
+    concrete = index_node.meta.get("concrete") if isinstance(index_node, fx.Node) else None
+    if isinstance(concrete, Tensor) and concrete.dim() == 1 and concrete.numel() and concrete.dtype != torch.bool:
+        size = table.shape[dim]
+        picks = [int(pick) % size for pick in concrete.tolist()]
+        step = picks[1] - picks[0] if len(picks) > 1 else 1
+        if step > 0 and picks == list(range(picks[0], picks[-1] + 1, step)):
+            return cut(table, dim, picks[0], len(picks), step)
+    return table.spread_out(call.shape, feature=any(factor.feature for factor in table.dims[dim]))
 
 
 def picked_weight(call: Call, table: Value, dim: int, index_node: Any) -> Value:
@@ -53,7 +69,7 @@ def picked_weight(call: Call, table: Value, dim: int, index_node: Any) -> Value:
     index = call.value(index_node)
     size = call.shape
     width = len(size) - (len(table.dims) - 1)
-    if index.kind == "data" and index.touched:
+    if index.kind == "data" and index.touched and call.name != "aten.embedding":
         return _picked(table, dim, size[dim : dim + width], "block")
     if index.kind == "data":
         uses = ["index" if i == dim else "out" for i in range(len(table.dims))]
@@ -63,7 +79,7 @@ def picked_weight(call: Call, table: Value, dim: int, index_node: Any) -> Value:
         lead = tuple(fresh_dim(n) for n in size[dim : dim + width])
         dims = (*rest[:dim], *lead, *rest[dim:])
         return Value("data", dims, offsets=table.offsets, spread=table.spread, touched=True)
-    if all_same(index_node):
+    if all_same(index_node, least=1 if call.name == "aten.embedding" else 2):
         uses = ["index" if i == dim else "out" for i in range(len(table.dims))]
         call.meet(table, uses, "lookup", index_node)  # type: ignore[arg-type]  # literals above
         dims = (*table.dims[:dim], *(fresh_dim(n) for n in size[dim : dim + width]), *table.dims[dim + 1 :])
@@ -73,11 +89,12 @@ def picked_weight(call: Call, table: Value, dim: int, index_node: Any) -> Value:
 
 def _picked(table: Value, dim: int, sizes: tuple[int, ...], use: Literal["index", "block"]) -> Value:
     """Still a weight: the picked places run along the table's axis, in an order that doesn't matter."""
-    places = _picked_dims(table.dims[dim], sizes, use)
+    places = picked_dims(table.dims[dim], sizes, use)
     return replace(table, dims=(*table.dims[:dim], *places, *table.dims[dim + 1 :]))
 
 
-def _picked_dims(dim: Dim, sizes: tuple[int, ...], use: Literal["index", "block"]) -> tuple[Dim, ...]:
+def picked_dims(dim: Dim, sizes: tuple[int, ...], use: Literal["index", "block"]) -> tuple[Dim, ...]:
+    """Dimensions of these sizes whose places were picked from `dim`."""
     axes: list[Axis] = [run.axis for factor in dim for run in factor.runs]
     found: list[Dim] = []
     for size in sizes:
@@ -89,10 +106,13 @@ def _picked_dims(dim: Dim, sizes: tuple[int, ...], use: Literal["index", "block"
     return tuple(found)
 
 
-def all_same(node: Any) -> bool:
-    """Whether a constant index is known, and the same everywhere (a default token type): it is no position."""
+def all_same(node: Any, least: int = 2) -> bool:
+    """Whether a constant index is known, and the same everywhere (a default token type): it is no position.
+
+    `least`: how many entries it must have to say so; one entry of an explicit lookup serves all places.
+    """
     concrete = node.meta.get("concrete") if isinstance(node, fx.Node) else None
-    return concrete is not None and concrete.numel() > 1 and bool((concrete == concrete.reshape(-1)[0]).all())
+    return concrete is not None and concrete.numel() >= least and bool((concrete == concrete.reshape(-1)[0]).all())
 
 
 def is_position_index(node: fx.Node) -> bool:
@@ -158,10 +178,21 @@ def index(call: Call) -> Result:
         return Value(kind, tuple(fresh_dim(n) for n in call.shape))  # type: ignore[arg-type]  # literals above
     varying = any(call.value(node).kind == "data" for _, node in picks)
     if not varying:
-        return replace(table.spread_out(call.shape), lost=call.name)
+        return _picked_together(call, table, picks)
     dims = {dim for dim, _ in picks}
     call.meet(table, ["index" if i in dims else "out" for i in range(len(table.dims))], "lookup", picks[0][1])
     return Value("data", tuple(fresh_dim(n) for n in call.shape), touched=True)
+
+
+def _picked_together(call: Call, table: Value, picks: list[tuple[int, fx.Node]]) -> Value:
+    """w[i, j] by constant indices is still a weight: its places run along both axes. Lost where they lie apart."""
+    first, last = picks[0][0], picks[-1][0]
+    width = len(call.shape) - (len(table.dims) - len(picks))
+    if last - first + 1 != len(picks) or any(_is_mask(node) for _, node in picks):
+        return replace(table.spread_out(call.shape), lost=call.name)
+    along = tuple(factor for dim, _ in picks for factor in table.dims[dim])
+    places = picked_dims(along, call.shape[first : first + width], "index")
+    return table.with_dims((*table.dims[:first], *places, *table.dims[last + 1 :]))
 
 
 def _is_mask(node: Any) -> bool:
@@ -174,6 +205,10 @@ def gather(call: Call) -> Result:
     table = call.value(call.first())
     if table.kind == "weight":
         dim = place(int(call["dim"]), len(table.dims))
+        rest = [(n, m) for i, (n, m) in enumerate(zip(table.shape, call.shape, strict=True)) if i != dim]
+        if call.value(call["index"]).kind == "constant" and all(n == m for n, m in rest):
+            return picked_weight(call, table, dim, call["index"])
         call.meet(table, ["index" if i == dim else "out" for i in range(len(table.dims))], "lookup", call["index"])
         return Value("data", tuple(fresh_dim(n) for n in call.shape), touched=True)
-    return table.spread_out(call.shape, feature=True)
+    rearranged = table.spread_out(call.shape)
+    return rearranged.with_dims(fresh_dim(n, is_feature(d)) for n, d in zip(call.shape, table.dims, strict=True))

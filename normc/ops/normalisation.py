@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import fx
 
 from normc.ops.call import Call, Result, rule
+from normc.ops.overlay import overlaid
 from normc.ops.value import Dim, Value, as_feature, fresh_dim
 from normc.plans.row import AxisUse
 
@@ -37,7 +39,7 @@ def _normalise(call: Call, names: tuple[str, ...], channel: int | None) -> Resul
     node = call["input"]
     value = call.value(node)
     if value.kind == "weight":
-        value = call.data(node, 0) if channel is None else _normalised_weight(call, value)
+        value = call.data(node, 0) if channel is None else _normalised_weight(call, value, names)
         if value.kind == "weight":
             return [value] if len(call.shapes) > 1 else value
     for name in names:
@@ -53,11 +55,16 @@ def _normalise(call: Call, names: tuple[str, ...], channel: int | None) -> Resul
     ]
 
 
-def _normalised_weight(call: Call, value: Value) -> Value:
-    """Weight standardisation: a weight normalised over itself keeps its axes."""
-    return Value(
-        "weight", value.dims, value.parameters, value.offsets, value.spread, value.inner, via=(*value.via, call.name)
-    )
+def _normalised_weight(call: Call, value: Value, names: tuple[str, ...]) -> Value:
+    """Weight standardisation: a weight normalised over itself keeps its axes; a gain lies over its channels."""
+    value = value.through(call.name)
+    affine = [call.value(call[name]) for name in names]
+    for weight in (weight for weight in affine if weight.kind == "weight"):
+        dims = [overlaid([value.dims[1], weight.dims[0]], n) if i == 1 else d
+                for i, (d, n) in enumerate(zip(value.dims, value.shape, strict=True))]  # fmt: skip
+        value = replace(value, dims=tuple(dims), parameters=value.parameters | weight.parameters,
+                        via=tuple(dict.fromkeys((*value.via, *weight.via))))  # fmt: skip
+    return value
 
 
 def meet_affine(call: Call, weight: Any, kind: str, data: fx.Node) -> None:
@@ -77,5 +84,5 @@ def weight_norm(call: Call) -> Result:
     v, g = call.value(direction), call.value(size)
     if g.kind == "weight":
         call.meet(g, ["out" if n > 1 else "none" for n in g.shape], "gain", direction)
-    result = Value("weight", v.dims, v.parameters, v.offsets, v.spread, v.inner, via=(*v.via, "weight_norm"))
+    result = v.through("weight_norm")
     return [result, g] if len(call.shapes) > 1 else result

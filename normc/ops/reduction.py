@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from normc.ops.call import Call, Result, rule
-from normc.ops.value import Dim, Value, dim_size, fresh_dim, is_feature
+from normc.ops.value import Dim, Factor, Value, dim_size, fresh_dim, is_feature
 from normc.ops.views import cut, place
 
 
@@ -14,7 +14,7 @@ from normc.ops.views import cut, place
     "aten.linalg_vector_norm", "aten.logsumexp", "aten.prod", "aten.nansum", "aten.var_mean", "aten.std_mean",
     "aten.argmax", "aten.argmin", "aten.any", "aten.all", "aten.median", "aten.count_nonzero", "aten.topk",
     "aten.sort", "aten.argsort", "aten.cummax", "aten.aminmax", "aten.kthvalue", "aten.bincount", "aten.histc",
-    "aten.trace", "aten.norm_except_dim",
+    "aten.trace", "aten.norm_except_dim", "aten.linalg_norm", "aten.frobenius_norm",
 )  # fmt: skip
 def reduce(call: Call) -> Result:
     value = call.value(call.first())
@@ -23,19 +23,22 @@ def reduce(call: Call) -> Result:
 
 
 def _reduced(value: Value, shape: tuple[int, ...]) -> Value:
-    """Dimensions matched by place if the rank stayed, else in order by size."""
+    """Dimensions matched by place if the rank stayed, else in order by size; what goes is summed."""
+    gone: list[Factor] = []
+    dims: list[Dim] = []
     if len(shape) == len(value.dims):
-        dims: list[Dim] = [
-            d if dim_size(d) == n else fresh_dim(n, is_feature(d)) for d, n in zip(value.dims, shape, strict=True)
-        ]
-        return replace(value, dims=tuple(dims))
-    rest = list(value.dims)
-    dims = []
-    for size in shape:
-        while rest and dim_size(rest[0]) != size:
-            rest.pop(0)
-        dims.append(rest.pop(0) if rest else fresh_dim(size))
-    return replace(value, dims=tuple(dims))
+        for dim, size in zip(value.dims, shape, strict=True):
+            gone += dim if dim_size(dim) != size else ()
+            dims.append(dim if dim_size(dim) == size else fresh_dim(size, is_feature(dim)))
+    else:
+        rest = list(value.dims)
+        for size in shape:
+            while rest and dim_size(rest[0]) != size:
+                gone += rest.pop(0)
+            dims.append(rest.pop(0) if rest else fresh_dim(size))
+        gone += [factor for dim in rest for factor in dim]
+    summed = tuple(factor for factor in gone if factor.runs) if value.kind == "data" else ()
+    return replace(value, dims=tuple(dims), summed=(*value.summed, *summed))
 
 
 @rule(

@@ -65,11 +65,16 @@ Dim = tuple[Factor, ...]
 
 
 class Inner(NamedTuple):
-    """An axis that a product of two weights has already summed: fan-in of the left one, fan-out of the right one."""
+    """A part of a weight's axis that is no dimension any more.
+
+    "in", "out": a product of two weights has summed it: fan-in of the left one, fan-out of the right one. "block": a
+    select took one of `size` stretches that lie `stride` apart, so the axis holds a stack.
+    """
 
     axis: Axis
-    use: Literal["in", "out"]
+    use: Literal["in", "out", "block"]
     size: int
+    stride: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +83,10 @@ class Value:
 
     kind        weight: made of parameters and constants alone; constant: of neither parameters nor inputs; else data
     offsets     where selects have fixed an axis
+    summed      factors that a reduction has taken away: their entries are in the tensor still, each in all of it
     spread      axes whose entries are somewhere in the tensor, in an order that is no longer known
     touched     data: a weight was contracted or looked up on the way here
-    via         weight: the nonlinear ops on the way here
+    via         weight: the nonlinear ops on the way here, with the parameter that went through each
     lost        weight: the op behind which the axes are no longer known ("" if they are)
     """
 
@@ -90,8 +96,9 @@ class Value:
     offsets: Mapping[Axis, int] = field(default_factory=dict)
     spread: Mapping[Axis, Spans] = field(default_factory=dict)
     inner: tuple[Inner, ...] = ()
+    summed: Dim = ()
     touched: bool = False
-    via: tuple[str, ...] = ()
+    via: tuple[tuple[str, str], ...] = ()
     lost: str = ""
 
     @property
@@ -100,8 +107,10 @@ class Value:
         return tuple(dim_size(dim) for dim in self.dims)
 
     def axes(self) -> set[Axis]:
-        """Every parameter axis that this tensor runs along."""
-        return {run.axis for dim in self.dims for factor in dim for run in factor.runs} | set(self.spread)
+        """Every parameter axis that this tensor runs along; of an activation, also those it is one entry of."""
+        along = {run.axis for dim in (*self.dims, self.summed) for factor in dim for run in factor.runs}
+        along |= set(self.spread)
+        return along | set(self.offsets) if self.kind == "data" else along
 
     def origins(self) -> dict[Axis, Spans]:
         """For every axis, which of its entries this tensor is made of."""
@@ -109,19 +118,30 @@ class Value:
 
     def _spans(self, axis: Axis) -> Spans:
         found: Spans = self.spread.get(axis, ())
-        runs = [[run for run in factor.runs if run.axis == axis] for dim in self.dims for factor in dim]
+        factors = [factor for dim in (*self.dims, self.summed) for factor in dim]
+        runs = [[run for run in factor.runs if run.axis == axis] for factor in factors]
         runs = [group for group in runs if group]
-        if not runs:
+        if not runs and axis not in self.offsets:
             return found
         spans: Spans = ((self.offsets.get(axis, 0), self.offsets.get(axis, 0) + 1),)
         for group in sorted(runs, key=lambda group: group[0].stride):
             spans = merge(span for run in group for span in _repeat(spans, run))
         return merge((*found, *spans))
 
+    def expanded(self) -> bool:
+        """Whether a dimension runs along no parameter: a weight repeated for every sample or place."""
+        free = any(not factor.runs and not factor.picked for dim in self.dims for factor in dim)
+        return free and not self.lost
+
     def spread_out(self, shape: tuple[int, ...], feature: bool = False) -> Value:
         """The same entries in a shape whose order is unknown."""
         dims = tuple(fresh_dim(size, feature) for size in shape)
-        return replace(self, dims=dims, offsets={}, spread=self.origins())
+        return replace(self, dims=dims, offsets={}, spread=self.origins(), summed=())
+
+    def through(self, op: str) -> Value:
+        """The same entries after a nonlinear op."""
+        passed = ((name, op) for name in sorted(self.parameters))
+        return replace(self, via=tuple(dict.fromkeys((*self.via, *passed))))
 
     def with_dims(self, dims: Iterable[Dim]) -> Value:
         """The same tensor seen with other dimensions."""
@@ -246,44 +266,3 @@ def _merged(outer: Factor, inner: Factor) -> Factor | None:
             return None
         runs.append(Run(first.axis, first.start + second.start, second.stride, 0, outer.size * inner.size))
     return replace(outer, size=outer.size * inner.size, runs=tuple(runs))
-
-
-def broadcast(values: list[Value], shape: tuple[int, ...]) -> tuple[Dim, ...]:
-    """The dimensions of an elementwise result: at each place the runs of all operands that have that size there."""
-    dims: list[Dim] = []
-    for place, size in enumerate(shape):
-        there: list[Dim] = []
-        for value in values:
-            index = place - (len(shape) - len(value.dims))
-            if index >= 0 and dim_size(value.dims[index]) == size:
-                there.append(value.dims[index])
-        dims.append(_overlaid(there, size))
-    return tuple(dims)
-
-
-def _overlaid(there: list[Dim], size: int) -> Dim:
-    if size == 1 or not there:
-        return fresh_dim(size)
-    carriers = [dim for dim in there if any(factor.runs for factor in dim)] or there
-    sizes = [factor.size for factor in carriers[0]]
-    same = [dim for dim in carriers if [factor.size for factor in dim] == sizes]
-    feature = any(is_feature(dim) for dim in there)
-    dim = []
-    for place, factor in enumerate(carriers[0]):
-        runs = tuple(dict.fromkeys(run for other in same for run in other[place].runs))
-        picked = max((other[place].picked for other in same), default=factor.picked)
-        dim.append(replace(factor, runs=runs, feature=factor.feature or feature, picked=picked))
-    return tuple(dim)
-
-
-def united(values: list[Value], dims: tuple[Dim, ...], touched: bool) -> Value:
-    """An activation with these dimensions, made of all of `values`' entries: spread, unless the runs say the same."""
-    union: dict[Axis, list[tuple[int, int]]] = {}
-    for value in values:
-        for axis, spans in value.origins().items():
-            union.setdefault(axis, []).extend(spans)
-    spread = {axis: merge(spans) for axis, spans in union.items()}
-    exact = Value("data", dims, offsets=values[0].offsets, touched=touched)
-    if all(value.offsets == exact.offsets and not value.spread for value in values) and exact.origins() == spread:
-        return exact
-    return Value("data", tuple(plain(dim) for dim in dims), spread=spread, touched=touched)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import fx
 
 from normc.ops.call import Call, Result, rule
-from normc.ops.value import Dim, Factor, Value, dim_size, fresh_dim, reshape, split_factor
+from normc.ops.value import Axis, Dim, Factor, Inner, Value, dim_size, fresh_dim, is_feature, reshape, split_factor
 
 
 def place(index: int, rank: int) -> int:
@@ -139,7 +139,9 @@ def cut(value: Value, index: int, start: int, size: int, step: int = 1) -> Value
         new: Dim = (dim[0].cut(start, size, step),)
         if size == 1:
             return _select(value, index, start, keep=True)
-        return value.with_dims((*value.dims[:index], new, *value.dims[index + 1 :]))
+        gone = {run.axis for run in dim[0].runs} - {run.axis for run in new[0].runs}
+        kept = value.with_dims((*value.dims[:index], new, *value.dims[index + 1 :]))
+        return _without(kept, gone) if gone else kept
     inner = math.prod(factor.size for factor in dim[1:])
     if not dim or step != 1 or start % inner or size % inner:
         return value.spread_out(shape, feature=any(f.feature for f in dim))
@@ -151,7 +153,7 @@ def _select(value: Value, index: int, where: int, keep: bool = False) -> Value:
     """One entry of a dimension; the dimension stays with size 1 if `keep`."""
     offsets = dict(value.offsets)
     rest = where
-    gone: set[object] = set()
+    gone: set[Axis] = set()
     for factor in reversed(value.dims[index]):
         rest, digit = divmod(rest, factor.size)
         for run in factor.runs:
@@ -161,14 +163,33 @@ def _select(value: Value, index: int, where: int, keep: bool = False) -> Value:
                 gone.add(run.axis)
     middle: tuple[Dim, ...] = ((),) if keep else ()
     chosen = replace(value, dims=(*value.dims[:index], *middle, *value.dims[index + 1 :]), offsets=offsets)
+    if value.kind == "weight":
+        chosen = replace(chosen, inner=(*value.inner, *_stacked(value.dims[index], chosen)))
     return chosen if not gone else _without(chosen, gone)
 
 
-def _without(value: Value, axes: set[object]) -> Value:
+def _stacked(dim: Dim, chosen: Value) -> list[Inner]:
+    """Where a select takes one of several stretches of an axis that a view had split, the axis is a stack of them."""
+    runs = [run for factor in dim if factor.whole() for run in factor.runs]
+    left = {run.axis for kept in chosen.dims for factor in kept for run in factor.runs}
+    return [Inner(run.axis, "block", run.size, run.stride) for run in runs if run.axis in left]
+
+
+def _without(value: Value, axes: set[Axis]) -> Value:
+    """The value, from which a slice along one of `axes` has left out all that its parameter had in it."""
+    gone = {axis.parameter for axis in axes}
     dims = tuple(
-        tuple(replace(f, runs=tuple(run for run in f.runs if run.axis not in axes)) for f in dim) for dim in value.dims
+        tuple(replace(f, runs=tuple(run for run in f.runs if run.axis.parameter not in gone)) for f in dim)
+        for dim in value.dims
     )
-    return replace(value, dims=dims, offsets={a: o for a, o in value.offsets.items() if a not in axes})
+    return replace(
+        value,
+        dims=dims,
+        parameters=value.parameters - gone,
+        offsets={axis: offset for axis, offset in value.offsets.items() if axis.parameter not in gone},
+        spread={axis: spans for axis, spans in value.spread.items() if axis.parameter not in gone},
+        inner=tuple(inner for inner in value.inner if inner.axis.parameter not in gone),
+    )
 
 
 @rule("aten.slice", "aten.narrow", "aten.slice_copy")
@@ -225,10 +246,25 @@ def getitem(call: Call) -> Result:
     return values[index] if index < len(values) else values[0]
 
 
-@rule("aten.unfold", "aten.im2col", "aten.col2im", "aten.as_strided", "aten.pixel_shuffle", "aten.pixel_unshuffle")
+@rule("aten.unfold", "aten.unfold_copy")
+def unfold(call: Call) -> Result:
+    """Windows of one dimension: how many, in its place, and their entries, at the end."""
+    value = call.value(call.first())
+    index = place(int(call["dimension"]), len(value.dims))
+    if any(factor.runs or factor.feature for factor in value.dims[index]):
+        return value.spread_out(call.shape, feature=True)
+    windows = fresh_dim(call.shape[index]), fresh_dim(call.shape[-1])
+    return value.with_dims((*value.dims[:index], windows[0], *value.dims[index + 1 :], windows[1]))
+
+
+@rule("aten.im2col", "aten.col2im", "aten.as_strided", "aten.pixel_shuffle", "aten.pixel_unshuffle")
 def rearrange(call: Call) -> Result:
     value = call.value(call.first())
-    return value.spread_out(call.shape, feature=True)
+    features = [is_feature(dim) for dim in value.dims]
+    if call.name != "aten.unfold":
+        return value.spread_out(call.shape, feature=any(features))
+    features.append(features[place(int(call["dimension"]), len(features))])
+    return value.spread_out(call.shape).with_dims(map(fresh_dim, call.shape, features))
 
 
 @rule("aten.constant_pad_nd", "aten.pad", "aten.reflection_pad1d", "aten.reflection_pad2d", "aten.replication_pad2d")
@@ -250,6 +286,10 @@ def pad(call: Call) -> Result:
 def split_leading(value: Value, index: int, groups: int) -> Value:
     """Dimension `index` as two: groups, then what is in a group."""
     dim = value.dims[index]
+    if not dim:
+        return value.with_dims((*value.dims[:index], (), (), *value.dims[index + 1 :]))
+    if len(dim) > 1 and dim[0].size == groups:
+        return value.with_dims((*value.dims[:index], dim[:1], dim[1:], *value.dims[index + 1 :]))
     if len(dim) != 1 or not dim[0].whole() or dim[0].size % groups:
         shape = list(value.shape)
         shape[index : index + 1] = [groups, shape[index] // groups]

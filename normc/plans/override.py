@@ -10,9 +10,10 @@ from fnmatch import fnmatchcase
 import sympy
 
 from normc.errors import NormcError
+from normc.plans.balance import balanced, rebalanced, with_mass
 from normc.plans.expression import read_formula, write_formula
-from normc.plans.geometry import Norm, norms
-from normc.plans.row import Evidence, Row, Scale
+from normc.plans.geometry import NORMED, Norm, norms
+from normc.plans.row import Evidence, Row
 
 _STATE_WIDTH = {"float64": 8}
 
@@ -28,12 +29,16 @@ def overridden(
     rows: tuple[Row, ...],
     chosen: set[str],
     pattern: str,
+    recipe: str,
     *,
     norm: str | None,
     scale: float | sympy.Expr | None,
     mass: float | None,
 ) -> tuple[Row, ...]:
-    """All rows, those called `chosen` changed: mass first, then norm, then scale, which has the last word."""
+    """All rows, those called `chosen` changed: mass first, then norm, then scale, which has the last word.
+
+    Where the recipe is one of masses, the others' masses change too: all sum to one again.
+    """
     if norm is None and scale is None and mass is None:
         raise NormcError(f"the override of {pattern!r} changes nothing", "give it a norm, a scale or a mass")
     part = norms[norm] if norm is not None else None
@@ -43,11 +48,16 @@ def overridden(
     dead = [row for row in rows if row.name in chosen and row.role == "unused"]
     if len(dead) == len(chosen):
         raise NormcError(f"no gradient reaches {dead[0].name!r}, so nothing can be chosen for it", "leave it out")
+    widths = balanced.find(recipe)
+    if mass is not None and widths is not None:
+        rows = rebalanced(rows, chosen, float(mass), pattern)
+        mass = None
     changed = []
     for row in rows:
         if row.name in chosen and row.role != "unused":
-            row = row if mass is None else _with_mass(row, float(mass), pattern)
+            row = row if mass is None else with_mass(row, float(mass), f"asked for by {pattern!r}")
             row = row if part is None else _with_norm(row, part, pattern)
+            row = row if part is None or widths is None else replace(row, state_bytes=widths(row))
             row = row if formula is None else _with_scale(row, formula, pattern)
         changed.append(row)
     return tuple(changed)
@@ -69,32 +79,6 @@ def _formula(pattern: str, scale: float | sympy.Expr) -> sympy.Expr:
     return read_formula(float(scale))
 
 
-def _with_mass(row: Row, mass: float, pattern: str) -> Row:
-    if mass == 0:
-        evidence = Evidence("override", "frozen", f"mass 0 was asked for by {pattern!r}")
-        still = Scale(sympy.Integer(0), (0.0,) * len(row.block_fans))
-        return replace(
-            row,
-            mass=0.0,
-            target=0.0,
-            scale=still,
-            rule="none",
-            frozen=True,
-            state_bytes=0,
-            evidence=(*row.evidence, evidence),
-        )
-    if not row.mass:
-        raise NormcError(f"{row.name} has no mass, so {mass:g} is no share of anything", "override its scale instead")
-    share = mass / row.mass
-    evidence = Evidence(
-        "override", f"mass {mass:g}", f"asked for by {pattern!r}; target and scale change by {share:.6g}"
-    )
-    formula = read_formula(write_formula(share * row.scale.formula))
-    return replace(
-        row, mass=mass, target=share * row.target, scale=row.scaled(formula), evidence=(*row.evidence, evidence)
-    )
-
-
 def _with_norm(row: Row, norm: Norm, pattern: str) -> Row:
     """The row under another norm, its target kept. A row of any other rule joins the rule that takes a norm's step."""
     if row.rule == "none":
@@ -102,12 +86,17 @@ def _with_norm(row: Row, norm: Norm, pattern: str) -> Row:
             f"{row.name} is frozen: it gets no step that a norm could shape", f"leave it out of {pattern!r}"
         )
     evidence = [Evidence("override", norm.name, f"asked for by {pattern!r}")]
-    if norm.shape in ("matrix", "columns", "rows") and not row.in_axes and not row.out_axes and len(row.shape) > 1:
+    if (
+        norm.shape in ("matrix", "slices", "columns", "rows")
+        and not row.in_axes
+        and not row.out_axes
+        and len(row.shape) > 1
+    ):
         row = _as_torch_stores_it(row)
         evidence.append(
             Evidence("override", "fan-out on axis 0, fan-in on axis 1", "assumed, as torch.nn stores weights")
         )
-    if row.rule != "lmo":
+    if row.rule not in NORMED:
         evidence.append(Evidence("override", "rule lmo", f"rule {row.rule} takes no norm"))
         row = replace(row, rule="lmo", state_bytes=row.numel * _STATE_WIDTH.get(row.dtype, 4))
     formula = read_formula(write_formula(row.target * norm.scale))
@@ -128,7 +117,7 @@ def _with_scale(row: Row, formula: sympy.Expr, pattern: str) -> Row:
     scale = row.scaled(formula)
     if not all(0 <= value < math.inf for value in scale.per_block):
         raise NormcError(f"the scale {formula} is {scale.value} for {row.name}", "give one that is 0 or more")
-    factor = row.scaled(norms[row.norm].scale).value if row.rule == "lmo" else 1.0
+    factor = row.scaled(norms[row.norm].scale).value if row.rule in NORMED else 1.0
     target = scale.value / factor if 0 < factor < math.inf else scale.value
     evidence = Evidence("override", f"scale {formula}", f"asked for by {pattern!r}")
     return replace(row, scale=scale, target=target, evidence=(*row.evidence, evidence))

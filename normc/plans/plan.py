@@ -16,6 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 from normc.errors import NormcError
 from normc.plans import document
+from normc.plans.balance import Certificate, certify
 from normc.plans.decision import Option, decisions, digest
 from normc.plans.override import matching, overridden
 from normc.plans.row import Row
@@ -106,6 +107,10 @@ class NormPlan:
         entries = sum(row.numel for row in inferred), sum(row.numel for row in self.rows)
         return Coverage(len(inferred), len(self.rows), *entries)
 
+    def certificate(self) -> Certificate:
+        """Sums of masses and of sensitivity * magnitude * target: both 1 where the recipe is one of masses."""
+        return certify(self.rows)
+
     def matching(self, pattern: str) -> tuple[Row, ...]:
         """Rows one of whose names is `pattern`, or matches it as a case-sensitive glob. NormcError if none does."""
         found = matching(self.rows, pattern)
@@ -125,10 +130,11 @@ class NormPlan:
 
         norm   a registered norm; the row keeps its target, its scale becomes target * the norm's geometric factor
         scale  the size of a unit-lr step: a number, or a sympy expression in d_out, d_in and k; the target follows
-        mass   the share of feature learning: target and scale change in proportion; 0 freezes the row
+        mass   each row's share of feature learning: target and scale change in proportion; 0 freezes it. Where the
+               recipe is one of masses (modula, modular-dual), the other rows' are scaled: all sum to one again
         """
         chosen = {row.name for row in self.matching(pattern)}
-        rows = overridden(self.rows, chosen, pattern, norm=norm, scale=scale, mass=mass)
+        rows = overridden(self.rows, chosen, pattern, self.recipe, norm=norm, scale=scale, mass=mass)
         return NormPlan(rows, self.model, self.recipe, self.options, self.notes)
 
     def diff(self, other: NormPlan) -> tuple[Change, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, cast
 
@@ -74,6 +74,10 @@ class Recipe(ABC):
     def mass_of(self, what: str, default: float) -> float:
         """The option `blocks_mass` or `vector_mass`, if the recipe has it; else the default."""
         return self.number(f"{what}_mass") if f"{what}_mass" in self.known else default
+
+    def seeing(self, rows: Iterable[Row]) -> Recipe:
+        """This recipe for a plan of these drafts; the same, unless it needs to know all rows."""
+        return self
 
     @abstractmethod
     def geometry(self, row: Row) -> Geometry:

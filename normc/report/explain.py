@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from normc.plans.geometry import norms
+from normc.plans.geometry import NORMED, norms
 from normc.plans.plan import NormPlan
 from normc.plans.row import Evidence, Row
 from normc.report import words
@@ -71,7 +71,7 @@ def _update(row: Row) -> list[tuple[str, Text]]:
     """Norm, mass, and for each kind of block its scale and step."""
     if row.rule == "none":
         return [("update", Text("none", style="bold"))]
-    operator = f", {norms[row.norm].operator}" if row.rule == "lmo" else ""
+    operator = f", {norms[row.norm].operator}" if row.rule in NORMED else ""
     lines = [("update", Text(f"{words.norm(row)}{operator}, radius {words.number(row.target)}", style="bold"))]
     for head, value in (("mass", row.mass), ("sensitivity", row.sensitivity)):
         if value is not None:

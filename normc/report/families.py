@@ -37,6 +37,11 @@ def _split(name: str) -> tuple[str, Index]:
     return ".".join("\0" if _is_number(part) else part for part in parts), numbers
 
 
+def pattern_of(name: str) -> str:
+    """`h.3.w` as `h.*.w`: layers that differ in whole numbers alone have one pattern."""
+    return _split(name)[0].replace("\0", "*")
+
+
 def _is_number(part: str) -> bool:
     return part.isascii() and part.isdecimal() and (part == "0" or part[0] != "0") and len(part) < 10
 

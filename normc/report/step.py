@@ -30,7 +30,7 @@ def steps(row: Row) -> tuple[Step, ...]:
     lost = len(row.shape) > 1 and not row.in_axes and not row.out_axes
     found = []
     for (fan_out, fan_in), scale in zip(row.block_fans, row.scale.per_block, strict=True):
-        length = scale * _length(norm, fan_out, fan_in)
+        length = scale * _length(norm, fan_out, fan_in, row.kernel)
         short = min(fan_out, fan_in)
         low = scale if norm is not None and norm.shape == "matrix" else length / math.sqrt(short)
         high = scale if norm is not None and norm.shape == "matrix" else length
@@ -38,14 +38,14 @@ def steps(row: Row) -> tuple[Step, ...]:
     return tuple(found)
 
 
-def _length(norm: Norm | None, fan_out: int, fan_in: int) -> float:
+def _length(norm: Norm | None, fan_out: int, fan_in: int, kernel: int) -> float:
     """The 2-norm of all entries of a unit step; AdamW's (None) has entries of about one."""
     kind = norm.shape if norm is not None else "entries"
     if norm is not None and kind == "whole":
         return _whole(norm, fan_out * fan_in)
-    return math.sqrt(
-        {"matrix": min(fan_out, fan_in), "columns": fan_in, "rows": fan_out, "entries": fan_out * fan_in}[kind]
-    )
+    counted = {"matrix": min(fan_out, fan_in), "columns": fan_in, "rows": fan_out, "entries": fan_out * fan_in}
+    counted["slices"] = min(fan_out * kernel, fan_in)
+    return math.sqrt(counted[kind])
 
 
 def _whole(norm: Norm, numel: int) -> float:

@@ -16,7 +16,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Bucket:
-    """Parameters that one generated function updates. `states` are (name, "like" or "count") per parameter."""
+    """Parameters that one generated function updates.
+
+    `states` are (name, kind) of what is kept per parameter: "like" it in shape, a "count", or of a shape ("3x64").
+    """
 
     name: str
     step: Callable[[Run], None]
@@ -75,11 +78,14 @@ class Run:
         """A value of the parameter group as a 0-d tensor, so that no compiled function depends on it."""
         return torch.tensor(self.number(name), device=self.weights[0].device, dtype=self.weights[0].dtype)
 
-    def full(self, values: list[Tensor]) -> list[Tensor]:
-        """`values` with zeros for the parameters that have no gradient: stacks keep their size."""
+    def full(self, values: list[Tensor], alike: bool = False) -> list[Tensor]:
+        """`values` with zeros for the parameters that have no gradient: stacks keep their size.
+
+        `alike` values are all of one shape, which is not their parameters'.
+        """
         if len(self.live) == len(self.shapes):
             return values
-        every: list[Tensor] = [values[0].new_zeros(shape) for shape in self.shapes]
+        every: list[Tensor] = [values[0].new_zeros(values[0].shape if alike else shape) for shape in self.shapes]
         for index, value in zip(self.live, values, strict=True):
             every[index] = value
         return every

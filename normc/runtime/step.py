@@ -68,8 +68,11 @@ class UpdateOptimizer(NamedOptimizer):
         if name not in state:
             if kind == "count":
                 state[name] = torch.tensor(0.0)
-            else:
+            elif kind == "like":
                 dtype = self._dtype(parameter)
                 state[name] = torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
+            else:
+                shape = tuple(map(int, kind.split("x")))
+                state[name] = torch.zeros(shape, dtype=self._dtype(parameter), device=parameter.device)
         value: Tensor = state[name]
         return value

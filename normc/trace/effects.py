@@ -1,10 +1,16 @@
-"""The one function of a model graph that is no ATen op: what a tensor holds after a write through an alias of it."""
+"""Writes: what an op writes to, and the one function of a model graph that is no ATen op, which reads after a write."""
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
-from normc.trace.values import Structure
+import torch
+from torch import Tensor
+
+from normc.trace.values import Structure, tensors_in
+
+# Ops that write to operands without saying so in their schema, by name: the places of those operands.
+_UNDECLARED = {"batch_norm": (3, 4), "instance_norm": (3, 4), "native_batch_norm": (3, 4)}
 
 
 def after_write(old: torch.Tensor, write: Structure) -> torch.Tensor:
@@ -15,3 +21,17 @@ def after_write(old: torch.Tensor, write: Structure) -> torch.Tensor:
     has already changed the memory that `old` shares, so `old` is the answer.
     """
     return old
+
+
+def written_by(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The operands that `func` writes to."""
+    hidden = _UNDECLARED.get(func.overloadpacket.__name__)
+    if hidden is not None:
+        return [args[place] for place in hidden if len(args) > 5 and args[5] and isinstance(args[place], Tensor)]
+    if not func._schema.is_mutable:
+        return []
+    found: list[Tensor] = []
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            found += tensors_in(args[place] if place < len(args) else kwargs.get(argument.name))
+    return found

@@ -1,4 +1,4 @@
-"""The ladder of ways to trace a model: the first that yields a graph of the whole forward wins."""
+"""The ladders of ways to trace a model: the first that yields a graph of the whole forward wins."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import inspect
 import sys
 import types
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils import _pytree as pytree
 
 from normc.errors import NormcError
+from normc.trace.caches import fresh_caches
+from normc.trace.export import exported
 from normc.trace.graph import ModelGraph, Parameter
 from normc.trace.guesses import Guess
 from normc.trace.names import call_names, unwrapped
@@ -24,6 +26,7 @@ from normc.trace.provenance import Provenance, source_of
 from normc.trace.recorder import Recorder
 from normc.trace.stand_ins import Twins, quiet_fakes
 from normc.trace.untouched import rng_untouched, seed_for_tracing, untouched
+from normc.trace.values import tensor_leaves
 
 # What the code of a forward raises. Not MemoryError, not KeyboardInterrupt: those are not about the model.
 FORWARD_ERRORS = (
@@ -39,22 +42,46 @@ FORWARD_ERRORS = (
 )
 
 
+# Makes ready what runs a model, or its graph, inside a recorder, and returns the tensors that it gives.
+Prepare = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Twins, Provenance], Callable[[], list[Tensor]]]
+
+
+def python(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], twins: Twins, where: Provenance
+) -> Callable[[], list[Tensor]]:
+    """The model's own forward, on twins of its tensors. Moves them in; the caller puts the real ones back."""
+    twins.move_in(model.modules())
+    fake_args, fake_kwargs = pytree.tree_map_only(Tensor, twins.of, (args, kwargs))
+    return lambda: tensor_leaves(where.run(unwrapped(model), fake_args, fake_kwargs))
+
+
 @dataclass(frozen=True, slots=True)
 class Rung:
     """One way to trace. `below_autograd` keeps composite ops whole; above it, autograd itself runs and is recorded."""
 
     name: str
+    prepare: Prepare
     below_autograd: bool = True
     truth: bool = True
     evaluating: bool = False
 
 
-LADDER = (
-    Rung("recorder"),
-    Rung("recorder with the opposite guess", truth=False),
-    Rung("recorder after autograd", below_autograd=False),
-    Rung("recorder in eval", evaluating=True),
-)
+FRONTENDS: Mapping[str, tuple[Rung, ...]] = {
+    "recorder": (
+        Rung("recorder", python),
+        Rung("recorder with the opposite guess", python, truth=False),
+        Rung("recorder after autograd", python, below_autograd=False),
+        Rung("recorder in eval", python, evaluating=True),
+    ),
+    "export": (Rung("export", exported), Rung("export in eval", exported, evaluating=True)),
+}
+
+
+def find_ladder(frontend: str) -> tuple[Rung, ...]:
+    """The ways to trace that a frontend tries, in order. NormcError if there is no such frontend."""
+    if frontend not in FRONTENDS:
+        raise NormcError(f"no frontend is called {frontend!r}", f"known: {', '.join(FRONTENDS)}")
+    return FRONTENDS[frontend]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +91,17 @@ class _Failure:
     guessed: bool
 
 
-def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelGraph:
+def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], frontend: str = "recorder") -> ModelGraph:
     """Run `model(*args, **kwargs)` once on fake tensors and return its graph. The model is left as it was.
+
+    `frontend` says who runs the model's Python: the "recorder" itself, or torch.export ("export"), whose graph the
+    recorder then runs. Both give the same form of graph.
 
     Parameters and inputs may be on "meta". Names are those of `model.named_parameters()`, also of a compiled or
     wrapped model. A cache of a `use_cache` model is switched off unless `kwargs` says otherwise. NormcError if the
-    forward fails on every rung of the ladder or returns no tensor.
+    forward fails on every rung of the frontend's ladder or returns no tensor, or if there is no such frontend.
     """
+    ladder = find_ladder(frontend)
     if not hasattr(torch._C, "_AutoDispatchBelowAutograd"):
         raise NormcError(
             f"torch {torch.__version__} has no torch._C._AutoDispatchBelowAutograd, on which tracing rests",
@@ -81,18 +112,29 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
             raise NormcError(f"{name} is lazy and has no shape yet", "run one forward pass first")
     kwargs = {**_without_cache(model, args, kwargs), **kwargs}
     failures: list[_Failure] = []
-    for rung in LADDER:
+    for rung in ladder:
         pointless = (not rung.truth and not failures[0].guessed) or (rung.evaluating and not model.training)
         if pointless:
             continue
         result = _climb(rung, model, args, kwargs)
         if isinstance(result, ModelGraph):
-            return result
+            return _in_eval(result, failures[0].text) if rung.evaluating else result
         failures.append(result)
+    name = type(unwrapped(model)).__name__
+    if frontend == "export":
+        raise NormcError(
+            f"torch.export can't trace the forward of {name}: {failures[0].text}",
+            'use frontend="recorder", which runs more models',
+        ) from failures[0].error
     raise NormcError(
-        f"the forward of {type(unwrapped(model)).__name__} can't be traced: {failures[0].text}",
+        f"the forward of {name} can't be traced: {failures[0].text}",
         "see that the model runs on these example inputs; if it does, tracing lacks that op: pass inputs that avoid it",
     ) from failures[0].error
+
+
+def _in_eval(graph: ModelGraph, failure: str) -> ModelGraph:
+    guess = f"that training uses what eval uses: in training mode the forward fails, {failure}"
+    return replace(graph, guesses=(*graph.guesses, guess))
 
 
 def _climb(rung: Rung, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelGraph | _Failure:
@@ -101,19 +143,17 @@ def _climb(rung: Rung, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str
     parameters = _parameters(model)
     twins = Twins(model, (args, kwargs))
     recorder = Recorder(twins, where, Guess(rung.truth), paths)
-    with rng_untouched(), untouched(model, args, kwargs):
+    with rng_untouched(), fresh_caches(model), untouched(model, args, kwargs):
         seed_for_tracing()
         nodes = _place_all(recorder, model, args, kwargs)
-        modules = list(model.modules())
-        twins.move_in(modules)
-        for module in modules if rung.evaluating else ():
+        for module in model.modules() if rung.evaluating else ():
             module.training = False
-        fake_args, fake_kwargs = pytree.tree_map_only(Tensor, twins.of, (args, kwargs))
         try:
-            with _surroundings(), twins.mode, _level(rung), recorder:
-                out = where.run(unwrapped(model), fake_args, fake_kwargs)
-            found = tensor_leaves(out)
-            recorder.finish(found)
+            with _surroundings():
+                run = rung.prepare(model, args, kwargs, twins, where)
+                with twins.mode, _level(rung), recorder:
+                    found = run()
+                    recorder.finish(found)
         except FORWARD_ERRORS as error:
             return _Failure(error, _explain(error, recorder, where), bool(recorder.guesses))
     if not found:
@@ -187,21 +227,6 @@ def _level(rung: Rung) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     guard: contextlib.AbstractContextManager[Any] = torch._C._AutoDispatchBelowAutograd()
     return guard
-
-
-def tensor_leaves(value: object) -> list[Tensor]:
-    """Every tensor in what a forward returned: containers, dataclasses, model outputs, plain objects. Each once."""
-    found: dict[int, Tensor] = {}
-    seen: set[int] = set()
-    waiting: list[object] = [value]
-    while waiting:
-        for item in pytree.tree_leaves(waiting.pop(0)):
-            if isinstance(item, Tensor):
-                found.setdefault(id(item), item)
-            elif id(item) not in seen and not isinstance(item, (type, nn.Module, types.ModuleType)):
-                seen.add(id(item))
-                waiting.append(list(getattr(item, "__dict__", {}).values()))
-    return list(found.values())
 
 
 def _without_cache(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, bool]:

@@ -56,6 +56,9 @@ def _transformers(model: nn.Module) -> dict[str, Any] | None:
     if main in ("input_ids", "pixel_values") and not placed and _setting(config, "image_size", "input_size"):
         # Text and image side by side; where images go to marked places among the tokens, text alone is traced.
         wanted += [name for name in ("input_ids", "pixel_values") if name in parameters and name != main]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    wanted += [name for name, parameter in parameters.items()
+               if parameter.default is parameter.empty and parameter.kind in named and name not in wanted]  # fmt: skip
     made: dict[str, Any] = {}
     for name in wanted:
         maker = _MAKERS.get(name)
@@ -90,6 +93,12 @@ def _token_ids(model: nn.Module) -> Tensor | None:
     return torch.tensor(rows) % vocabulary
 
 
+def _features(model: nn.Module) -> Tensor | None:
+    """A sequence of vectors in the place of embedded tokens."""
+    width = _setting(model.config, "hidden_size", "d_model", "n_embd", "embed_dim")
+    return _noise(_BATCH, _TOKENS, width) if isinstance(width, int) else None
+
+
 def _pixels(model: nn.Module) -> Tensor:
     size = _setting(model.config, "image_size", "input_size")
     if isinstance(size, dict):
@@ -121,6 +130,8 @@ def _sound_features(model: nn.Module) -> Tensor | None:
 _MAKERS: dict[str, Callable[[Any], Tensor | None]] = {
     "input_ids": _token_ids,
     "decoder_input_ids": _token_ids,
+    "inputs_embeds": _features,
+    "hidden_states": _features,
     "pixel_values": _pixels,
     "pixel_values_videos": _pixels,
     "input_values": _waveform,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -18,19 +19,21 @@ _LIBRARIES = tuple(
     path.resolve() for path in (Path(torch.__file__).parent, _PACKAGE, _PACKAGE / "passes", _PACKAGE / "backends")
 )
 _PYTHON = Path(sysconfig.get_path("stdlib")).resolve()
-_file_names: dict[CodeType, str] = {}
 
 
-def model_file(code: CodeType) -> str:
-    """The name of the file that `code` is from; "" if it is torch's, normc's or Python's own."""
-    name = _file_names.get(code)
-    if name is None:
-        path = Path(code.co_filename).resolve()
-        own = {"site-packages", "dist-packages"}.isdisjoint(path.parts) and path.is_relative_to(_PYTHON)
-        generated = code.co_filename.startswith(("<frozen", "<string", "<attrs", "<__array"))
-        foreign = generated or own or any(path.is_relative_to(library) for library in _LIBRARIES)
-        name = _file_names[code] = "" if foreign else path.name
-    return name
+@functools.cache
+def own_file(path: str) -> str:
+    """The name of the file at `path`; "" if it is torch's, normc's or Python's own."""
+    found = Path(path).resolve()
+    own = {"site-packages", "dist-packages"}.isdisjoint(found.parts) and found.is_relative_to(_PYTHON)
+    generated = path.startswith(("<frozen", "<string", "<attrs", "<__array"))
+    foreign = generated or own or any(found.is_relative_to(library) for library in _LIBRARIES)
+    return "" if foreign else found.name
+
+
+def is_entry(path: str, function: str) -> bool:
+    """Whether that function, in the file at `path`, is the last of normc's before the model's own code."""
+    return function == Provenance.run.__name__ and path == Provenance.run.__code__.co_filename
 
 
 class Provenance:
@@ -41,6 +44,7 @@ class Provenance:
         self._stack: list[str] = [""]
         self._recording: list[bool] = []
         self._failure: tuple[BaseException, str] | None = None
+        self._line: str | None = None
 
     @property
     def module(self) -> str:
@@ -54,12 +58,18 @@ class Provenance:
 
     def source(self) -> str:
         """`file.py:line` of the innermost frame of the model's own code, or ""."""
+        if self._line is not None:
+            return self._line
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not Provenance.run.__code__:
-            if name := model_file(frame.f_code):
+            if name := own_file(frame.f_code.co_filename):
                 return f"{name}:{frame.f_lineno}"
             frame = frame.f_back
         return ""
+
+    def stand(self, module: str, source: str) -> None:
+        """From now on every op counts as called there: a graph is run, and no Python of the model's."""
+        self._stack, self._line = [module], source
 
     def run(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What `model` returns. Frames below this one are the caller's, not the model's."""
@@ -68,6 +78,8 @@ class Provenance:
 
     def failed_in(self, error: BaseException) -> str:
         """The path of the module in which `error` was raised."""
+        if self._line is not None:
+            return self.module
         return self._failure[1] if self._failure is not None and self._failure[0] is error else ""
 
     @contextlib.contextmanager
@@ -115,7 +127,7 @@ def source_of(error: BaseException) -> str:
     found, trace, inside = "", error.__traceback__, False
     while trace is not None:
         inside = inside or trace.tb_frame.f_code is Provenance.run.__code__
-        if inside and (name := model_file(trace.tb_frame.f_code)):
+        if inside and (name := own_file(trace.tb_frame.f_code.co_filename)):
             found = f"{name}:{trace.tb_lineno}"
         trace = trace.tb_next
     return found

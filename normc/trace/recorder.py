@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from normc.trace.effects import after_write
+from normc.trace.effects import after_write, written_by
 from normc.trace.guesses import DECIDED_BY, QUESTIONS, SHAPES, Guess, grouped_mm
 from normc.trace.provenance import Provenance
 from normc.trace.shadow import LARGEST, Known, Shadows
@@ -36,8 +36,10 @@ _FORM = frozenset(
     if hasattr(namespace, name)
     for overload in getattr(namespace, name).overloads()
 )
-# Ops that write to operands without saying so in their schema, by name: the places of those operands.
-_UNDECLARED = {"batch_norm": (3, 4), "instance_norm": (3, 4), "native_batch_norm": (3, 4)}
+# Ops of libraries that are an ATen op under another name, with the same operands.
+_SYNONYMS = {"transformers::grouped_mm_fallback": aten._grouped_mm.default}
+# Higher-order ops whose body runs out of sight.
+_LOOPS = frozenset({"scan", "while_loop", "map_impl", "associative_scan"})
 _LITERALS = (int, float, bool, str, complex, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
@@ -92,6 +94,10 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func is torch.ops.higher_order.cond:
+            with self:
+                return args[1 if args[0] else 2](*args[3])  # asks what the predicate is, and follows the answer
+        func = _SYNONYMS.get(func.name(), func)
         args, kwargs = map_leaves(args, self._twin), map_leaves(kwargs or {}, self._twin)
         if func in _FORM:
             return func(*args, **kwargs)
@@ -99,10 +105,12 @@ class Recorder(TorchDispatchMode):
         meta: dict[str, Any] = {"module": self._where.module, "source": self._where.source(), "grad": self._where.grad}
         try:
             if not isinstance(func, torch._ops.OpOverload):
+                if func.name() in _LOOPS:
+                    raise RuntimeError("the weights that its body reads would not be seen")
                 out = func(*args, **kwargs)
                 self._write_down(func, operands, meta, Answer(out, None, ""), [])
                 return out
-            written = _written(func, args, kwargs)
+            written = written_by(func, args, kwargs)
             if torch.Tag.inplace_view in func.tags:
                 self._freeze(written)
             answer = self._run(func, args, kwargs, written)
@@ -235,20 +243,6 @@ def _title(func: Any) -> str:
 
 def _place(module: str, source: str) -> str:
     return f"in {module or 'the model itself'}" + (f" ({source})" if source else "")
-
-
-def _written(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The operands that `func` writes to."""
-    hidden = _UNDECLARED.get(func.overloadpacket.__name__)
-    if hidden is not None:
-        return [args[place] for place in hidden if len(args) > 5 and args[5] and isinstance(args[place], Tensor)]
-    if not func._schema.is_mutable:
-        return []
-    found: list[Tensor] = []
-    for place, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            found += tensors_in(args[place] if place < len(args) else kwargs.get(argument.name))
-    return found
 
 
 def _returns_operand(func: Any) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 # Arguments and results of ATen calls: tensors and literals, nested in lists, tuples and dicts.
 Structure: TypeAlias = Any  # a recursive type would need casts at every torch call
@@ -35,6 +37,21 @@ def tensors_in(structure: Structure) -> list[Tensor]:
     if isinstance(structure, dict):
         return [tensor for part in structure.values() for tensor in tensors_in(part)]
     return []
+
+
+def tensor_leaves(value: object) -> list[Tensor]:
+    """Every tensor in what a forward returned: containers, dataclasses, model outputs, plain objects. Each once."""
+    found: dict[int, Tensor] = {}
+    seen: set[int] = set()
+    waiting: list[object] = [value]
+    while waiting:
+        for item in pytree.tree_leaves(waiting.pop(0)):
+            if isinstance(item, Tensor):
+                found.setdefault(id(item), item)
+            elif id(item) not in seen and not isinstance(item, (type, nn.Module, types.ModuleType)):
+                seen.add(id(item))
+                waiting.append(list(getattr(item, "__dict__", {}).values()))
+    return list(found.values())
 
 
 def storage_key(tensor: Tensor) -> int | None:

@@ -22,6 +22,22 @@ def ema_each(m: list[Tensor], g: list[Tensor], momentum: float) -> list[Tensor]:
     return m
 
 
+def warm_ema(m: Tensor, g: Tensor, step: Tensor, momentum: float) -> Tensor:
+    """The running average m <- m + (1 - momentum)^((t - 1) / t) (g - m); step is t [N]. Shape and dtype of m.
+
+    The first gradient is taken whole, and later ones less and less (Modula's package, 2405.14813).
+    """
+    times = step.reshape(step.shape + (1,) * (m.dim() - step.dim())).to(m)
+    return m.lerp(g, torch.pow(1.0 - momentum, (times - 1.0) / times))
+
+
+def warm_ema_each(m: list[Tensor], g: list[Tensor], step: list[Tensor], momentum: float) -> list[Tensor]:
+    """m <- m + (1 - momentum)^((t - 1) / t) (g - m), in place. Steps are 0-d tensors on the CPU, read together."""
+    times = torch.stack(step).tolist()
+    torch._foreach_lerp_(m, g, [(1.0 - momentum) ** ((t - 1.0) / t) for t in times])
+    return m
+
+
 def heavy_ball(m: Tensor, g: Tensor, momentum: float) -> Tensor:
     """The running sum m <- momentum m + g. Shape and dtype of m."""
     return m * momentum + g

@@ -42,7 +42,10 @@ class Chain:
 
     @property
     def states(self) -> tuple[tuple[str, str], ...]:
-        """(name, kind) of the tensors kept per parameter; kind "like" is shaped like it, "count" is a 0-d number."""
+        """(name, kind) of the tensors kept per parameter.
+
+        Kind "like" is shaped like it, "count" is a 0-d number, "3x64" has that shape.
+        """
         return tuple((node.name, node.meta["state"]) for node in placeholders(self.graph, "state"))
 
 
@@ -139,7 +142,9 @@ def _fake(node: fx.Node, number: int, row: Row) -> Tensor | float:
         return 0.5
     if node.meta.get("state") == "count":
         return torch.empty(number)
-    return torch.empty((number, *row.shape), dtype=state_dtype(row))
+    kind = node.meta.get("state", "like")
+    shape = row.shape if kind == "like" else tuple(map(int, kind.split("x")))
+    return torch.empty((number, *shape), dtype=state_dtype(row))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from normc.plans.geometry import NORMED
 from normc.update.matrices import stack
 from normc.update.program import Chain, Core, Family, Program, each_form, returned, split
 
@@ -71,7 +72,7 @@ def describe(chain: Chain) -> str:
         labels = " ".join(comment(block.label) for block in row.blocks[:4])
         parts.append(f"blocks {labels}" if len(row.blocks) <= 4 else f"{len(row.blocks)} blocks")
     scales = dict.fromkeys(f"{value:.4g}" for value in row.scale.per_block[:4])
-    parts.append(f"{row.role}, {row.norm if row.rule == 'lmo' else row.rule}, scale {' '.join(scales)}")
+    parts.append(f"{row.role}, {row.norm if row.rule in NORMED else row.rule}, scale {' '.join(scales)}")
     return ", ".join(parts)
 
 

@@ -13,7 +13,7 @@ from torch import fx
 from normc.plans.geometry import Norm, norms
 from normc.plans.row import Row
 from normc.update import arithmetic, matrices
-from normc.update.view import blocks_matter, check_blocks, comb_of, fold_of
+from normc.update.view import Fold, blocks_matter, check_blocks, comb_of, fold_of
 
 Polynomials = tuple[tuple[float, float, float], ...]
 
@@ -37,7 +37,7 @@ class Builder:
         return node
 
     def state(self, name: str, kind: str = "like") -> fx.Node:
-        """The current value of a tensor kept per parameter: shaped "like" it, or a "count"."""
+        """The current value of a tensor kept per parameter: shaped "like" it, a "count", or as said ("3x64")."""
         if name not in self._states:
             self._states[name] = self._placeholder(name, "state")
             self._states[name].meta["state"] = kind
@@ -47,6 +47,10 @@ class Builder:
         """Set the new value of a state."""
         self._states[name] = value
         return value
+
+    def states(self) -> tuple[str, ...]:
+        """Names of the states so far."""
+        return tuple(self._states)
 
     def number(self, name: str) -> fx.Node:
         """A value of the parameter's group, read at every step."""
@@ -135,10 +139,10 @@ class Lmo:
             return _scaled(build, step, row.scale.value)
         comb = comb_of(row.blocks) if len(set(factors)) == 1 else None
         if comb is not None and norm.shape != "entries":
-            fold = fold_of(row, row.shape, comb)
+            fold = fold_of(row, row.shape, comb, norm.shape == "slices")
             view = {"sizes": fold.sizes, "order": fold.order, "shape": fold.shape}
             x = build.call("x", matrices.fold, direction, **view)
-            step = build.call("y", matrices.unfold, self._unit(build, x, norm), **view, parameter=row.shape)
+            step = build.call("y", matrices.unfold, self.unit(build, x, norm, fold), **view, parameter=row.shape)
             return _scaled(build, step, factors[0])
         axis, steps = row.blocks[0].axis, []
         for block, factor in zip(row.blocks, factors, strict=True):
@@ -149,15 +153,16 @@ class Lmo:
         return build.call("y", matrices.place, steps, axis=axis, spans=spans)
 
     def _whole(self, build: Builder, direction: fx.Node, norm: Norm, shape: tuple[int, ...]) -> fx.Node:
-        fold = fold_of(build.row, shape)
+        fold = fold_of(build.row, shape, slices=norm.shape == "slices")
         if norm.shape == "entries" or (norm.shape == "whole" and fold.shape[0] == 1) or fold.plain:
-            return self._unit(build, direction, norm)
+            return self.unit(build, direction, norm, fold)
         view = {"sizes": fold.sizes, "order": fold.order, "shape": fold.shape}
         x = build.call("x", matrices.fold, direction, **view)
-        return build.call("y", matrices.unfold, self._unit(build, x, norm), **view, parameter=shape)
+        return build.call("y", matrices.unfold, self.unit(build, x, norm, fold), **view, parameter=shape)
 
-    def _unit(self, build: Builder, x: fx.Node, norm: Norm) -> fx.Node:
-        if norm.name == "spectral" and self.polynomials:
+    def unit(self, build: Builder, x: fx.Node, norm: Norm, fold: Fold) -> fx.Node:
+        """The unit step of what `fold` made of a row, or of one of its blocks."""
+        if norm.shape in ("matrix", "slices") and norm.lmo is norms["spectral"].lmo and self.polynomials:
             return build.call("u", matrices.polar, x, polynomials=self.polynomials)
         return build.call("u", norm.lmo, x)
 

@@ -40,8 +40,8 @@ def blocks_matter(row: Row, norm: Norm) -> bool:
     if len(set(row.scale.per_block)) > 1:
         return True
     along_rows = row.blocks[0].axis in row.out_axes
-    apart = {"entries": True, "rows": along_rows, "columns": not along_rows, "matrix": False, "whole": False}
-    return not apart[norm.shape]
+    apart = {"entries": True, "rows": along_rows, "columns": not along_rows}
+    return not apart.get(norm.shape, False)
 
 
 def check_blocks(row: Row) -> None:
@@ -73,17 +73,19 @@ def comb_of(blocks: tuple[Block, ...]) -> Comb | None:
     return Comb(blocks[0].axis, turns, number, width)
 
 
-def fold_of(row: Row, shape: tuple[int, ...], comb: Comb | None = None) -> Fold:
+def fold_of(row: Row, shape: tuple[int, ...], comb: Comb | None = None, slices: bool = False) -> Fold:
     """The fold of a tensor of `shape` that has the axes of `row` (the row's own tensor, or one of its blocks).
 
-    An axis that is neither fan-out nor a block counts as fan-in: the kernel, and an embedding's index.
+    An axis that is neither fan-out nor a block counts as fan-in: the kernel (unless each of its places is a matrix of
+    its own, with `slices`), and an embedding's index.
     """
+    apart = (*row.block_axes, *row.kernel_axes) if slices else row.block_axes
     sizes: list[int] = []
     blocks: list[int] = []
     outs: list[int] = []
     ins: list[int] = []
     for axis, size in enumerate(shape):
-        kind = blocks if axis in row.block_axes else outs if axis in row.out_axes else ins
+        kind = blocks if axis in apart else outs if axis in row.out_axes else ins
         first = len(sizes)
         if comb is not None and axis == comb.axis:
             sizes += [comb.turns, comb.blocks, comb.width]

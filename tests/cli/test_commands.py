@@ -51,6 +51,14 @@ def test_plan_prints_the_table(asked: dict[str, Any], target: str, capsys: pytes
     assert tuple(asked["inputs"].shape) == (1, 5)
 
 
+def test_the_frontend_is_passed_on_if_named(asked: dict[str, Any], target: str, saved: str) -> None:
+    assert main(["plan", target]) == 0
+    assert "frontend" not in asked
+    assert main(["plan", target, "--frontend", "export"]) == 0
+    assert asked["frontend"] == "export"
+    assert main(["plan", saved, "--frontend", "export"]) == 2
+
+
 def test_plan_saves_and_overrides(
     asked: dict[str, Any], target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ LEVELS = (
     {"norms", "recipes"},
     {"passes", "backends"},
     {"analyse", "compiler", "optimizer", "exporting"},
-    {"normc", "report", "targets", "weightless", "cli", "__main__"},
+    {"normc", "checking", "report", "targets", "weightless", "cli", "__main__"},
 )
 STRANGERS = ({"passes", "backends"}, {"norms", "recipes"})
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

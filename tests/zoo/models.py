@@ -4,10 +4,30 @@ from __future__ import annotations
 
 from torch import nn
 
+from tests.zoo.adapted import ADAPTED
 from tests.zoo.awkward import AWKWARD
 from tests.zoo.case import Case, pixels, tokens
+from tests.zoo.convolutional import CONVOLUTIONAL
+from tests.zoo.decoders import DECODERS
+from tests.zoo.encoders import ENCODERS
+from tests.zoo.experts import EXPERTS
 from tests.zoo.families import FAMILIES
+from tests.zoo.foretelling import FORETELLING
+from tests.zoo.gathering import GATHERING
+from tests.zoo.generative import GENERATIVE
+from tests.zoo.hearing import HEARING
+from tests.zoo.hybrids import HYBRIDS
+from tests.zoo.latents import LATENTS
+from tests.zoo.mixers import MIXERS
 from tests.zoo.nano_gpt import NanoGPT
+from tests.zoo.other import OTHER
+from tests.zoo.recurring import RECURRING
+from tests.zoo.scans import SCANS
+from tests.zoo.seeing import SEEING
+from tests.zoo.sequences import SEQUENCES
+from tests.zoo.transforming import TRANSFORMING
+from tests.zoo.volumes import VOLUMES
+from tests.zoo.wrapped import WRAPPED
 
 
 def _gpt2() -> nn.Module:
@@ -157,4 +177,6 @@ CASES: dict[str, Case] = {
         },
     ),
 }
-CASES |= AWKWARD | FAMILIES
+CASES |= AWKWARD | FAMILIES | DECODERS | RECURRING | ENCODERS | SEEING | GATHERING | HEARING | FORETELLING
+CASES |= CONVOLUTIONAL | VOLUMES | GENERATIVE | HYBRIDS | MIXERS
+CASES |= OTHER | LATENTS | SEQUENCES | SCANS | TRANSFORMING | EXPERTS | WRAPPED | ADAPTED

@@ -1,0 +1,75 @@
+"""Weights at the budget: each one as large as the nominal gains take it to be (THEORY A'3).
+
+Matrices are random and semi-orthogonal, block by block, and keep the RMS of random input; looked-up rows and tokens
+have RMS 1; gains have RMS 1; biases are nothing. What is none of these, and what wasn't inferred, stays as it was.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+
+from normc.checking.subject import Subject, Weights
+from normc.passes.bind import Binding
+from normc.plans.row import Row
+from normc.update.view import fold_of
+
+_TABLES = ("embedding", "position", "token")
+_MATRICES = ("input", "hidden", "output", "router", "depthwise")
+
+
+def at_budget(subject: Subject, seed: int = 0) -> Weights:
+    """One draw of such weights; the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[str, Tensor] = {}
+    factors: dict[fx.Node, float] = {}
+    for row in subject.plan.rows:
+        now = subject.initial.of[row.name]
+        value = _drawn(row, now, generator)
+        found[row.name] = value.to(now)
+        size = float(value.square().mean().sqrt())
+        if row.role in _MATRICES and size:
+            # A table that is a matrix too can't have the right size for both: its rows are scaled where they are read.
+            contacts = subject.facts[Binding].contacts[row.name]
+            factors |= {contact.node: 1 / size for contact in contacts if contact.kind == "lookup"}
+    return Weights(found, factors)
+
+
+def _drawn(row: Row, now: Tensor, generator: torch.Generator) -> Tensor:
+    old = now.detach().to("cpu", torch.float64)
+    if row.fallback is not None or row.rule == "none" or not old.numel():
+        return old
+    if row.role in _TABLES:
+        noise = torch.randn(old.shape, generator=generator, dtype=torch.float64)
+        axes = row.out_axes or tuple(range(old.dim()))
+        return noise / noise.square().mean(axes, keepdim=True).sqrt().clamp_min(1e-12)
+    if (row.role in _MATRICES and row.in_axes and row.out_axes) or row.role == "depthwise":
+        return _matrix(row, old, generator)
+    if row.role == "gain":
+        size = float(old.square().mean().sqrt())
+        return old / size if size else torch.ones_like(old)
+    return torch.zeros_like(old) if row.role == "bias" else old
+
+
+def _matrix(row: Row, like: Tensor, generator: torch.Generator) -> Tensor:
+    found = torch.zeros_like(like)
+    if not row.blocks:
+        return _kept(row, tuple(like.shape), generator)
+    for block in row.blocks:
+        index = torch.cat([torch.arange(start, stop) for start, stop in block.spans])
+        shape = tuple(len(index) if axis == block.axis else size for axis, size in enumerate(like.shape))
+        found.index_copy_(block.axis, index, _kept(row, shape, generator))
+    return found
+
+
+def _kept(row: Row, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Of `shape`, with the axes of `row`: each matrix semi-orthogonal times max(1, sqrt(out / in))."""
+    fold = fold_of(row, shape)
+    count, out, into = fold.shape
+    noise = torch.randn((count, max(out, into), min(out, into)), generator=generator, dtype=torch.float64)
+    q = torch.linalg.qr(noise).Q
+    matrices: Tensor = (q if out >= into else q.mT) * max(1.0, (out / into) ** 0.5)
+    sizes = [fold.sizes[axis] for axis in fold.order]
+    back = [fold.order.index(axis) for axis in range(len(sizes))]
+    found: Tensor = matrices.reshape(sizes).permute(back).reshape(shape)
+    return found

@@ -1,0 +1,158 @@
+"""The result of a check: prints as tables with their reasons, saves as JSON, draws as a plot."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console, ConsoleOptions, RenderResult
+
+from normc.checking.coordinates import Coordinates, Series
+from normc.checking.gains import Gain, Gains
+from normc.checking.onestep import Move, OneStep
+from normc.checking.verdict import OK, Verdict, worst
+from normc.errors import NormcError
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `normc.check` found. `gains` and `step` are of the model itself; `widths` and `depths` of its relatives.
+
+    `notes` say what could not be checked.
+    """
+
+    model: str
+    recipe: str
+    lr: float
+    gains: Gains | None
+    step: OneStep | None
+    widths: Coordinates | None
+    depths: Coordinates | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """All of them, in the order of the tables."""
+        found = [row.verdict for row in self.gains.rows] if self.gains is not None else []
+        if self.step is not None:
+            found += [*(row.verdict for row in self.step.rows), self.step.verdict]
+        for part in (self.widths, self.depths):
+            found += [series.verdict for series in part.series] if part is not None else []
+        return tuple(found)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The most serious of all verdicts."""
+        return worst(list(self.verdicts)) if self.verdicts else OK
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong; notes may be there."""
+        return self.verdict.level != "wrong"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from normc.checking.tables import tables
+
+        yield from tables(self, options.max_width)
+
+    def text(self, width: int | None = None, color: bool = False) -> str:
+        """The tables as text, by default as wide as the terminal."""
+        console = Console(width=width, force_terminal=color, no_color=None if color else True, highlight=False)
+        with console.capture() as captured:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+
+    def __str__(self) -> str:
+        return self.text(color=sys.stdout is not None and sys.stdout.isatty())
+
+    def to_json(self) -> str:
+        """Every number of every parameter and activation; what isn't finite or known is null."""
+        document = {
+            "format": "normc check",
+            "version": VERSION,
+            "model": self.model,
+            "recipe": self.recipe,
+            "verdict": _verdict(self.verdict),
+            "gains": [_gain(gain) for gain in self.gains.of] if self.gains is not None else None,
+            "sharp": {row.shown.name: _finite(row.sharp) for row in self.gains.rows}
+            if self.gains is not None
+            else None,
+            "one_step": _step(self.step, self.lr) if self.step is not None else None,
+            "widths": _coordinates(self.widths) if self.widths is not None else None,
+            "depths": _coordinates(self.depths) if self.depths is not None else None,
+            "notes": list(self.notes),
+        }
+        return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+    def plot(self, path: str | Path) -> None:
+        """Draw all parts into one file; its ending (png, svg) says the format. NormcError without matplotlib."""
+        from normc.checking.plot import draw
+
+        if Path(path).suffix.lower() not in (".png", ".svg"):
+            raise NormcError(f"{path} is no plot's name", "end it in .png or .svg")
+        draw(self, Path(path))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _verdict(verdict: Verdict) -> dict[str, str]:
+    return {"level": verdict.level, "word": verdict.word, "why": verdict.why}
+
+
+def _gain(gain: Gain) -> dict[str, object]:
+    return {
+        "name": gain.name,
+        "role": gain.role,
+        "nominal": _finite(gain.nominal),
+        "budget": _finite(gain.budget),
+        "initial": _finite(gain.initial),
+        "verdict": _verdict(gain.verdict),
+    }
+
+
+def _move(move: Move) -> dict[str, object]:
+    return {
+        "name": move.name,
+        "promised": _finite(move.promised),
+        "initial": _finite(move.initial),
+        "budget": _finite(move.budget),
+    }
+
+
+def _step(step: OneStep, lr: float) -> dict[str, object]:
+    peaks = {"initial": _finite(step.peak[0]), "budget": _finite(step.peak[1])}
+    alone = [_move(move) for move in step.of]
+    return {
+        "lr": lr,
+        "alone": alone,
+        "jointly": {**_move(step.jointly), "peak": peaks},
+        "verdict": _verdict(step.verdict),
+    }
+
+
+def _coordinates(part: Coordinates) -> dict[str, object]:
+    return {
+        "along": part.along,
+        "sizes": list(part.sizes),
+        "steps": part.count,
+        "lr": part.lr,
+        "activations": [dict(_series(series)) for series in part.series],
+    }
+
+
+def _series(series: Series) -> Iterator[tuple[str, object]]:
+    yield "name", series.name
+    yield "kind", series.kind
+    yield "rms", [[_finite(value) for value in step] for step in series.steps]
+    yield "moved", [_finite(value) for value in series.moved]
+    yield "spread", _finite(series.spread)
+    yield "slopes", dict(zip(("before", "after", "change"), map(_finite, series.slopes), strict=True))
+    yield "verdict", _verdict(series.verdict)

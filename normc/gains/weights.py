@@ -1,0 +1,40 @@
+"""What a weight is multiplied by, before it meets an activation."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from normc.gains.local import constant, number
+from normc.trace.graph import op_name
+
+
+def weight_factor(contact: fx.Node, parameter: str) -> float:
+    """The product of the numbers that scale a parameter on its way to `contact`; 1 where it goes through other ops."""
+    waiting, seen = [(node, 1.0) for node in contact.all_input_nodes], set(contact.all_input_nodes)
+    while waiting:
+        node, factor = waiting.pop()
+        if node.meta.get("param") == parameter:
+            return factor
+        scaled = factor * _scale(node)
+        for source in node.all_input_nodes:
+            if source not in seen:
+                seen.add(source)
+                waiting.append((source, scaled))
+    return 1.0
+
+
+def _scale(node: fx.Node) -> float:
+    name = op_name(node).rstrip("_")
+    if name not in ("aten.mul", "aten.div") or len(node.args) != 2:
+        return 1.0
+    numbers = [_number(argument) for argument in node.args]
+    if name == "aten.div":
+        return 1 / numbers[1] if numbers[1] else 1.0
+    return next((found for found in numbers if found is not None), 1.0)
+
+
+def _number(argument: object) -> float | None:
+    size = number(argument) if isinstance(argument, (int, float)) else None
+    if isinstance(argument, fx.Node) and "param" not in argument.meta:
+        size = constant(argument)
+    return size.rms if size is not None and size.deviation == 0 else None

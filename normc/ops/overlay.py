@@ -1,0 +1,49 @@
+"""Values that meet entry by entry: their dimensions lie over each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from normc.ops.value import Axis, Dim, Value, dim_size, fresh_dim, is_feature, merge, plain
+
+
+def broadcast(values: list[Value], shape: tuple[int, ...]) -> tuple[Dim, ...]:
+    """The dimensions of an elementwise result: at each place the runs of all operands that have that size there."""
+    dims: list[Dim] = []
+    for place, size in enumerate(shape):
+        there: list[Dim] = []
+        for value in values:
+            index = place - (len(shape) - len(value.dims))
+            if index >= 0 and dim_size(value.dims[index]) == size:
+                there.append(value.dims[index])
+        dims.append(overlaid(there, size))
+    return tuple(dims)
+
+
+def overlaid(there: list[Dim], size: int) -> Dim:
+    """Dimensions of one size that lie over each other, as one with the runs of all."""
+    if size == 1 or not there:
+        return fresh_dim(size)
+    carriers = [dim for dim in there if any(factor.runs for factor in dim)] or there
+    sizes = [factor.size for factor in carriers[0]]
+    same = [dim for dim in carriers if [factor.size for factor in dim] == sizes]
+    feature = any(is_feature(dim) for dim in there)
+    dim = []
+    for place, factor in enumerate(carriers[0]):
+        runs = tuple(dict.fromkeys(run for other in same for run in other[place].runs))
+        picked = max((other[place].picked for other in same), default=factor.picked)
+        dim.append(replace(factor, runs=runs, feature=factor.feature or feature, picked=picked))
+    return tuple(dim)
+
+
+def united(values: list[Value], dims: tuple[Dim, ...], touched: bool) -> Value:
+    """An activation with these dimensions, made of all of `values`' entries: spread, unless the runs say the same."""
+    union: dict[Axis, list[tuple[int, int]]] = {}
+    for value in values:
+        for axis, spans in value.origins().items():
+            union.setdefault(axis, []).extend(spans)
+    spread = {axis: merge(spans) for axis, spans in union.items()}
+    exact = Value("data", dims, offsets=values[0].offsets, touched=touched)
+    if all(value.offsets == exact.offsets and not value.spread for value in values) and exact.origins() == spread:
+        return exact
+    return Value("data", tuple(plain(dim) for dim in dims), spread=spread, touched=touched)

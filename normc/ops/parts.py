@@ -1,0 +1,74 @@
+"""What an op does with every factor of a parameter's axes, where a weight made of some meets an activation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from normc.ops.value import Axis, Value, dim_size
+from normc.plans.row import AxisUse
+
+
+class Part(NamedTuple):
+    """A factor of a parameter's axis and what the op does with it."""
+
+    axis: int
+    use: AxisUse
+    size: int
+    stride: int
+    start: int
+
+
+def parts_of(weight: Value, uses: Sequence[AxisUse], name: str, product: bool) -> tuple[Part, ...]:
+    """Every factor's use; an axis of which one entry was selected numbers blocks if the rest is a matrix."""
+    parts = []
+    for dim, use in zip(weight.dims, uses, strict=False):
+        for factor in dim:
+            for run in factor.runs:
+                if run.axis.parameter == name:
+                    actual: AxisUse = factor.picked or use
+                    start = run.start + weight.offsets.get(run.axis, 0)
+                    parts.append(Part(run.axis.number, actual, run.size, run.stride, start))
+    chosen: AxisUse = "block" if product else "index"
+    left = {axis for axis in weight.offsets if axis.parameter == name} - {Axis(name, part.axis) for part in parts}
+    parts += [Part(axis.number, chosen, 1, 0, weight.offsets[axis]) for axis in sorted(left)]
+    inner = [i for i in weight.inner if i.axis.parameter == name and (i.use != "block" or product)]
+    turned: dict[AxisUse, AxisUse] = {"in": "out", "out": "in"} if _turned(weight, uses) else {}
+    parts += [Part(i.axis.number, turned.get(i.use, i.use), i.size, i.stride, 0) for i in inner]
+    return tuple(parts)
+
+
+def _turned(weight: Value, uses: Sequence[AxisUse]) -> bool:
+    """Whether a product of weights is applied from the right, as x (A B): its first factor is the one that x meets."""
+    firsts = {inner.axis.parameter for inner in weight.inner if inner.use == "in"}
+    firsts -= {inner.axis.parameter for inner in weight.inner if inner.use == "out"}
+    met = {run.axis.parameter for dim, use in zip(weight.dims, uses, strict=False) if use == "in"
+           for factor in dim for run in factor.runs}  # fmt: skip
+    return bool(firsts & met)
+
+
+def scales(weight: Value, uses: Sequence[AxisUse], name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a parameter of a matrix runs along its fan-out alone, or along its fan-in alone: a gain inside of it.
+
+    So does a vector inside of a product of weights, or on a diagonal. Not so if the matrix has no other side, or if it isn't known where all of the parameter's axes have gone.
+    """
+    own = {axis.number for axis in weight.axes() - set(weight.spread) if axis.parameter == name}
+    if len(shape) == 1 and not weight.lost:
+        sides = {part.use for part in parts_of(weight, uses, name, True)} & {"in", "out"}
+        if len(sides) == 2 or (sides and any(inner.axis.parameter == name for inner in weight.inner)):
+            return True
+    inside = any(inner.axis.parameter == name and inner.use != "block" for inner in weight.inner)
+    if inside or weight.lost or any(size > 1 and axis not in own for axis, size in enumerate(shape)):
+        return False
+    for side in (("in", "kernel"), ("out",)):
+        dims = [dim for dim, use in zip(weight.dims, uses, strict=False) if use in side]
+        runs = [run for dim in dims for factor in dim for run in factor.runs if run.axis.parameter == name]
+        if math.prod(dim_size(dim) for dim in dims) > 1 and not runs:
+            return True
+    return False
+
+
+def as_gain(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """The parts of a gain on one side of a matrix: they lie along features."""
+    return tuple(part._replace(use="out") if part.use in ("in", "kernel") else part for part in parts)

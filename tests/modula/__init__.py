@@ -1,0 +1,1 @@
+"""Modula's recipes against the package of the paper and the numbers that follow from it."""

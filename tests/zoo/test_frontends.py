@@ -1,0 +1,47 @@
+"""Both frontends make the same plan of every model of the zoo, but for those that torch.export can't run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import normc
+from normc.plans.row import Row
+from tests.zoo.awkward import AWKWARD
+from tests.zoo.models import CASES
+
+# What torch.export can't trace, with a part of what it says. They ask about values: is a mask all true, how long is the
+# padding, how many tokens chose an expert.
+ASKED = "GuardOnDataDependentSymNode: Could not guard on data-dependent expression"
+REFUSED = {"dbrx": ASKED, "encodec": ASKED, "longformer": ASKED, "time-series": ASKED}
+# One of a kind, for every run of the tests; export takes a second a model, so the others are run with the slow ones.
+QUICK = AWKWARD.keys() | REFUSED.keys() | {
+    "clip", "convnext", "hf-bert", "hf-gpt2", "hf-llama", "hf-resnet", "mamba", "mixtral", "nano-gpt-with-loss",
+    "recurrent", "swin",
+}  # fmt: skip
+
+
+def decided(row: Row) -> Row:
+    """A row without its evidence and its uses' lines: a library may take another branch while it is exported."""
+    return replace(row, evidence=(), uses=tuple(replace(use, source="") for use in row.uses))
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in sorted(CASES)]
+)
+def test_both_frontends_make_the_same_plan(name: str) -> None:
+    case = CASES[name]
+    model, inputs = case.build(), case.inputs()
+    if name in REFUSED:
+        with pytest.raises(normc.NormcError, match=REFUSED[name]) as caught:
+            normc.plan(model, inputs, frontend="export")
+        assert 'frontend="recorder"' in caught.value.fix
+        return
+    exported = normc.plan(model, inputs, frontend="export")
+    if any("training uses what eval uses" in note for note in exported.notes):
+        model.eval()  # a random draw decides whether a layer is dropped, and export can't ask
+    recorded = normc.plan(model, inputs)
+    for one, other in zip(recorded.rows, exported.rows, strict=True):
+        assert decided(other) == decided(one)
+    assert exported.hash == recorded.hash
