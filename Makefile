@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constr
 READY := $(VENV)/.ready
 IMAGES := $(VENV)/.images
 
-.PHONY: demo cnn examples readme test slow lint format types bench check clean
+.PHONY: demo cnn examples readme test slow zoo lint format types bench check clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## train GPT-2 with AdamW and with normc; results in out/demo
@@ -23,10 +23,10 @@ readme: $(READY)  ## put the real table into README.md, and the last demo's plot
 	$(BIN)/python -m examples.readme_table
 
 test: $(READY)  ## all tests but the slow ones
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n auto -m "not slow"
 
 slow: $(READY)  ## the slow tests
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n auto -m slow
 
 lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -38,6 +38,9 @@ format: $(READY)  ## mend what ruff can mend
 
 types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
+
+zoo: $(READY)  ## how many rows of the zoo are right; the table goes to docs/zoo.md
+	$(BIN)/python -m tests.zoo --write
 
 bench: $(READY)  ## the sweep behind the demo's AdamW learning rate (long)
 	$(BIN)/python -m benchmarks.tune_demo adamw --lr 2e-3 4e-3 6e-3 8e-3 --full

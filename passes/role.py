@@ -33,6 +33,7 @@ _SHAPING = (
     "float",
     "masked_fill",
     "sub",
+    "slice",
 )
 
 

@@ -11,6 +11,7 @@ import sympy
 import torch
 from torch import nn
 
+from normc.plans.balance import balanced
 from normc.plans.plan import NormPlan
 from normc.plans.row import Role, Row, Scale
 from normc.recipes import Recipe, recipes
@@ -33,8 +34,10 @@ def draft(name: str, shape: tuple[int, ...], role: Role, **facts: Any) -> Row:
 
 
 def finish(rows: Iterable[Row], recipe: Recipe, model: str = "Hand") -> NormPlan:
-    """The plan that a recipe makes of drafts."""
+    """The plan that a recipe makes of drafts; for a recipe of masses, each has mass 1."""
     done = []
+    rows = [replace(row, mass=1.0) if recipe.name in balanced and row.mass is None else row for row in rows]
+    recipe = recipe.seeing(rows)
     for row in rows:
         chosen = recipe.geometry(row)
         scale = row.scaled(chosen.formula)

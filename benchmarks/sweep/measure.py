@@ -35,6 +35,8 @@ def measure(library: str, name: str) -> Outcome:
     first: Outcome = {}
     for candidate in LIBRARIES[library].candidates(name):
         outcome = _try(candidate) | {"size": candidate.size}
+        if outcome["status"] == "unsure":
+            return first if first.get("status") == "does not run" else outcome | {"status": "failed"}
         if outcome["status"] in ("planned", "failed"):
             return outcome
         worse = ("not built", "no inputs", "does not run")
@@ -61,7 +63,7 @@ def _try(candidate: Candidate) -> Outcome:
     except Exception as problem:  # noqa: BLE001  # an error that isn't a NormcError is what the sweep looks for
         seconds = time.perf_counter() - start
         runs = _runs(candidate, inputs, entries)
-        status = "failed" if runs is None else "does not run"
+        status = "failed" if runs is None else "does not run" if runs else "unsure"
         return {"status": status, "error": runs or _line(problem), "entries": entries, "seconds": seconds,
                 "raised": type(problem).__name__}  # fmt: skip
     return {"status": "planned", "seconds": time.perf_counter() - start, "entries": entries} | _findings(
@@ -108,7 +110,7 @@ def _findings(model: nn.Module, plan: NormPlan, called: set[int]) -> Outcome:
 def _runs(candidate: Candidate, inputs: tuple[tuple[Any, ...], dict[str, Any]], entries: int) -> str | None:
     """Why the model doesn't run eagerly on the inputs; None if it does. A large one is run without weights.
 
-    A question about data can't be answered without: then it is normc's failure until someone finds otherwise.
+    A question about data can't be answered without: then nobody knows, and the answer is empty.
     """
     device = "cpu" if entries <= _REAL else "meta"
     try:
@@ -117,7 +119,7 @@ def _runs(candidate: Candidate, inputs: tuple[tuple[Any, ...], dict[str, Any]], 
             args, kwargs = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), inputs)
             model(*args, **kwargs)
     except Exception as problem:  # noqa: BLE001  # whatever the model raises is the finding
-        return None if device == "meta" and "meta tensor" in str(problem) else _line(problem)
+        return "" if device == "meta" and "meta tensor" in str(problem) else _line(problem)
     return None
 
 

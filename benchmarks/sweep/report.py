@@ -51,9 +51,10 @@ def write(out: Path) -> None:
         facts = json.loads(file.read_text())
         documents[library] = facts | _summary(outcomes, facts) | {"models": [_short(outcome) for outcome in outcomes]}
         pages.append(_page(library, documents[library], outcomes))
+    verdicts = Path(__file__).with_name("verdicts.md").read_text()
     lines = ",\n".join(f'"{library}": {_document(found)}' for library, found in documents.items())
     (out / "sweep.json").write_text(f"{{\n{lines}\n}}\n")
-    (out / "sweep.md").write_text(_HEAD + "\n".join(pages))
+    (out / "sweep.md").write_text(_HEAD + "\n".join(pages) + verdicts)
 
 
 def _document(found: Outcome) -> str:

@@ -1,7 +1,9 @@
 """Weights at the budget: each one as large as the nominal gains take it to be (THEORY A'3).
 
-Matrices are random and semi-orthogonal, block by block, and keep the RMS of random input; looked-up rows and tokens
-have RMS 1; gains have RMS 1; biases are nothing. What is none of these, and what wasn't inferred, stays as it was.
+Matrices are random and semi-orthogonal, block by block; looked-up rows and tokens have RMS 1; gains have RMS 1; biases
+are nothing. What is none of these, and what wasn't inferred, stays as it was. A matrix that maps to fewer entries can
+be one of two sizes: such that it keeps the RMS of random input (which is what an average gain of 1 means), or such that
+its RMS to RMS norm is 1, and it keeps that of the inputs which suit it (`inside` its norm's ball).
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ _TABLES = ("embedding", "position", "token")
 _MATRICES = ("input", "hidden", "output", "router", "depthwise")
 
 
-def at_budget(subject: Subject, seed: int = 0) -> Weights:
+def at_budget(subject: Subject, seed: int = 0, inside: bool = False) -> Weights:
     """One draw of such weights; the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, Tensor] = {}
     factors: dict[fx.Node, float] = {}
     for row in subject.plan.rows:
         now = subject.initial.of[row.name]
-        value = _drawn(row, now, generator)
+        value = _drawn(row, now, generator, inside)
         found[row.name] = value.to(now)
         size = float(value.square().mean().sqrt())
         if row.role in _MATRICES and size:
@@ -35,7 +37,7 @@ def at_budget(subject: Subject, seed: int = 0) -> Weights:
     return Weights(found, factors)
 
 
-def _drawn(row: Row, now: Tensor, generator: torch.Generator) -> Tensor:
+def _drawn(row: Row, now: Tensor, generator: torch.Generator, inside: bool) -> Tensor:
     old = now.detach().to("cpu", torch.float64)
     if row.fallback is not None or row.rule == "none" or not old.numel():
         return old
@@ -44,31 +46,31 @@ def _drawn(row: Row, now: Tensor, generator: torch.Generator) -> Tensor:
         axes = row.out_axes or tuple(range(old.dim()))
         return noise / noise.square().mean(axes, keepdim=True).sqrt().clamp_min(1e-12)
     if (row.role in _MATRICES and row.in_axes and row.out_axes) or row.role == "depthwise":
-        return _matrix(row, old, generator)
+        return _matrix(row, old, generator, inside)
     if row.role == "gain":
         size = float(old.square().mean().sqrt())
         return old / size if size else torch.ones_like(old)
     return torch.zeros_like(old) if row.role == "bias" else old
 
 
-def _matrix(row: Row, like: Tensor, generator: torch.Generator) -> Tensor:
+def _matrix(row: Row, like: Tensor, generator: torch.Generator, inside: bool) -> Tensor:
     found = torch.zeros_like(like)
     if not row.blocks:
-        return _kept(row, tuple(like.shape), generator)
+        return _kept(row, tuple(like.shape), generator, inside)
     for block in row.blocks:
         index = torch.cat([torch.arange(start, stop) for start, stop in block.spans])
         shape = tuple(len(index) if axis == block.axis else size for axis, size in enumerate(like.shape))
-        found.index_copy_(block.axis, index, _kept(row, shape, generator))
+        found.index_copy_(block.axis, index, _kept(row, shape, generator, inside))
     return found
 
 
-def _kept(row: Row, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Of `shape`, with the axes of `row`: each matrix semi-orthogonal times max(1, sqrt(out / in))."""
+def _kept(row: Row, shape: tuple[int, ...], generator: torch.Generator, inside: bool) -> Tensor:
+    """Of `shape`, with the axes of `row`: semi-orthogonal matrices times sqrt(out / in), at least 1 if not `inside`."""
     fold = fold_of(row, shape)
     count, out, into = fold.shape
     noise = torch.randn((count, max(out, into), min(out, into)), generator=generator, dtype=torch.float64)
     q = torch.linalg.qr(noise).Q
-    matrices: Tensor = (q if out >= into else q.mT) * max(1.0, (out / into) ** 0.5)
+    matrices: Tensor = (q if out >= into else q.mT) * max(0.0 if inside else 1.0, (out / into) ** 0.5)
     sizes = [fold.sizes[axis] for axis in fold.order]
     back = [fold.order.index(axis) for axis in range(len(sizes))]
     found: Tensor = matrices.reshape(sizes).permute(back).reshape(shape)

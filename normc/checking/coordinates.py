@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normc.checking.onestep import Loss
+from normc.checking.grouping import Name, naming
+from normc.checking.onestep import BAND, Loss, are_shares, promise
 from normc.checking.recording import LOGITS, OUTPUT, first_float, recorded
-from normc.checking.slopes import Along, Kind, judged, slope
+from normc.checking.slopes import Along, Kind, judged, rising, slope
 from normc.checking.subject import Subject, seeded, subject_of
 from normc.checking.verdict import Verdict
 from normc.errors import NormcError
 from normc.optimizer import build
 from normc.passes.flow import Flow
 from normc.passes.request import Request
-from normc.report.families import pattern_of
 from normc.trace.values import tensor_leaves
 
 Made = nn.Module | tuple[nn.Module, Any]
@@ -73,23 +73,31 @@ def measure_coordinates(
 ) -> Coordinates:
     """Train each member for some steps on its one batch. NormcError for fewer than two sizes.
 
-    The data are the same for all whose inputs have the same shape; the loss is the model's own if it returns one, else
-    the given one, else the squared distance from fixed Gaussian targets.
+    The data are the same for all whose inputs have the same shape. Without a `loss`, it is the model's own if it
+    returns a number, else the squared distance from fixed Gaussian targets.
     """
     if len(family) < 2:
         raise NormcError(f"a check over {along}s needs two sizes or more", f"give --{along}s FIELD=32,64,128")
-    found = []
+    subjects = []
     for made in family.values():
         with seeded(seed):
             member = made if isinstance(made, (nn.Module, tuple)) else made()
             model, inputs = member if isinstance(member, tuple) else (member, None)
-            subject = subject_of(model, inputs if inputs is not None else example_inputs, request)
-            found.append((_kinds(subject), _trained(subject, loss, steps, lr, seed)))
+            subjects.append(subject_of(model, inputs if inputs is not None else example_inputs, request))
     sizes = tuple(family)
-    kinds = {name: kind for own, _ in found for name, kind in own.items()}
-    runs = [run for _, run in found]
-    names = [name for name in runs[0] if all(name in run for run in runs)]
-    series = [_series(name, kinds.get(name, "plain"), sizes, [run[name] for run in runs], along) for name in names]
+    largest = naming(subjects[sizes.index(max(sizes))].model, along)
+    names = [largest if along == "width" else naming(subject.model, along) for subject in subjects]
+    kinds: dict[str, Kind] = {}
+    runs = []
+    for subject, name in zip(subjects, names, strict=True):
+        kinds |= _kinds(subject, name)
+        runs.append(_trained(subject, name, loss, steps, lr, seed))
+    bound = BAND[1] if all(are_shares(promise(subject)) for subject in subjects) else None
+    shared = [line for line in runs[0] if all(line in run for run in runs)]
+    series = []
+    for line in shared:
+        values = [run[line] for run in runs]
+        series.append(_series(line, kinds.get(line, "plain"), sizes, values, along, bound))
     return Coordinates(along, sizes, steps, lr, tuple(_distinct(series)))
 
 
@@ -106,7 +114,7 @@ def _distinct(series: Iterable[Series]) -> Iterator[Series]:
 Run = dict[str, tuple[tuple[float, ...], float]]
 
 
-def _trained(subject: Subject, loss: Loss | None, steps: int, lr: float, seed: int) -> Run:
+def _trained(subject: Subject, name: Name, loss: Loss | None, steps: int, lr: float, seed: int) -> Run:
     """By pattern of module path: RMS at every step, and of the change from the first to the last."""
     model = subject.model
     opt = build(subject.plan, model.named_parameters(), lr=lr, compile=False)
@@ -123,11 +131,11 @@ def _trained(subject: Subject, loss: Loss | None, steps: int, lr: float, seed: i
         (_loss(result, target) if loss is None else loss(result)).backward()
         opt.step()
     found = {
-        name: (tuple(_size(trace[name]) for trace in traces), _size(traces[-1][name] - first))
-        for name, first in traces[0].items()
-        if all(name in trace and trace[name].shape == first.shape for trace in traces)
+        path: (tuple(_size(trace[path]) for trace in traces), _size(traces[-1][path] - first))
+        for path, first in traces[0].items()
+        if all(path in trace and trace[path].shape == first.shape for trace in traces)
     }
-    run = _grouped(found)
+    run = _grouped(found, name)
     if OUTPUT in traces[0] and steps:
         first = _size(traces[1][OUTPUT] - traces[0][OUTPUT]) / lr
         run = {FIRST: ((first,), first), **run}
@@ -156,21 +164,16 @@ def _loss(result: object, target: Tensor) -> Tensor:
     return (out - target).square().mean()
 
 
-def _grouped(found: Mapping[str, tuple[tuple[float, ...], float]]) -> Run:
-    """Layers whose paths differ in numbers alone as one: the root of the mean of their squares."""
+def _grouped(found: Mapping[str, tuple[tuple[float, ...], float]], name: Name) -> Run:
+    """Paths of one name as one: the root of the mean of their squares."""
     members: dict[str, list[tuple[tuple[float, ...], float]]] = {}
-    for name, values in found.items():
-        members.setdefault(_pattern(name), []).append(values)
+    for path, values in found.items():
+        members.setdefault(name(path), []).append(values)
     return {
-        name: (tuple(_mean(column) for column in zip(*(steps for steps, _ in own), strict=True)),
+        line: (tuple(_mean(column) for column in zip(*(steps for steps, _ in own), strict=True)),
                _mean(moved for _, moved in own))
-        for name, own in members.items()
+        for line, own in members.items()
     }  # fmt: skip
-
-
-def _pattern(name: str) -> str:
-    path, space, rest = name.partition(" ")
-    return pattern_of(path) + space + rest
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -178,24 +181,29 @@ def _mean(values: Iterable[float]) -> float:
     return math.sqrt(sum(squares) / len(squares))
 
 
-def _kinds(subject: Subject) -> dict[str, Kind]:
+def _kinds(subject: Subject, name: Name) -> dict[str, Kind]:
     """Which modules read out, hold an attention's logits, or hand on a residual stream."""
     found: dict[str, Kind] = {OUTPUT: "readout", FIRST: "step"}
-    modules = dict(subject.model.named_modules())
     for join in subject.facts[Flow].joins:
-        found[pattern_of(join.node.meta.get("module", ""))] = "stream"
+        found[name(join.node.meta.get("module", ""))] = "stream"
     for row in subject.plan.rows:
         if row.role == "output":
-            found |= {pattern_of(use.module): "tied" for use in row.uses if use.role in ("embedding", "position")}
-            found |= {pattern_of(use.module): "readout" for use in row.uses if use.role == "output"}
-    found |= {_pattern(f"{name} {LOGITS}".strip()): "logits" for name in modules}
+            found |= {name(use.module): "tied" for use in row.uses if use.role in ("embedding", "position")}
+            found |= {name(use.module): "readout" for use in row.uses if use.role == "output"}
+    found |= {name(f"{path} {LOGITS}".strip()): "logits" for path, _ in subject.model.named_modules()}
     return found
 
 
 def _series(
-    name: str, kind: Kind, sizes: tuple[int, ...], runs: list[tuple[tuple[float, ...], float]], along: Along
+    name: str,
+    kind: Kind,
+    sizes: tuple[int, ...],
+    runs: list[tuple[tuple[float, ...], float]],
+    along: Along,
+    bound: float | None,
 ) -> Series:
     steps = tuple(zip(*(run[0] for run in runs), strict=True))
     moved = tuple(run[1] for run in runs)
-    slopes = (slope(sizes, steps[0]), slope(sizes, steps[-1]), slope(sizes, moved))
-    return Series(name, kind, steps, moved, slopes, judged(kind, along, slopes, steps[0]))
+    fit = rising if along == "depth" else slope
+    slopes = (fit(sizes, steps[0]), fit(sizes, steps[-1]), fit(sizes, moved))
+    return Series(name, kind, steps, moved, slopes, judged(kind, along, slopes, steps[0], bound))

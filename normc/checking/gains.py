@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from torch import Tensor, fx
 
 from normc.checking.budget import at_budget
+from normc.checking.grouping import lines
 from normc.checking.probe import Probed, averages, sharpest
 from normc.checking.subject import Subject, Weights
 from normc.checking.verdict import OK, Verdict, worst
 from normc.ops.call import Contact
 from normc.passes.bind import Binding
 from normc.passes.sensitivity import Sensitivities
-from normc.report.families import families
 
 FACTOR = 4.0
 _NOTHING = 1e-12
@@ -70,7 +70,7 @@ def measure_gains(subject: Subject, probes: int, iterations: int, seed: int) -> 
     blocked = {row.name: _blockers(subject, row.name) for row in subject.plan.rows}
     found = {row.name: _gain(subject, row.name, row.role, there, here, blocked) for row in subject.plan.rows}
     rows = []
-    for family in families([row for row in subject.plan.rows if row.rule != "none"]):
+    for family in lines(subject.plan):
         members = [found[row.name] for row in family.rows]
         shown = max(members, key=_distance)
         sharp = _worst_case(subject, budget, there, shown.name, iterations, seed) if iterations else None
@@ -161,7 +161,10 @@ ZERO = (
 LARGE = (
     "a step moves the output more than its target allows for: lower its scale (--override), or look at its op's gain"
 )
-SMALL = "its nominal gain is an over-estimate: steps are smaller than they might be, which is safe"
+SMALL = (
+    "its random changes average out before the output (as in a mean over positions), or its nominal gain is an "
+    "over-estimate: steps may be smaller than they might be, which is safe"
+)
 INIT_LARGE = (
     "at the budget the gains agree; the initial weights don't: until training has brought them to their norms, a step "
     "moves the output more than planned (small embeddings before a norm, or weights that are too large)"

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from normc.checking.budget import at_budget
+from normc.checking.grouping import lines
 from normc.checking.subject import Subject, Weights, peak, rms, seeded
 from normc.checking.verdict import OK, Verdict, worst
 from normc.optimizer import build
 from normc.plans.row import Row
-from normc.report.families import families
 
 Loss = Callable[[Any], Tensor]
 BAND = (0.4, 1.75)  # of the joint change, over the learning rate times what the targets promise
+_UNIT_STEPS = ("lmo", "norm")  # rules whose step has the row's target as its norm
 ALONE = (
     4.0  # the most that one parameter alone may exceed its own promise: gradients find better directions than average
 )
@@ -62,28 +63,36 @@ class OneStep:
 
 def measure_step(subject: Subject, loss: Loss | None, lr: float, seed: int) -> OneStep:
     """Two steps, each from a gradient of `loss`, or of a random linear functional of the output."""
-    starts = (subject.initial, at_budget(subject, seed))
+    starts = (subject.initial, at_budget(subject, seed, inside=True))
     found = [_moves(subject, start, loss, lr, seed) for start in starts]
     moves = tuple(
         Move(row.name, _promised(row), found[0][0].get(row.name, 0.0), found[1][0].get(row.name, 0.0))
         for row in subject.plan.rows
         if row.rule != "none"
     )
-    known = [move.promised for move in moves if move.promised is not None]
-    total = sum(known) if known and len(known) == len(moves) else None
-    shares = total is not None and 0.5 <= total <= 1.5
+    total = promise(subject)
+    shares = are_shares(total)
     jointly = Move("all together", total, found[0][1], found[1][1])
     by_name = {move.name: move for move in moves}
-    rows = tuple(
-        _row(family.name, [by_name[row.name] for row in family.rows])
-        for family in families([row for row in subject.plan.rows if row.rule != "none"])
-    )
+    rows = tuple(_row(family.name, [by_name[row.name] for row in family.rows]) for family in lines(subject.plan))
     return OneStep(moves, rows, jointly, (found[0][2], found[1][2]), shares, _judged(jointly, shares))
+
+
+def promise(subject: Subject) -> float | None:
+    """The sum of S R target over all that learns: the most that a step of lr 1 may move the output. None: unknown."""
+    found = [_promised(row) for row in subject.plan.rows if row.rule != "none"]
+    known = [value for value in found if value is not None]
+    return sum(known) if known and len(known) == len(found) else None
+
+
+def are_shares(total: float | None) -> bool:
+    """Whether targets are shares of one budget: they promise about 1."""
+    return total is not None and 0.5 <= total <= 1.5
 
 
 def _promised(row: Row) -> float | None:
     """S R target, where the row's step is a unit step of its norm; None where it isn't, or isn't known."""
-    if row.rule != "lmo" or row.sensitivity is None or row.magnitude is None:
+    if row.rule not in _UNIT_STEPS or row.sensitivity is None or row.magnitude is None:
         return None
     return row.sensitivity * row.magnitude * row.target
 

@@ -79,6 +79,11 @@ def _gains(axes: Any, part: Gains) -> None:
             label="as initialised" if not place else None,
         )
     _labels(axes, [row.name for row in part.rows])
+    low, high = min(axes.get_xlim()[0], 0.1), max(axes.get_xlim()[1], 10)
+    axes.set_xlim(low, high)
+    ticks = [tick for tick in (_LEAST, 0.01, 0.1, 1 / FACTOR, 1, FACTOR, 10, 100) if low <= tick <= high]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.set(xlabel=f"measured / nominal (shaded: within {FACTOR:g}x; 0 is drawn at {_LEAST:g})", title="Gains")
     axes.legend(frameon=False, fontsize=8)
 
@@ -99,18 +104,22 @@ def _step(axes: Any, part: OneStep) -> None:
 
 
 def _coordinates(axes: Any, part: Coordinates) -> None:
+    """Sizes as lines, pale where all is well; of what isn't, the change too, dashed."""
+    marked = 0
     for series in part.series:
-        level = series.verdict.level
         if series.kind == "step" or not all(value > 0 for value in series.last):
             continue
-        plain = level == "ok"
-        axes.plot(
-            part.sizes, series.last, "-o", color=_PALE if plain else _COLORS[level], linewidth=1 if plain else 1.8,
-            markersize=3, label=None if plain else f"{shown(series.name)}: {series.verdict.word}",
-        )  # fmt: skip
+        if series.verdict.level == "ok":
+            axes.plot(part.sizes, series.last, "-", color=_PALE, linewidth=1)
+            continue
+        color, marked = f"C{marked % 10}", marked + 1
+        label = f"{shown(series.name)}: {series.verdict.marked}"
+        axes.plot(part.sizes, series.last, "-o", color=color, linewidth=1.8, markersize=3, label=label)
+        axes.plot(part.sizes, series.moved, "--", color=color, linewidth=1.2)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(part.sizes, [str(size) for size in part.sizes])
-    axes.set(xlabel=part.along, ylabel=f"RMS after {part.count} steps", title=f"Activations over {part.along}")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=7)
+    title = f"Activations over {part.along}"
+    axes.set(xlabel=part.along, ylabel=f"RMS after {part.count} steps (dashed: of the change)", title=title)
+    if marked:
+        axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))

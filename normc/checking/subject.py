@@ -110,7 +110,7 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
 
 def private(model: nn.Module, example_inputs: Any) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
-    """A float copy of the model, without dropout, and of its inputs. NormcError without real weights or without inputs."""
+    """A float copy of the model, without dropout, and of its inputs. NormcError without real weights or inputs."""
     if any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()]):
         raise NormcError(
             f"{type(model).__name__} has weights on the meta device: a check runs the model",

@@ -56,9 +56,8 @@ class Size(NamedTuple):
     @property
     def deviation(self) -> float:
         """Standard deviation."""
-        return (
-            math.sqrt(max(1.0 - (self.mean / self.rms) * (self.mean / self.rms), 0.0)) * self.rms if self.rms else 0.0
-        )
+        ratio = self.mean / self.rms if self.rms else 0.0
+        return self.rms * math.sqrt(max(1.0 - ratio * ratio, 0.0))
 
 
 class Back(NamedTuple):

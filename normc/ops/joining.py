@@ -17,7 +17,7 @@ from normc.plans.row import AxisUse
 def cat(call: Call) -> Result:
     parts = call.node.args[0]
     assert isinstance(parts, (list, tuple))
-    nodes = [node for node in parts if isinstance(node, fx.Node) and call.value(node).shape != (0,)]
+    nodes = [node for node in parts if isinstance(node, fx.Node) and 0 not in call.value(node).shape]
     values = [call.value(node) for node in nodes]
     if not values:
         return Value("constant", tuple(fresh_dim(size) for size in call.shape))

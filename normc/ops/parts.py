@@ -51,7 +51,8 @@ def _turned(weight: Value, uses: Sequence[AxisUse]) -> bool:
 def scales(weight: Value, uses: Sequence[AxisUse], name: str, shape: tuple[int, ...]) -> bool:
     """Whether a parameter of a matrix runs along its fan-out alone, or along its fan-in alone: a gain inside of it.
 
-    So does a vector inside of a product of weights, or on a diagonal. Not so if the matrix has no other side, or if it isn't known where all of the parameter's axes have gone.
+    So does a vector inside of a product of weights, or on a diagonal. Not so if the matrix has no other side, or if it
+    isn't known where all of the parameter's axes have gone.
     """
     own = {axis.number for axis in weight.axes() - set(weight.spread) if axis.parameter == name}
     if len(shape) == 1 and not weight.lost:

@@ -16,7 +16,7 @@ def level(x: Tensor) -> Tensor:
     """Each stacked tensor [N, ...] over its largest absolute entry; zero stays zero. Shape and dtype of x."""
     if x.numel() == 0:
         return x
-    peak = x.abs().amax(tuple(range(1, x.dim())), keepdim=True)
+    peak = x.reshape(x.shape[0], x[0].numel()).abs().amax(1).reshape(x.shape[:1] + (1,) * (x.dim() - 1))
     return x / torch.where(peak > 0, peak, 1.0)
 
 

@@ -87,8 +87,8 @@ def rows(draw: st.DrawFn) -> Row:
     return draft("", (), "scalar", frozen=frozen)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(rows(), min_size=1, max_size=5), st.sampled_from(["scion", "uscion", "muon"]), st.integers(0, 99))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(rows(), min_size=1, max_size=5), st.sampled_from(list(recipes)), st.integers(0, 99))
 def test_rewrites_keep_what_the_plain_program_computes(drafts: list[Row], recipe: str, seed: int) -> None:
     from dataclasses import replace
 
@@ -111,10 +111,11 @@ def test_rewrites_keep_what_the_plain_program_computes(drafts: list[Row], recipe
             fast[name].grad = None if skipped else plain[name].grad.clone()  # type: ignore[union-attr]
         ours.step()
         slow.step()
+        # After the first step: two steps of a sign may lead back.
+        assert step or not any(torch.equal(fast[row.name], start[row.name]) for row in plan.rows)
     for row in plan.rows:
         size = 1e-3 * 0.1 * max(1.0, *row.scale.per_block)
         torch.testing.assert_close(fast[row.name], plain[row.name], atol=size, rtol=1e-5)
-        assert not torch.equal(fast[row.name], start[row.name])
 
 
 def test_every_plain_graph_checks_its_shapes_without_data() -> None:

@@ -53,7 +53,7 @@ def gpt_rows() -> list[Row]:
     return [*rows, draft("dead", (3,), "unused")]
 
 
-@pytest.mark.parametrize("recipe", ["scion", "muon"])
+@pytest.mark.parametrize("recipe", ["scion", "muon", "modula"])
 def test_golden_source(recipe: str, golden: object) -> None:
     source = generate(plan_of(gpt_rows(), recipe, model="GPT2"), "cpu:fp32").text.module
     golden(f"update_{recipe}.py", source)  # type: ignore[operator]

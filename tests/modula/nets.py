@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GELU_SLOPE = 1.1289  # of the JAX package, in front of which it puts 1 over it
+# The largest slope of GELU, at sqrt 2; the JAX package divides by it, rounded to 1.1289.
+GELU_SLOPE = 0.5 * (1 + math.erf(1.0)) + math.exp(-1.0) / math.sqrt(math.pi)
 
 
 def linear(out: int, of: int) -> nn.Linear:
@@ -30,7 +31,8 @@ class MLP(nn.Module):
         self.kind = kind
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [batch, width]."""
+        """x: [batch, ...], width entries each."""
+        x = x.flatten(1)
         for layer in self.layers[:-1]:
             x = layer(x)
             if self.kind == "relu":
@@ -49,9 +51,7 @@ class ResMLP(nn.Module):
     def __init__(self, width: int, blocks: int, depth: int, inputs: int, outputs: int) -> None:
         super().__init__()
         self.initial = linear(width, inputs)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(linear(width, width) for _ in range(depth)) for _ in range(blocks)
-        )
+        self.blocks = nn.ModuleList(nn.ModuleList(linear(width, width) for _ in range(depth)) for _ in range(blocks))
         self.final = linear(outputs, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -187,12 +187,13 @@ class PlainGPT(GPT):
 def in_order(model: nn.Module) -> list[str]:
     """Names of the parameters in the order in which the package keeps its weights: that of their use."""
     names = [name for name, _ in model.named_parameters()]
-    ranks = {"tok": 0, "pos": 1, "initial": 0, "q": 2, "k": 3, "v": 4, "o": 5, "up": 6, "down": 7, "head": 9, "final": 9}
+    order = ("tok", "initial", "pos", "q", "k", "v", "o", "up", "down", "head", "final")
+    ranks = {name: rank for rank, name in enumerate(order)}
 
     def key(name: str) -> tuple[int, ...]:
         parts = name.split(".")
         if parts[0] in ("blocks", "layers"):
             return (1, *(ranks.get(part, int(part) if part.isdigit() else 0) for part in parts[1:-1]))
-        return (0 if ranks[parts[0]] < 2 else 2, ranks[parts[0]])
+        return (0 if parts[0] in order[:3] else 2, ranks[parts[0]])
 
     return sorted(names, key=key)

@@ -54,7 +54,7 @@ def imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("recipe", ["scion", "muon"])
+@pytest.mark.parametrize("recipe", ["scion", "muon", "modula", "modular-dual"])
 def test_exported_update_is_bit_equal_without_normc(recipe: str, tmp_path: Path) -> None:
     model, opt = made(recipe)
     export(opt, tmp_path / "update.py")

@@ -81,7 +81,7 @@ def _resnet() -> nn.Module:
     )
 
 
-CASES: dict[str, Case] = {
+FAMOUS: dict[str, Case] = {
     "hf-gpt2": Case(
         _gpt2,
         lambda: {"input_ids": tokens()},
@@ -177,6 +177,16 @@ CASES: dict[str, Case] = {
         },
     ),
 }
-CASES |= AWKWARD | FAMILIES | DECODERS | RECURRING | ENCODERS | SEEING | GATHERING | HEARING | FORETELLING
-CASES |= CONVOLUTIONAL | VOLUMES | GENERATIVE | HYBRIDS | MIXERS
-CASES |= OTHER | LATENTS | SEQUENCES | SCANS | TRANSFORMING | EXPERTS | WRAPPED | ADAPTED
+
+
+def _together(*parts: dict[str, Case]) -> dict[str, Case]:
+    """All cases; a name that two parts use is a mistake."""
+    names = [name for part in parts for name in part]
+    assert len(set(names)) == len(names), sorted(name for name in set(names) if names.count(name) > 1)
+    return {name: case for part in parts for name, case in part.items()}
+
+
+CASES: dict[str, Case] = _together(
+    FAMOUS, AWKWARD, FAMILIES, DECODERS, RECURRING, ENCODERS, SEEING, GATHERING, HEARING, FORETELLING, CONVOLUTIONAL,
+    VOLUMES, GENERATIVE, HYBRIDS, MIXERS, OTHER, LATENTS, SEQUENCES, SCANS, TRANSFORMING, EXPERTS, WRAPPED, ADAPTED,
+)  # fmt: skip
