@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from normc.errors import NormcError
-from normc.weightless import weightless
+from normc.weightless import without_weights
 
 # Heads in the order in which they are tried on a configuration that names no architecture.
 _HEADS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import nn
 
@@ -27,3 +27,12 @@ def weightless() -> Iterator[None]:
         yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def without_weights(build: Callable[[], nn.Module]) -> nn.Module:
+    """What `build` makes, its parameters on the meta device; with real ones if its constructor computes with them."""
+    try:
+        with weightless():
+            return build()
+    except (NotImplementedError, RuntimeError):
+        return build()

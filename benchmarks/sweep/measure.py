@@ -20,7 +20,7 @@ from benchmarks.sweep.candidate import Candidate
 from benchmarks.sweep.oracle import judge
 from normc.plans.plan import NormPlan
 from normc.trace import own_inputs
-from normc.weightless import weightless
+from normc.weightless import without_weights
 
 LIBRARIES = {"transformers": hugging, "timm": timms}
 _REAL = 300_000_000  # parameters up to which a model is also run with weights
@@ -47,8 +47,7 @@ def measure(library: str, name: str) -> Outcome:
 
 def _try(candidate: Candidate) -> Outcome:
     try:
-        with weightless():
-            model = candidate.build()
+        model = without_weights(candidate.build)
     except Exception as problem:  # noqa: BLE001  # whatever a library's constructor raises is the finding
         return {"status": "not built", "error": _line(problem)}
     entries = sum(parameter.numel() for parameter in model.parameters())
