@@ -12,7 +12,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -71,13 +71,11 @@ def _transformers_model(name: str, settings: Mapping[str, Any], weights: bool) -
     config = _config(transformers, name, settings)
     cls = _model_class(transformers, config)
     try:
-        with nullcontext() if weights else weightless():
-            model: nn.Module = cls(config)
+        return _built(lambda: cls(config), weights)
     except (ImportError, TypeError, ValueError) as problem:
         raise NormcError(
             f"hf:{name} can't be built: {problem}", "mend its settings (--set), or install what it asks for"
         ) from None
-    return model
 
 
 def _config(transformers: ModuleType, name: str, settings: Mapping[str, Any]) -> Any:
@@ -149,9 +147,11 @@ def _timm_model(name: str, settings: Mapping[str, Any], weights: bool) -> nn.Mod
     timm = _library("timm")
     if not timm.is_model(name):
         raise NormcError(f"timm has no model {name!r}", _nearest(name, timm.list_models(), "see timm.list_models()"))
-    with nullcontext() if weights else weightless():
-        model: nn.Module = timm.create_model(name, pretrained=False, **settings)
-    return model
+    return _built(lambda: timm.create_model(name, pretrained=False, **settings), weights)
+
+
+def _built(build: Callable[[], nn.Module], weights: bool) -> nn.Module:
+    return build() if weights else without_weights(build)
 
 
 def _file(path: Path) -> ModuleType:

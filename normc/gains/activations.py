@@ -19,7 +19,7 @@ _WIDEST = 12.0
 
 @functools.cache
 def _points() -> tuple[Tensor, Tensor]:
-    """Places and weights for a standard Gaussian: a fine grid that leaves out zero, where many functions have a kink."""
+    """Places and weights for a standard Gaussian: a fine grid without zero, where many functions have a kink."""
     places = torch.linspace(-_WIDEST, _WIDEST, 240_000, dtype=torch.float64)
     weights = torch.exp(-places.square() / 2)
     return places, weights / weights.sum()

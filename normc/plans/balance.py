@@ -35,12 +35,16 @@ class Certificate(NamedTuple):
     assumed: tuple[str, ...]
 
 
-def gain_of(row: Row) -> float | None:
-    """Sensitivity times magnitude; None where it isn't known, or is no positive number."""
+# A gain this much smaller than the largest would make a step as much larger: it is taken for unknown.
+_LEAST = 1e-6
+
+
+def gain_of(row: Row, most: float | None = None) -> float | None:
+    """Sensitivity times magnitude; None where it isn't known, is no positive number, or vanishes beside `most`."""
     if row.sensitivity is None or row.magnitude is None:
         return None
     found = row.sensitivity * row.magnitude
-    return found if 0 < found < math.inf else None
+    return found if _LEAST * (most or 0.0) < found < math.inf else None
 
 
 def largest_gain(rows: Iterable[Row]) -> float | None:
@@ -52,7 +56,7 @@ def certify(rows: Iterable[Row]) -> Certificate:
     """The sums over all rows."""
     rows = tuple(rows)
     most = largest_gain(rows)
-    gains = {row.name: gain_of(row) for row in rows}
+    gains = {row.name: gain_of(row, most) for row in rows}
     assumed = tuple(row.name for row in rows if gains[row.name] is None and row.target)
     bound = math.fsum(row.target * (gains[row.name] or most or 1.0) for row in rows)
     return Certificate(math.fsum(row.mass or 0.0 for row in rows), bound, assumed)

@@ -90,11 +90,12 @@ class ModularDual(Recipe):
         return Geometry(norm, self.rule, target, target * _factor(row, norm), reason, why)
 
     def _target(self, row: Row, mass: float) -> tuple[float, str]:
-        gain = gain_of(row)
+        gain = gain_of(row, self.most)
         if gain is not None:
             return mass / gain, f"mass {mass:.6g} / (S {row.sensitivity:.6g} * R {row.magnitude:.6g})"
         if self.most is not None:
-            return mass / self.most, f"mass {mass:.6g} / {self.most:.6g}, the largest known gain: its own isn't known"
+            own = "isn't known" if row.sensitivity is None else f"is {row.sensitivity:.3g}, next to nothing"
+            return mass / self.most, f"mass {mass:.6g} / {self.most:.6g}, the largest known gain: its own {own}"
         return mass, f"mass {mass:.6g} / 1: no parameter's gain is known"
 
     def stages(self, rule: str) -> tuple[Stage, ...]:

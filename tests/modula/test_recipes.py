@@ -49,7 +49,8 @@ def test_each_role_has_its_norm_and_its_target(
     facts: dict[str, Any] = {"mass": 1.0, "sensitivity": 2.0, "magnitude": 0.25}
     facts |= {"kernel_axes": (2, 3)} if len(shape) == 4 else {}
     (row,) = plan_of([draft("w", shape, role, **facts)], recipe).rows
-    assert (row.norm, row.target) == (norm, pytest.approx(2.0))
+    assert row.norm == norm
+    assert row.target == pytest.approx(2.0)
     assert row.scale.value == pytest.approx(scale)
 
 
@@ -89,9 +90,19 @@ def test_a_row_of_unknown_gain_counts_with_the_largest_known_one(recipe: str) ->
     assert plan["first.weight"].target == pytest.approx(1 / 9)
     (reason,) = [e.reason for e in plan["first.weight"].evidence if e.fact == "scale"]
     assert "largest known gain: its own isn't known" in reason
-    found = plan.certificate()
-    assert (found.masses, found.bound) == (pytest.approx(1), pytest.approx(1))
-    assert found.assumed == ("first.weight",)
+    certified(plan)
+    assert plan.certificate().assumed == ("first.weight",)
+
+
+def test_a_gain_of_next_to_nothing_makes_no_giant_step() -> None:
+    rows = [
+        draft(name, (4, 4), "hidden", mass=0.5, sensitivity=gain, magnitude=1.0)
+        for name, gain in (("a", 0.5), ("b", 1e-40))
+    ]
+    plan = plan_of(rows, "modular-dual")
+    assert [row.target for row in plan] == [1.0, 1.0]
+    certified(plan)
+    assert plan.certificate().assumed == ("b",)
 
 
 def certified(plan: NormPlan) -> None:
