@@ -25,7 +25,7 @@ from normc.passes.request import Request
 from normc.plans.row import Block
 from normc.trace.graph import ModelGraph, Parameter, op_name
 
-_MOST = 4096
+_MOST = 1 << 15
 Place = tuple[fx.Node, int]
 
 
@@ -101,6 +101,11 @@ def _by_consumers(
             if contact.kind in MATRIX:
                 places.append((spans, (contact.node, -1)))
         parts = _partition(places, parameter.shape[index])
+        if parts is None:
+            log.notes.append(
+                f"{parameter.name} is taken for one block: its outputs alternate more than {_MOST:,} times"
+            )
+            return ()
         if len(parts) > 1:
             labels = _labels([set(where) for where, _ in parts])
             found = tuple(Block(label, index, spans) for label, (_, spans) in zip(labels, parts, strict=True))
@@ -113,14 +118,15 @@ def _by_consumers(
     return ()
 
 
-def _partition(places: list[tuple[Spans, Place]], size: int) -> list[tuple[tuple[Place, ...], Spans]]:
+def _partition(places: list[tuple[Spans, Place]], size: int) -> list[tuple[tuple[Place, ...], Spans]] | None:
     """Stretches of the axis by the places that they reach; neighbours handled alike by one line stay together.
 
-    What reaches nothing (a table's rows beyond the example's length) stays with its neighbour.
+    What reaches nothing (a table's rows beyond the example's length) stays with its neighbour. None if there are too
+    many stretches.
     """
     edges = sorted({0, size} | {edge for spans, _ in places for span in spans for edge in span if 0 <= edge <= size})
     if len(edges) > _MOST:
-        return []
+        return None
     reached: dict[int, list[Place]] = {start: [] for start in edges[:-1]}
     for spans, place in places:
         for start, stop in spans:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
+
+# One thread a process where several run side by side: small models only wait for each other otherwise.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 # The same examples in every run, and no failure for a machine that is busy.
 settings.register_profile("normc", derandomize=True, deadline=None)

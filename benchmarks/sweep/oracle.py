@@ -44,12 +44,12 @@ def judge(model: nn.Module, plan: NormPlan, called: set[int]) -> Iterator[Verdic
                 continue
             row = plan[full]
             if row.role == "unused":
-                if id(module) in called and _plainly_used(module, name) and row.name == full:
+                if id(module) in called and _plainly_used(module) and row.name == full:
                     yield Verdict(full, "reach", f"{_kind(module)} called: reached", _why_unused(row))
                 continue
             if row.fallback is not None:
                 continue
-            if _plainly_used(module, name) and id(module) in called and row.name == full:
+            if _plainly_used(module) and id(module) in called and row.name == full:
                 yield Verdict(full, "reach", f"{_kind(module)} called: reached", "reached")
             for verdict in _of(module, name, full, row, heads.get(id(parameter), "")):
                 if (verdict.row, verdict.about) not in seen:
@@ -85,9 +85,9 @@ def _kind(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def _plainly_used(module: nn.Module, name: str) -> bool:
+def _plainly_used(module: nn.Module) -> bool:
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.LayerNorm, nn.GroupNorm)
-    return isinstance(module, kinds) and name in ("weight", "bias")
+    return isinstance(module, kinds)
 
 
 def _axes(module: nn.Module, name: str) -> str:
@@ -147,6 +147,10 @@ def _role(module: nn.Module, name: str, full: str, row: Row) -> str:
     if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         if name == "bias":
             return f"{_kind(module)} bias: bias" if row.numel > 1 else f"{_kind(module)} bias of one: bias or scalar"
+        if name == "gain":
+            return "a standardised weight's gain: gain"
+        if name != "weight":
+            return ""
         if isinstance(module, nn.Linear):
             return "Linear weight: hidden or input or output or router"
         if module.groups == module.in_channels > 1:

@@ -10,7 +10,7 @@ from torch import fx
 from normc.ops.call import Call, ContactKind, Result, rule
 from normc.ops.overlay import broadcast, united
 from normc.ops.slots import fills_slot
-from normc.ops.value import Axis, Value, dim_size, is_feature, plain
+from normc.ops.value import Axis, Value, covered, dim_size, is_feature, plain
 from normc.plans.row import AxisUse
 from normc.trace.graph import op_name
 
@@ -165,7 +165,7 @@ def _disjoint(values: list[Value]) -> bool:
     """Whether two parts of one output meet that have no entry in common, as a gate and what it gates."""
     first, second = values[0].origins(), values[-1].origins()
     return any(
-        all(stop <= a or start >= b for start, stop in spans for a, b in second[axis]) for axis, spans in first.items()
+        covered(spans) + covered(second[axis]) == covered((*spans, *second[axis])) for axis, spans in first.items()
     )
 
 

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 Spans = tuple[tuple[int, int], ...]
 Kind = Literal["weight", "data", "constant"]
 
-_MOST_SPANS = 4096
+_MOST_SPANS = 1 << 15
 
 
 class Axis(NamedTuple):
@@ -167,6 +167,11 @@ def merge(spans: Iterable[tuple[int, int]]) -> Spans:
         elif stop > start:
             joined.append((start, stop))
     return tuple(joined)
+
+
+def covered(spans: Iterable[tuple[int, int]]) -> int:
+    """How many entries lie in any of the spans."""
+    return sum(stop - start for start, stop in merge(spans))
 
 
 def dim_size(dim: Dim) -> int:

@@ -11,6 +11,14 @@ from tests.trace.state import rng_state, state_of
 from tests.zoo.models import CASES
 
 
+# What these compute while they train and at no other time changes the plan.
+DIFFER = {
+    "rwkv": "in eval it rescales its weights, without gradients",
+    "wavlm": "it masks its inputs with a learned vector while it trains",
+    "wav2vec2-conformer": "it masks its inputs with a learned vector while it trains",
+}
+
+
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_planning_leaves_the_model_untouched(name: str) -> None:
     torch.manual_seed(0)
@@ -23,4 +31,4 @@ def test_planning_leaves_the_model_untouched(name: str) -> None:
         assert state_of(model) == before
         assert rng_state() == rng
         assert nn.Module.__call__ is nn.Module._wrapped_call_impl
-    assert len(hashes) == 1, "training mode changes the plan"
+    assert len(hashes) == (2 if name in DIFFER else 1), "training mode changes the plan"
