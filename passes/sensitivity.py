@@ -60,7 +60,9 @@ def sensitivity(model: ModelGraph, facts: Facts, log: Log) -> Sensitivities:
         nodes[node] = _gained(node, nodes, causes, magnitudes, facts[Flow])
     atoms = {}
     for parameter in model.parameters:
-        atoms[parameter.name] = atom = _atom(binding.contacts[parameter.name], nodes, causes, magnitudes)
+        atoms[parameter.name] = atom = _atom(
+            binding.contacts[parameter.name], nodes, causes, binding.values, magnitudes
+        )
         if atom.sensitivity is not None and atom.magnitude is not None:
             claim = f"S {atom.sensitivity:.6g}, input RMS {atom.magnitude:.6g}"
             log.because(parameter.name, "sensitivity", claim, f"{magnitudes.model.convention} gains")
@@ -121,6 +123,7 @@ def _atom(
     contacts: tuple[Contact, ...],
     nodes: Mapping[fx.Node, Gained | None],
     causes: Mapping[fx.Node, str],
+    values: Mapping[fx.Node, object],
     magnitudes: Magnitudes,
 ) -> Atom:
     p = magnitudes.model.p
@@ -131,7 +134,7 @@ def _atom(
         if gained is None or rms is None:
             missing = contact.node if gained is None else contact.data
             return Atom(None, None, causes.get(missing) or magnitudes.unknown.get(missing, "") if missing else "")
-        total += (gained.gain * rms * weight_factor(contact.node, contact.parameter)) ** p
+        total += (gained.gain * rms * weight_factor(contact.node, contact.parameter, values)) ** p
         widest = max(widest, rms)
     if not widest:
         return Atom(None, None)

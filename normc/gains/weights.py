@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import fx
 
 from normc.gains.local import constant, number
+from normc.ops.value import Value
 from normc.trace.graph import op_name
 
 
-def weight_factor(contact: fx.Node, parameter: str) -> float:
+def weight_factor(contact: fx.Node, parameter: str, values: Mapping[fx.Node, object]) -> float:
     """The product of the numbers that scale a parameter on its way to `contact`; 1 where it goes through other ops."""
-    waiting, seen = [(node, 1.0) for node in contact.all_input_nodes], set(contact.all_input_nodes)
+    waiting: list[tuple[fx.Node, float]] = [(node, 1.0) for node in contact.all_input_nodes]
+    seen = set(contact.all_input_nodes)
     while waiting:
         node, factor = waiting.pop()
         if node.meta.get("param") == parameter:
             return factor
+        if not _is_weight(values.get(node)):
+            continue
         scaled = factor * _scale(node)
         for source in node.all_input_nodes:
             if source not in seen:
                 seen.add(source)
                 waiting.append((source, scaled))
     return 1.0
+
+
+def _is_weight(value: object) -> bool:
+    first = value[0] if isinstance(value, (list, tuple)) and value else value
+    return isinstance(first, Value) and first.kind == "weight"
 
 
 def _scale(node: fx.Node) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from tests.zoo.models import CASES
 # What torch.export can't trace, with a part of what it says. They ask about values: is a mask all true, how long is the
 # padding, how many tokens chose an expert.
 ASKED = "GuardOnDataDependentSymNode: Could not guard on data-dependent expression"
+# time-series checks its distribution's values, unless torch's compiler has been imported and switched that off.
 REFUSED = {"dbrx": ASKED, "encodec": ASKED, "longformer": ASKED, "time-series": ASKED}
 # One of a kind, for every run of the tests; export takes a second a model, so the others are run with the slow ones.
 QUICK = AWKWARD.keys() | REFUSED.keys() | {
@@ -33,7 +35,7 @@ def decided(row: Row) -> Row:
 def test_both_frontends_make_the_same_plan(name: str) -> None:
     case = CASES[name]
     model, inputs = case.build(), case.inputs()
-    if name in REFUSED:
+    if name in REFUSED and not (name == "time-series" and "torch._dynamo" in sys.modules):
         with pytest.raises(normc.NormcError, match=REFUSED[name]) as caught:
             normc.plan(model, inputs, frontend="export")
         assert 'frontend="recorder"' in caught.value.fix
