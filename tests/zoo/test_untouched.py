@@ -10,7 +10,6 @@ import normc
 from tests.trace.state import rng_state, state_of
 from tests.zoo.models import CASES
 
-
 # What these compute while they train and at no other time changes the plan.
 DIFFER = {
     "rwkv": "in eval it rescales its weights, without gradients",
