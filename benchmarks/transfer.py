@@ -3,7 +3,8 @@
 A byte-level GPT (pre-norm, no depth multipliers, weights on their norms' spheres) takes a few steps on real text; after
 each, the RMS of the change of its logits is divided by the learning rate. A recipe whose learning rate is to carry over
 keeps that figure flat. Compared: `modular-dual`, whose targets come from masses and gains, and uniform targets (each
-matrix the same operator norm, as Muon and Scion have them), scaled to agree with it at width 64 and depth 4.
+matrix the same operator norm, as Muon and Scion have them) at the learning rate that moves the output of the model of
+width 64 and depth 4 as far.
 
 Prints both tables; writes docs/transfer.json and docs/transfer.png.
 """
@@ -88,12 +89,14 @@ class Result:
     moved: tuple[float, ...]
 
 
-def moved(recipe: str, width: int, depth: int, text: Tensor) -> Result:
-    """Train STEPS steps from one seed, measuring each step's effect on its own batch."""
+def moved(recipe: str, width: int, depth: int, text: Tensor, factor: float = 1.0) -> Result:
+    """Train STEPS steps at lr ETA * factor from one seed, measuring each step's effect on its own batch, over ETA."""
     torch.manual_seed(1)
     name, options = RECIPES[recipe]
     model = GPT(width, depth)
-    opt = normc.compile(model, torch.zeros(2, 8, dtype=torch.long), lr=ETA, recipe=name, options=options, compile=False)
+    opt = normc.compile(
+        model, torch.zeros(2, 8, dtype=torch.long), lr=ETA * factor, recipe=name, options=options, compile=False
+    )
     found = []
     for _ in range(STEPS):
         starts = torch.randint(0, len(text) - CONTEXT - 1, (ROWS,))
@@ -120,8 +123,13 @@ def plot(results: dict[str, list[Result]], path: Path) -> None:
             own = sorted({(getattr(r, what), r.moved[0]) for r in entries if _varies(r, what)})
             axes.loglog(*zip(*own, strict=True), "o-", label=label)
         axes.axhspan(0.4, 1.75, color="0.93", zorder=0)
+        sizes = WIDTHS if what == "width" else DEPTHS
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.set_xticks([], minor=True)
         axes.set_xlabel(what)
         axes.grid(alpha=0.25)
+    panels[0].set_yticks([0.25, 0.5, 1, 2, 4], ["0.25", "0.5", "1", "2", "4"])
+    panels[0].set_yticks([], minor=True)
     panels[0].set_ylabel("RMS change of the logits / lr, step 1")
     panels[0].legend(frameon=False)
     figure.tight_layout()
@@ -140,12 +148,13 @@ def main() -> None:
     text = bible().train
     sizes = list(dict.fromkeys([(w, REFERENCE[1]) for w in WIDTHS] + [(REFERENCE[0], d) for d in DEPTHS]))
     sizes = sizes[:2] if quick else sizes
-    results = {label: [moved(label, *size, text) for size in sizes] for label in RECIPES}
-    anchor = {label: next(r for r in entries if (r.width, r.depth) == REFERENCE) for label, entries in results.items()}
-    scale = anchor["modular-dual"].moved[0] / anchor["uniform targets"].moved[0]
-    results["uniform targets"] = [
-        Result(r.width, r.depth, tuple(step * scale for step in r.moved)) for r in results["uniform targets"]
-    ]
+    factors = dict.fromkeys(RECIPES, 1.0)
+    anchor = moved("modular-dual", *REFERENCE, text).moved[0]
+    for _ in range(4):  # the response is not quite linear
+        factors["uniform targets"] *= (
+            anchor / moved("uniform targets", *REFERENCE, text, factors["uniform targets"]).moved[0]
+        )
+    results = {label: [moved(label, *size, text, factors[label]) for size in sizes] for label in RECIPES}
     for label, entries in results.items():
         for r in entries:
             print(f"{label:16} width {r.width:4} depth {r.depth:3}  " + "  ".join(f"{step:5.2f}" for step in r.moved))
