@@ -90,7 +90,7 @@ def axis_uses(shape: tuple[int, ...], contact: Contact) -> tuple[tuple[AxisUse, 
     problem = ""
     for index, uses in enumerate(found):
         plain = uses - {"block"} if len(uses) > 1 else uses
-        if len(plain) > 1 and plain != {"index", "out"}:
+        if len(plain) > 1 and plain not in ({"index", "out"}, {"in", "kernel"}):
             problem = f"axis {index} is {' and '.join(sorted(plain))} at once"
         axes.append(next((use for use in ("in", "out", "index", "kernel", "block") if use in plain), "none"))
     return _fill_ones(shape, axes, contact.kind), problem

@@ -68,6 +68,7 @@ def loss(call: Call) -> Result:
 def _combined(call: Call, nodes: list[fx.Node], values: list[Value], shape: tuple[int, ...]) -> Value:
     weights = [value for value in values if value.kind == "weight"]
     data = [(node, value) for node, value in zip(nodes, values, strict=True) if value.kind == "data"]
+    data = [item for item in data if not is_mask(item[0])] or data  # a mask says which entries stay, and is none
     if not data:
         return _among_weights(call, weights, values, shape)
     if any(sum(bool(dim) for dim in weight.dims) > 1 for weight in weights) and fills_slot(call.node):
@@ -101,6 +102,12 @@ def _is_constant_result(call: Call) -> bool:
     """Comparisons and roundings to integers carry no gradient."""
     val = call.node.meta.get("val")
     return isinstance(val, torch.Tensor) and not (val.dtype.is_floating_point or val.dtype.is_complex)
+
+
+def is_mask(node: fx.Node) -> bool:
+    """Whether a tensor is of truth values."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.dtype == torch.bool
 
 
 def _joined_data(call: Call, data: list[tuple[fx.Node, Value]], shape: tuple[int, ...]) -> Value:

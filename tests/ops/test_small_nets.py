@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import normc
 from tests.zoo.test_zoo import said
@@ -160,3 +161,44 @@ def test_windows_of_an_input_are_no_features() -> None:
 
     plan = normc.plan(Windows(), torch.randn(2, 12))
     assert [said(row) for row in plan.rows if row.name == "places"] == ["position xo colnorm"]
+
+
+class Masked(nn.Module):
+    """A gated layer whose output is masked by what another layer computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.gate, self.both = nn.Linear(8, 16), nn.Linear(16, 1), nn.Linear(16, 24)
+        self.down, self.head = nn.Linear(12, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [batch, 8]."""
+        x = self.stem(x)
+        y = self.both(x).masked_fill(self.gate(x) > 0, 0.0)
+        a, b = y.chunk(2, dim=-1)
+        out: Tensor = self.head(x + self.down(a.sigmoid() * b))
+        return out
+
+
+def test_a_mask_that_weights_computed_does_not_end_the_blocks() -> None:
+    row = normc.plan(Masked(), torch.randn(4, 8))["both.weight"]
+    assert [(block.label, block.size) for block in row.blocks] == [("gate", 12), ("up", 12)]
+
+
+class TimeDelay(nn.Module):
+    """A linear layer's weight, seen as a convolution over three places (an x-vector's TDNN)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.kernel, self.head = nn.Linear(4, 8), nn.Linear(24, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [batch, time, 4]."""
+        weight = self.kernel.weight.view(16, 3, 8).transpose(1, 2)
+        out: Tensor = self.head(F.conv1d(self.stem(x).mT, weight, self.kernel.bias).mT.relu())
+        return out
+
+
+def test_a_linear_weight_used_as_a_convolution_keeps_its_fan_in() -> None:
+    row = normc.plan(TimeDelay(), torch.randn(2, 9, 4), strict=True)["kernel.weight"]
+    assert (row.role, row.norm, row.fan_in, row.fan_out) == ("hidden", "spectral", 24, 16)
