@@ -131,7 +131,9 @@ def _joined_data(call: Call, data: list[tuple[fx.Node, Value]], shape: tuple[int
 
 
 def _apart(call: Call, values: list[Value]) -> bool:
-    """Whether parts of one output that meet here are told apart: multiplied, or added after different functions."""
+    """Whether parts of one output that meet here are told apart: multiplied, chosen from, or added after functions."""
+    if short(call) == "where":
+        return True
     name = short(call)
     return name in _PRODUCTS or (name in _SUMS and len({value.via for value in values}) > 1)
 
