@@ -8,6 +8,7 @@ from torch import fx
 
 from normc.gains.local import At, Back, Local, Size, constant, gain
 from normc.ops.call import shape_of
+from normc.trace.graph import op_name
 
 
 @gain(
@@ -64,13 +65,20 @@ def _of_two(at: At, first: fx.Node, second: fx.Node, summed: int) -> Local:
     return Local(Size(a.rms * b.rms * factor), (Back(first, b.rms * factor), Back(second, a.rms * factor)))
 
 
+SOFTMAX = ("softmax", "_softmax", "_safe_softmax")
+_KEEPING = frozenset({
+    "_to_copy", "to", "dropout", "native_dropout", "view", "_unsafe_view", "reshape", "clone", "expand", "contiguous",
+    "getitem", "nan_to_num", "transpose", "masked_fill",
+})  # fmt: skip
+
+
 def _is_probability(node: fx.Node, hops: int = 6) -> bool:
     """Whether a softmax made it, with nothing but casts, dropout and views since."""
     for _ in range(hops):
-        name = str(node.target)
-        if "softmax" in name:
+        name = op_name(node).rsplit(".", 1)[-1].rstrip("_")
+        if name in SOFTMAX:
             return True
-        if not any(part in name for part in ("to", "dropout", "view", "reshape", "clone", "expand", "getitem", "nan")):
+        if name not in _KEEPING:
             return False
         if not node.all_input_nodes:
             return False

@@ -18,7 +18,7 @@ from normc.ops.value import Value, is_feature
     "aten.channel_shuffle", "aten.clone", "aten.constant_pad_nd", "aten.contiguous", "aten.detach", "aten.diagonal",
     "aten.dropout", "aten.expand", "aten.expand_as", "aten.feature_dropout", "aten.flatten", "aten.flip",
     "aten.gather", "aten.im2col", "aten.index", "aten.index_select", "aten.lift_fresh", "aten.mT", "aten.masked_select",
-    "aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d", "aten.moveaxis", "aten.movedim", "aten.mT",
+    "aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d", "aten.moveaxis", "aten.movedim",
     "aten.native_dropout", "aten.numpy_T", "aten.pad", "aten.permute", "aten.pixel_shuffle", "aten.pixel_unshuffle",
     "aten.ravel", "aten.reflection_pad1d", "aten.reflection_pad2d", "aten.repeat", "aten.repeat_interleave",
     "aten.replication_pad1d", "aten.replication_pad2d", "aten.reshape", "aten.roll", "aten.squeeze", "aten.swapaxes",

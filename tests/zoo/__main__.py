@@ -18,7 +18,9 @@ HEAD = """# The zoo
 Models whose every row was written down by hand from the architecture (its paper, its module's source): role, what each
 axis is, independent blocks, norm. `python -m tests.zoo` prints this score; `make test` holds it.
 Cases and expectations are in [tests/zoo](../tests/zoo); where an expectation is a matter of opinion, a comment beside
-it says so.
+it usually says so. A few were settled after the plan's answer had been seen, and are no independent evidence:
+`funnel`'s `seg_embed`, the last projection of `sam`, `masked_spec_embed`, biases of `dispatched-experts`, `two-towers`'
+`mean`, axis letters of `s4d`, of the scalars and fused qkv of `modded-gpt`, and of biases of one output.
 
 """
 
