@@ -33,13 +33,17 @@ def settings(axes: dict[str, tuple[float | str, ...]]) -> Iterator[Setting]:
 
 
 def optimizer(kind: str, task: Task, model: nn.Module, setting: dict[str, float | str]) -> torch.optim.Optimizer:
-    """AdamW, or normc with `kind` as its recipe; what is left in `setting` goes to the recipe."""
+    """AdamW, or normc with `kind` as its recipe; what is left in `setting` goes to the recipe.
+
+    `mass:GLOB` gives what matches that mass.
+    """
     lr = float(setting.pop("lr"))
     if kind == "adamw":
         return adamw(model, lr, decay=float(setting["decay"]), beta2=float(setting["beta2"]))
     import normc
 
-    return normc.compile(model, task.inputs, lr=lr, recipe=kind, options=setting)
+    tare = {name.removeprefix("mass:"): float(setting.pop(name)) for name in list(setting) if name.startswith("mass:")}
+    return normc.compile(model, task.inputs, lr=lr, recipe=kind, options=setting, tare=tare)
 
 
 def main() -> None:
@@ -60,7 +64,7 @@ def main() -> None:
     if arguments.kind == "adamw":
         axes |= ADAMW if arguments.full else {"decay": (0.1,), "beta2": (0.95,)}
     for axis in arguments.axis:
-        name, _, values = axis.partition("=")
+        name, _, values = axis.rpartition("=")
         axes[name] = tuple(number(value) for value in values.split(","))
     results = []
     for setting in settings(axes):

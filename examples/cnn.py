@@ -15,7 +15,7 @@ SETTINGS = Settings(
     adamw_decay=0.1,
     adamw_beta2=0.99,
     adamw_clip=None,
-    normc_lr=3e-2,
+    normc_lr=0.4,
     normc_options=(("radius_output", 30.0), ("radius_vector", 0.1)),
     warmup=0.2,
 )

@@ -15,7 +15,7 @@ SETTINGS = Settings(
     adamw_decay=0.1,
     adamw_beta2=0.99,
     adamw_clip=1.0,
-    normc_lr=1e-2,
+    normc_lr=0.2,
     normc_options=(),
     warmup=0.4,
 )

@@ -17,7 +17,7 @@ from normc.recipes import Option, recipes
 from normc.trace import example_inputs as read_inputs
 from normc.trace import find_ladder, on_first_forward, own_inputs, trace
 
-DEFAULT_RECIPE = "uscion"
+DEFAULT_RECIPE = "modular-dual"
 Overrides = Mapping[str, str | Mapping[str, Any]] | None
 Tare = Mapping[str, float] | None
 

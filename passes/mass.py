@@ -1,7 +1,8 @@
 """mass: every parameter's share of feature learning, by Modula's defaults (2405.14813): what lies inside residual
 branches shares 5, what comes before them 1, what comes after them 1; a network without branches shares equally.
 
-Modula has matrices and tables alone; vectors (biases, gains, tokens) count as a tenth of one here.
+Modula has matrices and tables alone; vectors (biases, gains, tokens) count as a tenth of one here, and the recipe says
+what a table of positions counts as: all places share its updates, and it competes with the tokens that it is added to.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from normc.passes.bind import Binding
 from normc.passes.flow import Flow
 from normc.passes.request import Request
 from normc.passes.role import Roles
+from normc.plans.row import Role
+from normc.recipes import Recipe
 from normc.trace.graph import ModelGraph, Parameter
 
-MATRICES = ("input", "hidden", "output", "embedding", "position", "router", "depthwise")
+MATRICES = ("input", "hidden", "output", "embedding", "router", "depthwise")
 GROUPS = {"before": 1.0, "inside": 5.0, "after": 1.0}
 VECTOR = 0.1
 
@@ -38,7 +41,7 @@ def mass(model: ModelGraph, facts: Facts, log: Log) -> Masses:
     groups: dict[str, list[tuple[str, float]]] = {}
     learning = [p for p in model.parameters if p.requires_grad and facts[Roles].of[p.name] != "unused"]
     for parameter in learning:
-        weight = 1.0 if facts[Roles].of[parameter.name] in MATRICES else request.recipe.mass_of("vector", VECTOR)
+        weight = _weight(facts[Roles].of[parameter.name], request.recipe)
         for group in sorted({_group(c, flow) for c in facts[Binding].contacts[parameter.name]}):
             groups.setdefault(group, []).append((parameter.name, weight))
     shares = {parameter.name: 0.0 for parameter in model.parameters}
@@ -59,6 +62,13 @@ def mass(model: ModelGraph, facts: Facts, log: Log) -> Masses:
         if share:
             log.because(name, "mass", f"{share:.6g}", f"{shares[name]:.6g} of {total:.6g} in all")
     return Masses(found)
+
+
+def _weight(role: Role, recipe: Recipe) -> float:
+    """What a parameter of that role counts as among those of its group."""
+    if role == "position":
+        return recipe.mass_of("position", 1.0)
+    return 1.0 if role in MATRICES else recipe.mass_of("vector", VECTOR)
 
 
 def _tare(shares: dict[str, float], parameters: Iterable[Parameter], pattern: str, wanted: float, log: Log) -> None:

@@ -55,6 +55,7 @@ class ModularDual(Recipe):
         "gains": "average",
         "blocks_mass": 5.0,
         "vector_mass": 0.1,
+        "position_mass": 0.03,
         "project_embeddings": False,
         "polynomial": "polar-express",
         "ns_steps": 5,
@@ -130,6 +131,7 @@ class Modula(ModularDual):
         "gains": "average",
         "blocks_mass": 5.0,
         "vector_mass": 0.1,
+        "position_mass": 1.0,
         "project_embeddings": False,
     }
     rule: ClassVar[str] = "norm"

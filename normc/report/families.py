@@ -1,4 +1,4 @@
-"""Repeated layers as one line: rows whose names differ in whole-number parts alone, and that get the same."""
+"""Repeated layers as one line: rows whose names differ in whole-number parts alone, and whose steps in size alone."""
 
 from __future__ import annotations
 
@@ -65,8 +65,9 @@ def _alike(pattern: str, members: list[Row]) -> list[Family]:
 
 
 def _sameness(row: Row) -> object:
-    """What rows of a family agree in: all that the table shows of them."""
-    scale = (row.scale.formula, tuple(f"{value:.5g}" for value in row.scale.per_block))
+    """What rows of a family agree in: all that the table shows of them but how large their steps are."""
+    first = row.scale.per_block[0] or 1.0
+    scale = (row.scale.formula.as_coeff_Mul()[1], tuple(f"{value / first:.5g}" for value in row.scale.per_block))
     axes = (row.in_axes, row.out_axes, row.block_axes, row.kernel_axes)
     aliases = tuple(_split(alias)[0] for alias in row.aliases)
     return (

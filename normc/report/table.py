@@ -57,8 +57,10 @@ def _line(family: Family) -> Line:
         name.append(f" ×{len(family.rows)}", style="bold yellow")
     return Line(
         name=name, shape=words.shape(row), role=Text(words.role(row), _COLORS.get(row.role, "")), why=words.why(row),
-        blocks=words.blocks(row.blocks), norm=words.norm(row), formula=words.formula(row) if row.rule != "none" else "",
-        number=words.numbers(row.scale.per_block) if row.rule != "none" else "", step=words.step(row),
+        blocks=words.blocks(row.blocks), norm=words.norm(row),
+        formula=words.formulas(family.rows) if row.rule != "none" else "",
+        number=words.ranged(row.scale.per_block for row in family.rows) if row.rule != "none" else "",
+        step=words.steps_of(family.rows),
         marks=_marks(family, row),
     )  # fmt: skip
 
@@ -157,8 +159,9 @@ def _first(line: Line, place: int, width: int) -> Text:
 
 def _second(line: Line, columns: tuple[int, int, int], width: int) -> Text:
     """Role, shape and norm in columns, and the scale; on two lines if it doesn't fit."""
-    same = line.formula in ("", line.number)
-    scale = Text(line.number if same else f"{line.formula} = {line.number}", style="bold")
+    same = line.formula in ("", line.number) or line.formula.startswith("(")
+    shown = line.formula or line.number
+    scale = Text(shown if same else f"{line.formula} = {line.number}", style="bold")
     if line.step:
         scale = Text.assemble(scale, (f"  rms {line.step}", "dim"))
     text = _row([line.role, Text(line.shape), Text(line.norm)], columns)

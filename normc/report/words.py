@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 
 from normc.plans.expression import show_formula, write_formula
 from normc.plans.row import KERNEL, Block, Evidence, Row
@@ -109,6 +111,19 @@ def formula(row: Row, names: dict[str, str] | None = None) -> str:
     return show_formula(write_formula(expression), names)
 
 
+def formulas(rows: tuple[Row, ...]) -> str:
+    """The formula of rows that differ in its leading number alone, which becomes a range."""
+    coefficients = [float(row.scale.formula.as_coeff_Mul()[0]) for row in rows]
+    if number(min(coefficients)) == number(max(coefficients)):
+        return formula(rows[0])
+    rest = rows[0].scale.formula.as_coeff_Mul()[1]
+    spread = _spread(coefficients)
+    if rest == 1:
+        return spread
+    text = formula(replace(rows[0], scale=replace(rows[0].scale, formula=rest)))
+    return f"({spread}){text[1:]}" if text.startswith("1/") else f"({spread})·{text}"
+
+
 def said(field: str, value: object) -> str:
     """One side of a change between two plans: a decision's value, or whether there is such a row."""
     if field == "row":
@@ -118,7 +133,21 @@ def said(field: str, value: object) -> str:
     return shown(str(value))
 
 
-def step(row: Row) -> str:
+def steps_of(rows: tuple[Row, ...]) -> str:
     """The RMS of a step of lr 1."""
-    found = steps(row)
-    return numbers(tuple(block.rms for block in found)) if found else ""
+    found = [tuple(block.rms for block in steps(row) or ()) for row in rows]
+    return ranged(found) if any(found) else ""
+
+
+def ranged(values: Iterable[tuple[float, ...]]) -> str:
+    """The numbers of one row, or the range of several rows' where they differ."""
+    found = list(values)
+    every = [value for own in found for value in own]
+    if len({number(value) for value in every}) > 1 and len(found) > 1:
+        return _spread(every)
+    return numbers(found[0])
+
+
+def _spread(values: list[float]) -> str:
+    """`0.016 to 0.046`: three digits are enough for a range."""
+    return f"{min(values):.3g} to {max(values):.3g}"
