@@ -10,7 +10,7 @@ from normc.plans.geometry import norms
 from normc.plans.row import Row
 from normc.recipes import Recipe
 from normc.update.program import Chain, Program
-from normc.update.stages import chain_of
+from normc.stages.build import chain_of
 
 if TYPE_CHECKING:
     from normc.plans.plan import NormPlan

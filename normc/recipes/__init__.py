@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import ClassVar, cast
+
+import sympy
 
 from normc.errors import NormcError
 from normc.gains.local import CONVENTIONS, Convention
 from normc.plans.geometry import Geometry
-from normc.plans.row import Row
+from normc.plans.row import Row, Scale
 from normc.registry import Registry
-from normc.update.stages import Stage
+from normc.stages.build import Stage, chain_of
 
 Option = str | int | float | bool | None
 Values = dict[str, float]
@@ -87,9 +91,55 @@ class Recipe(ABC):
     def stages(self, rule: str) -> tuple[Stage, ...]:
         """The chain of stages called `rule`; none for "none"."""
 
-    @abstractmethod
     def state_bytes(self, row: Row) -> int:
-        """Bytes of state that a row with its rule set will hold."""
+        """Bytes of state that a row with its rule set will hold: read off its chain."""
+        if row.rule == "none" or row.numel == 0:
+            return 0
+        return _state_bytes(self.stages(row.rule), _bare(row))
+
+
+class EntryByEntry(Recipe):
+    """A recipe whose one chain, called as the recipe is, updates every row alike, entry by entry."""
+
+    reason: ClassVar[str] = "every entry by itself"
+
+    def geometry(self, row: Row) -> Geometry:
+        """The same for every role, but for what no gradient reaches."""
+        if row.role == "unused":
+            return Geometry("sign", "none", 0.0, sympy.Integer(0), "no gradient reaches it")
+        return Geometry("sign", self.name, 1.0, sympy.Integer(1), self.reason)
+
+    def stages(self, rule: str) -> tuple[Stage, ...]:
+        """One chain."""
+        if rule not in (self.name, "none"):
+            raise NormcError(f"the recipe {self.name} has no rule {rule!r}", f"known: {self.name}, none")
+        return self.chain() if rule == self.name else ()
+
+    @abstractmethod
+    def chain(self) -> tuple[Stage, ...]:
+        """The stages of every row."""
+
+
+def _bare(row: Row) -> Row:
+    """A row without what its states don't depend on, so that rows alike are counted once."""
+    ranks = {value: rank for rank, value in enumerate(dict.fromkeys(row.scale.per_block))}
+    scale = Scale(sympy.Integer(1), tuple(float(ranks[value] + 2) for value in row.scale.per_block))
+    return replace(
+        row, name="", aliases=(), uses=(), evidence=(), mass=None, sensitivity=None, magnitude=None, target=2.0,
+        scale=scale, state_bytes=0, fallback=None,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _state_bytes(stages: tuple[Stage, ...], row: Row) -> int:
+    kinds = [node.meta["state"] for node in chain_of(row, stages).nodes if "state" in node.meta]
+    width = state_width(row)
+    return sum(4 if kind == "count" else width * entries_of(kind, row.numel) for kind in kinds)
+
+
+def entries_of(kind: str, numel: int) -> int:
+    """How many entries a state has: "like" the parameter's, or as "3x64" says."""
+    return numel if kind == "like" else math.prod(map(int, kind.split("x")))
 
 
 def _checked(recipe: str, name: str, value: Option, default: Option) -> Option:

@@ -14,10 +14,12 @@ from normc.errors import NormcError
 from normc.plans.balance import balanced, gain_of, largest_gain
 from normc.plans.geometry import Geometry, norms
 from normc.plans.row import D_IN, KERNEL, Role, Row
-from normc.recipes import Option, Recipe, Values, recipes, state_width
-from normc.update.modular import Project, Regularize, Rescale, WarmEma, vectors
+from normc.recipes import Option, Recipe, Values, recipes
+from normc.stages.apply import Descend, Project, Regularize
+from normc.stages.build import Stage
+from normc.stages.moments import Ema, WarmEma
+from normc.stages.norm import Lmo, Rescale
 from normc.update.polynomials import polynomials
-from normc.update.stages import Descend, Ema, Lmo, Stage
 
 # The norm of each role, and why.
 _ROLES: dict[Role, tuple[str, str]] = {
@@ -111,10 +113,6 @@ class ModularDual(Recipe):
     def _direction(self) -> tuple[Stage, ...]:
         return Ema(), Lmo(polynomials(self.text("polynomial"), int(self.number("ns_steps"))))
 
-    def state_bytes(self, row: Row) -> int:
-        """One momentum buffer."""
-        return 0 if row.rule == "none" else row.numel * state_width(row)
-
 
 @dataclass(frozen=True)
 class Modula(ModularDual):
@@ -138,10 +136,6 @@ class Modula(ModularDual):
 
     def _direction(self) -> tuple[Stage, ...]:
         return WarmEma(), Rescale()
-
-    def state_bytes(self, row: Row) -> int:
-        """One momentum buffer, a count, and a vector for each matrix."""
-        return 0 if row.rule == "none" else (row.numel + sum(vectors(row))) * state_width(row) + 4
 
 
 def _factor(row: Row, norm: str) -> sympy.Expr:

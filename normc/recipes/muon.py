@@ -10,9 +10,14 @@ import sympy
 from normc.errors import NormcError
 from normc.plans.geometry import Geometry
 from normc.plans.row import D_IN, D_OUT, KERNEL, Row
-from normc.recipes import Option, Recipe, Values, recipes, state_width
+from normc.recipes import Option, Recipe, Values, recipes
+from normc.stages.apply import Decay, Descend
+from normc.stages.build import Stage
+from normc.stages.moments import Ema, Nesterov
+from normc.stages.norm import Lmo
+from normc.stages.precondition import AdamDirection
+from normc.stages.size import Radius
 from normc.update.polynomials import polynomials
-from normc.update.stages import AdamDirection, Decay, Descend, Ema, Lmo, Nesterov, Radius, Stage
 
 
 class Muon(Recipe):
@@ -66,11 +71,6 @@ class Muon(Recipe):
         if rule == "adamw":
             return (AdamDirection(), Radius(), Decay(scaled=True), Descend())
         raise NormcError(f"the recipe {self.name} has no rule {rule!r}", "known: lmo, adamw, none")
-
-    def state_bytes(self, row: Row) -> int:
-        """One momentum buffer for a matrix, two and a count for AdamW."""
-        entry = row.numel * state_width(row)
-        return {"none": 0, "lmo": entry, "adamw": 2 * entry + 4}[row.rule]
 
 
 recipes.add("muon", Muon(), __name__)

@@ -10,9 +10,12 @@ import sympy
 from normc.errors import NormcError
 from normc.plans.geometry import Geometry, norms
 from normc.plans.row import D_IN, D_OUT, KERNEL, Role, Row
-from normc.recipes import Option, Recipe, Values, recipes, state_width
+from normc.recipes import Option, Recipe, Values, recipes
+from normc.stages.apply import Decay, Descend, Shrink
+from normc.stages.build import Stage
+from normc.stages.moments import Ema
+from normc.stages.norm import Lmo
 from normc.update.polynomials import polynomials
-from normc.update.stages import Decay, Descend, Ema, Lmo, Shrink, Stage
 
 # The norm of each role, the option that holds its radius, and why.
 _ROLES: dict[Role, tuple[str, str, str]] = {
@@ -88,10 +91,6 @@ class Scion(Recipe):
         if rule != "lmo":
             raise NormcError(f"the recipe {self.name} has no rule {rule!r}", "known: lmo, none")
         return Lmo(polynomials(self.text("polynomial"), int(self.number("ns_steps"))))
-
-    def state_bytes(self, row: Row) -> int:
-        """One momentum buffer."""
-        return 0 if row.rule == "none" else row.numel * state_width(row)
 
 
 class UnconstrainedScion(Scion):

@@ -14,7 +14,7 @@ from tests.house.tree import modules
 LEVELS = (
     {"errors", "version", "runtime"},
     {"registry"},
-    {"ops", "plans", "trace", "facts", "update", "gains"},
+    {"ops", "plans", "trace", "facts", "update", "stages", "gains"},
     {"norms", "recipes"},
     {"passes", "backends"},
     {"analyse", "compiler", "optimizer", "exporting"},

@@ -26,7 +26,9 @@ RECIPES = ["modula", "modular-dual"]
 def plan_of(
     model: nn.Module, inputs: Any, recipe: str, gains: str, tare: Mapping[str, float] | None = None, **options: float
 ) -> NormPlan:
-    return normc.plan(model, inputs, recipe=recipe, options={"gains": gains, "position_mass": 1.0, **options}, tare=tare)
+    return normc.plan(
+        model, inputs, recipe=recipe, options={"gains": gains, "position_mass": 1.0, **options}, tare=tare
+    )
 
 
 def ordered(plan: NormPlan, model: nn.Module) -> list[float]:
