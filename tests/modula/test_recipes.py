@@ -141,7 +141,8 @@ def test_the_zoo_is_certified_also_after_overrides(name: str) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_tare_sets_the_masses_of_a_group_and_zero_freezes_it(recipe: str) -> None:
     model = nets.GPT(65, 16, 2, 16, 8, 8, 2)
-    plan = normc.plan(model, TOKENS, recipe=recipe, tare={"head.*": 3.0, "tok.*": 0.0})
+    options = {"position_mass": 1.0}
+    plan = normc.plan(model, TOKENS, recipe=recipe, options=options, tare={"head.*": 3.0, "tok.*": 0.0})
     certified(plan)
     assert plan["head.weight"].mass == pytest.approx(3.0 / 8.5)
     assert (plan["tok.weight"].mass, plan["tok.weight"].rule, plan["tok.weight"].frozen) == (0.0, "none", True)
