@@ -13,6 +13,7 @@ from normc.errors import NormcError, NormcWarning
 from normc.passes.batch import batch
 from normc.passes.dtypes import dtypes
 from normc.passes.fuse import fuse
+from normc.passes.laws import laws
 from normc.passes.lower import lower
 from normc.passes.stack import stack
 from normc.recipes import Recipe, recipes
@@ -36,7 +37,7 @@ def program_of(plan: NormPlan, target: str = "cpu") -> Program:
     if not backend.batched:
         return program
     dtype, why = backend.polar_dtype(backend.target(target))
-    return batch(dtypes(stack(fuse(program)), dtype, why))
+    return batch(dtypes(stack(fuse(laws(program))), dtype, why))
 
 
 def generate(plan: NormPlan, target: str = "cpu") -> Loaded:

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from normc.plans.geometry import NORMED
 from normc.update.matrices import flip, join, part, polar
-from normc.update.program import Chain, Core, Decision, Family, Program, Split, evaluate, split, state_dtype
+from normc.update.program import ROWWISE, Chain, Core, Decision, Family, Program, Split, evaluate, split, state_dtype
 
 Size = tuple[int, int]
 
@@ -47,13 +47,18 @@ def _keys(chain: Chain) -> tuple[tuple[object, ...], set[object]]:
     """What has to be equal, and what has to overlap, for two chains to share a function."""
     parts = split(chain.graph)
     lists = tuple(
-        f"{node.name} = {node.target}{[_outer(arg, parts) for arg in node.args]}{node.kwargs}"
+        f"{node.name} = {node.target}{[_outer(arg, parts) for arg in node.args]}{_alike(node)}"
         for node in (*parts.before, *parts.after)
     )
     dtype = state_dtype(chain.row)
     common = (chain.group, dtype, chain.row.frozen, bool(parts.core), lists, chain.states)
     sizes: set[object] = set(polar_sizes(chain.graph))
     return common, sizes or {"lists" if not parts.core else "vectors"}
+
+
+def _alike(node: fx.Node) -> dict[str, object]:
+    """A call's keyword arguments, of the rowwise ones the names alone."""
+    return {name: "" if name in ROWWISE else value for name, value in node.kwargs.items()}
 
 
 def _outer(argument: object, parts: Split) -> str:

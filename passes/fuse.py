@@ -1,15 +1,15 @@
-"""A scale that follows an elementwise direction becomes the step size of `descend`: one pass over memory less."""
+"""A scale that follows an elementwise direction becomes the size of the step itself."""
 
 from __future__ import annotations
 
 from torch import fx
 
-from normc.update.arithmetic import descend, scale
+from normc.update.arithmetic import constrained, descend, scale
 from normc.update.program import Chain, Decision, Program, each_form
 
 
 def fuse(program: Program) -> Program:
-    """Every chain with `descend(w, scale(d, c), lr)` as `descend(w, d, lr, radius=c)` where d is elementwise."""
+    """Every chain with `descend(w, scale(d, factor=c), lr)` as `descend(w, d, lr, radius=c)` where d is elementwise."""
     decisions: list[Decision] = []
     chains = tuple(_fuse(chain, decisions) for chain in program.chains)
     return program.with_chains(chains, decisions)
@@ -21,14 +21,15 @@ def _fuse(chain: Chain, decisions: list[Decision]) -> Chain:
     output = graph.graph_copy(chain.graph, values)
     graph.output(output)
     for node in list(graph.nodes):
-        direction = node.args[1] if node.target is descend else None
+        direction = node.args[1] if node.target in (descend, constrained) else None
         if not isinstance(direction, fx.Node) or direction.target is not scale or "radius" in node.kwargs:
             continue
-        source, factor = direction.args
+        source, factor = direction.args[0], direction.kwargs["factor"]
         if isinstance(source, fx.Node) and len(direction.users) == 1 and each_form(source.target) is not None:
             node.args = (node.args[0], source, *node.args[2:])
             node.kwargs = {**node.kwargs, "radius": factor}
             graph.erase_node(direction)
-            decisions.append(Decision("fuse", f"{chain.row.name}: scale into descend", "one pass over memory less"))
+            what = f"{chain.row.name}: scale into {node.target.__name__}"
+            decisions.append(Decision("fuse", what, "a number times a number", "a pass over memory"))
     graph.lint()
     return Chain(chain.rows, graph, chain.group)

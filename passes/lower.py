@@ -9,8 +9,8 @@ from normc.errors import NormcError
 from normc.plans.geometry import norms
 from normc.plans.row import Row
 from normc.recipes import Recipe
-from normc.update.program import Chain, Program
 from normc.stages.build import chain_of
+from normc.update.program import Chain, Program
 
 if TYPE_CHECKING:
     from normc.plans.plan import NormPlan

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from torch import fx
 
-from normc.update.program import Chain, Decision, Program, annotate
+from normc.update.arithmetic import scale
+from normc.update.program import ROWWISE, Chain, Decision, Program, annotate, rowwise_numbers
 
 
 def stack(program: Program) -> Program:
@@ -22,6 +23,7 @@ def stack(program: Program) -> Program:
     decisions, merged = [], []
     for chains in families.values():
         rows = tuple(row for chain in chains for row in chain.rows)
+        _number(chains)
         merged.append(annotate(replace(chains[0], rows=rows)))
         if len(rows) > 1:
             shape = "x".join(map(str, rows[0].shape))
@@ -30,5 +32,21 @@ def stack(program: Program) -> Program:
 
 
 def signature(graph: fx.Graph) -> tuple[str, ...]:
-    """What a graph computes, as text: equal for graphs that were built alike."""
-    return tuple(f"{node.name} = {node.target}{node.args}{sorted(node.kwargs.items())}" for node in graph.nodes)
+    """What a graph computes but for its rowwise numbers, as text: equal for graphs that were built alike."""
+    found = []
+    for node in graph.nodes:
+        kwargs = sorted((name, "a row" if name in ROWWISE else value) for name, value in node.kwargs.items())
+        found.append(f"{node.name} = {node.target}{node.args}{kwargs}")
+    return tuple(found)
+
+
+def _number(chains: list[Chain]) -> None:
+    """Give the first chain's calls the rowwise numbers of all chains. Changes its graph, which `fuse` has made."""
+    sizes = [len(chain.rows) for chain in chains]
+    for calls in zip(*(list(chain.graph.nodes) for chain in chains), strict=True):
+        own = {name: rowwise_numbers(calls, sizes, name) for name in ROWWISE if name in calls[0].kwargs}
+        if calls[0].target is scale and own["factor"] == 1.0:
+            calls[0].replace_all_uses_with(calls[0].all_input_nodes[0])
+            chains[0].graph.erase_node(calls[0])
+        elif own:
+            calls[0].kwargs = {**calls[0].kwargs, **own}

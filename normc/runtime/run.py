@@ -8,10 +8,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ class Run:
             every[index] = value
         return every
 
-    def pick(self, values: Iterable[Tensor]) -> list[Tensor]:
-        """The inverse of `full`."""
+    def pick(self, values: Iterable[T]) -> list[T]:
+        """Of one value a parameter, those of the parameters that have a gradient: the inverse of `full`."""
         every = list(values)
         return every if len(self.live) == len(every) else [every[index] for index in self.live]
 

@@ -60,7 +60,7 @@ class Regularize(Applied):
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """w <- (1 - lr weight_decay target) w."""
         lr, weight_decay = build.number("lr"), build.number("weight_decay")
-        build.weight = build.call("w", arithmetic.decay, build.weight, lr, weight_decay, ratio=build.row.target)
+        build.weight = build.call("w", arithmetic.decay, build.weight, lr, weight_decay, ratio=float(build.row.target))
         return direction
 
 

@@ -106,8 +106,8 @@ def check_chain(stages: tuple[Stage, ...]) -> None:
 
 
 def scaled(build: Builder, direction: fx.Node, factor: float) -> fx.Node:
-    """The direction times a number; itself for one."""
-    return direction if factor == 1.0 else build.call("s", arithmetic.scale, direction, factor)
+    """The direction times a number. Also times one: rows that differ in this number alone share a stack."""
+    return build.call("s", arithmetic.scale, direction, factor=factor)
 
 
 Unit = Callable[[Builder, fx.Node, Fold], fx.Node]

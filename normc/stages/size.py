@@ -22,5 +22,5 @@ class Radius(Size):
     """The direction times the row's scale: for rules that are no norm's."""
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
-        """d <- scale d; nothing is added for a scale of one."""
+        """d <- scale d."""
         return scaled(build, direction, build.row.scale.value)

@@ -105,19 +105,31 @@ def adam_direction_each(
     return direction
 
 
-def scale(d: Tensor, factor: float) -> Tensor:
-    """d times a number. Shape and dtype of d."""
-    return d * factor
+def rowwise(x: Tensor, number: float | tuple[float, ...]) -> float | Tensor:
+    """One number, or one for each tensor of the stack x [N, ...], in a shape that x can be multiplied with."""
+    if isinstance(number, float):
+        return number
+    return torch.tensor(number, dtype=x.dtype, device=x.device).reshape(x.shape[:1] + (1,) * (x.dim() - 1))
 
 
-def decay(w: Tensor, lr: float, weight_decay: float, ratio: float = 1.0) -> Tensor:
+def scale(d: Tensor, factor: float | tuple[float, ...]) -> Tensor:
+    """d times a number, or one a tensor. Shape and dtype of d."""
+    return d * rowwise(d, factor)
+
+
+def decay(w: Tensor, lr: float, weight_decay: float, ratio: float | tuple[float, ...] = 1.0) -> Tensor:
     """Decoupled weight decay w <- (1 - ratio lr weight_decay) w. Shape and dtype of w."""
-    return w * (1.0 - ratio * lr * weight_decay)
+    return w * (1.0 - rowwise(w, ratio) * (lr * weight_decay))
 
 
-def decay_each(w: list[Tensor], lr: float, weight_decay: float, ratio: float = 1.0) -> list[Tensor]:
+def decay_each(w: list[Tensor], lr: float, weight_decay: float, ratio: float | list[float] = 1.0) -> list[Tensor]:
     """w <- (1 - ratio lr weight_decay) w, in place."""
-    torch._foreach_mul_(w, 1.0 - ratio * lr * weight_decay)
+    if weight_decay == 0.0:
+        return w
+    if isinstance(ratio, float):
+        torch._foreach_mul_(w, 1.0 - ratio * lr * weight_decay)
+    else:
+        torch._foreach_mul_(w, [1.0 - number * lr * weight_decay for number in ratio])
     return w
 
 
@@ -132,12 +144,39 @@ def shrink_each(w: list[Tensor], lr: float) -> list[Tensor]:
     return w
 
 
-def descend(w: Tensor, d: Tensor, lr: float, radius: float = 1.0) -> Tensor:
+def constrained(
+    w: Tensor,
+    d: Tensor,
+    lr: float,
+    weight_decay: float,
+    ratio: float | tuple[float, ...] = 1.0,
+    radius: float | tuple[float, ...] = 1.0,
+) -> Tensor:
+    """Decay and step at once: w <- (1 - ratio lr weight_decay) w - lr radius d. Shape and dtype of w."""
+    return w * (1.0 - rowwise(w, ratio) * (lr * weight_decay)) - d * (rowwise(d, radius) * lr)
+
+
+def constrained_each(
+    w: list[Tensor],
+    d: list[Tensor],
+    lr: float,
+    weight_decay: float,
+    ratio: float | list[float] = 1.0,
+    radius: float | list[float] = 1.0,
+) -> list[Tensor]:
+    """w <- (1 - ratio lr weight_decay) w - lr radius d, in place; no pass for the decay where there is none."""
+    return descend_each(decay_each(w, lr, weight_decay, ratio), d, lr, radius)
+
+
+def descend(w: Tensor, d: Tensor, lr: float, radius: float | tuple[float, ...] = 1.0) -> Tensor:
     """A step against d: w <- w - lr radius d. Shape and dtype of w."""
-    return w - d * (lr * radius)
+    return w - d * (rowwise(d, radius) * lr)
 
 
-def descend_each(w: list[Tensor], d: list[Tensor], lr: float, radius: float = 1.0) -> list[Tensor]:
+def descend_each(w: list[Tensor], d: list[Tensor], lr: float, radius: float | list[float] = 1.0) -> list[Tensor]:
     """w <- w - lr radius d, in place."""
-    torch._foreach_add_(w, d, alpha=-lr * radius)
+    if isinstance(radius, float):
+        torch._foreach_add_(w, d, alpha=-lr * radius)
+    else:
+        torch._foreach_add_(w, torch._foreach_mul(d, [-lr * number for number in radius]))
     return w

@@ -12,7 +12,16 @@ from torch import fx
 
 from normc.plans.row import Row
 from normc.runtime import Update
-from normc.update.program import Core, Family, Program, placeholders, returned, split
+from normc.update.program import (
+    ROWWISE,
+    Core,
+    Family,
+    Program,
+    placeholders,
+    returned,
+    rowwise_numbers,
+    split,
+)
 from normc.update.source import INDENT, Printer, describe, functions, header, literal, op_source, shape_comment
 
 PREAMBLE = """from __future__ import annotations
@@ -78,10 +87,10 @@ def _step(printer: Printer, family: Family) -> str:
     lines.append(f"{INDENT}g = run.grads")
     for node in placeholders(first.graph, "state"):
         lines.append(f"{INDENT}{node.name} = run.states[{literal(node.name)}]")
-    lines += [_each(printer, node, names) for node in parts.before]
+    lines += [_each(printer, node, names, family) for node in parts.before]
     if family.core is not None:
         lines += _core_call(family, family.core, names)
-    lines += [_each(printer, node, names) for node in parts.after]
+    lines += [_each(printer, node, names, family) for node in parts.after]
     lines += _write_back(first.graph, names)
     return "\n".join(lines)
 
@@ -108,11 +117,28 @@ def _in_place(graph: fx.Graph) -> list[fx.Node]:
     return [node for node in graph.nodes if node in found]
 
 
-def _each(printer: Printer, node: fx.Node, names: Mapping[fx.Node, str]) -> str:
+def _each(printer: Printer, node: fx.Node, names: Mapping[fx.Node, str], family: Family) -> str:
     op = getattr(node.target, "__name__", "")
-    call = printer.call(f"{op}_each", node, names)
+    numbers: dict[str, str] = {}
+    for name in ROWWISE:
+        if name in node.kwargs:
+            found = rowwise_numbers(_calls(node, family), [len(chain.rows) for chain in family.chains], name)
+            numbers[name] = printer.numbers(found)
+    call = printer.call(f"{op}_each", node, names, numbers)
     in_place = names[node] == names[node.all_input_nodes[0]]
     return f"{INDENT}{call}" if in_place else f"{INDENT}{names[node]} = {call}"
+
+
+def _calls(node: fx.Node, family: Family) -> list[fx.Node]:
+    """The same call in every chain of a family, by its place among the list ops."""
+    found = []
+    place: int | None = None
+    for chain in family.chains:
+        parts = split(chain.graph)
+        lists = (*parts.before, *parts.after)
+        place = lists.index(node) if place is None else place
+        found.append(lists[place])
+    return found
 
 
 def _core_call(family: Family, core: Core, names: Mapping[fx.Node, str]) -> list[str]:

@@ -7,7 +7,7 @@ lr). It returns (w, *states). All tensors are stacks [N, *shape] in the dtype th
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +20,12 @@ from normc.plans.row import Row
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a rewrite did: `rule` did `what`, because of `why`."""
+    """What a rewrite did: `rule` did `what`, because of `why`; and what that saves."""
 
     rule: str
     what: str
     why: str
+    saving: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,20 @@ class Program:
     def with_chains(self, chains: tuple[Chain, ...], decisions: list[Decision]) -> Program:
         """This program with other chains, and a longer log."""
         return replace(self, chains=chains, decisions=self.decisions + tuple(decisions))
+
+
+# Numbers of an op that rows of one stack may each have their own of: then it is a tuple with one a row.
+ROWWISE = ("factor", "ratio", "radius")
+Numbers = float | tuple[float, ...]
+
+
+def rowwise_numbers(calls: Sequence[fx.Node], rows: Sequence[int], name: str) -> Numbers:
+    """A rowwise argument of the same call in several chains, of so many rows each: one number if all agree."""
+    every: list[float] = []
+    for node, number in zip(calls, rows, strict=True):
+        value: Any = node.kwargs[name]
+        every += value if isinstance(value, tuple) else [value] * number
+    return every[0] if len(set(every)) == 1 else tuple(every)
 
 
 def placeholders(graph: fx.Graph, kind: str) -> list[fx.Node]:

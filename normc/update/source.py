@@ -14,7 +14,7 @@ from torch import fx
 
 from normc.plans.geometry import NORMED
 from normc.update.matrices import stack
-from normc.update.program import Chain, Core, Family, Program, each_form, returned, split
+from normc.update.program import Chain, Core, Family, Numbers, Program, each_form, returned, split
 
 INDENT = "    "
 
@@ -71,8 +71,10 @@ def describe(chain: Chain) -> str:
     if row.blocks:
         labels = " ".join(comment(block.label) for block in row.blocks[:4])
         parts.append(f"blocks {labels}" if len(row.blocks) <= 4 else f"{len(row.blocks)} blocks")
-    scales = dict.fromkeys(f"{value:.4g}" for value in row.scale.per_block[:4])
-    parts.append(f"{row.role}, {row.norm if row.rule in NORMED else row.rule}, scale {' '.join(scales)}")
+    values = [value for row in chain.rows for value in row.scale.per_block]
+    scales = list(dict.fromkeys(f"{value:.4g}" for value in values))
+    spread = " ".join(scales) if len(scales) <= 4 else f"{min(values):.4g} to {max(values):.4g}"
+    parts.append(f"{row.role}, {row.norm if row.rule in NORMED else row.rule}, scale {spread}")
     return ", ".join(parts)
 
 
@@ -134,7 +136,7 @@ def shape_comment(node: fx.Node) -> str:
 
 
 class Printer:
-    """Prints families; collects the polynomials that they name."""
+    """Prints families; collects the polynomials and scales that they name."""
 
     def __init__(self) -> None:
         self.constants: dict[object, str] = {}
@@ -146,13 +148,26 @@ class Printer:
         if isinstance(value, list):
             return "[" + ", ".join(self.argument(item, names) for item in value) + "]"
         if isinstance(value, tuple) and value and isinstance(value[0], tuple) and isinstance(value[0][0], float):
-            return self.constants.setdefault(value, f"POLYNOMIALS_{len(self.constants) + 1}")
-        return literal(value)
+            return self.constant("POLYNOMIALS", value)
+        return self.constant("SCALES", value) if _is_long(value) else literal(value)
 
-    def call(self, name: str, node: fx.Node, names: Mapping[fx.Node, str]) -> str:
-        """`polar(x, polynomials=POLYNOMIALS_1)`."""
+    def constant(self, kind: str, value: object) -> str:
+        """The name of a constant of the module."""
+        return self.constants.setdefault(value, f"{kind}_{len(self.constants) + 1}")
+
+    def numbers(self, value: Numbers) -> str:
+        """A rowwise number of a list op: one for all, or one for each parameter that has a gradient."""
+        if isinstance(value, float):
+            return literal(value)
+        return f"run.pick({self.constant('SCALES', value) if _is_long(value) else literal(value)})"
+
+    def call(
+        self, name: str, node: fx.Node, names: Mapping[fx.Node, str], numbers: Mapping[str, str] | None = None
+    ) -> str:
+        """`polar(x, polynomials=POLYNOMIALS_1)`; `numbers` are rowwise arguments, printed already."""
+        known = numbers or {}
         args = [self.argument(value, names) for value in node.args]
-        args += [f"{key}={self.argument(value, names)}" for key, value in node.kwargs.items()]
+        args += [f"{key}={known.get(key) or self.argument(value, names)}" for key, value in node.kwargs.items()]
         return f"{name}({', '.join(args)})"
 
     def core(self, family: Family, core: Core) -> str:
@@ -174,6 +189,11 @@ class Printer:
         text = f"{INDENT}{node.name} = {self.call(target.__name__, node, names)}"
         whole = text + shape_comment(node)
         return [whole] if len(whole) <= 120 else [INDENT + shape_comment(node).strip(), text]
+
+
+def _is_long(value: object) -> bool:
+    """Whether it is numbers that would fill a line."""
+    return isinstance(value, tuple) and len(value) > 3 and isinstance(value[0], float)
 
 
 def placeholders_of(graph: fx.Graph) -> list[str]:

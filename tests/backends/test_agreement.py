@@ -133,5 +133,5 @@ def test_matrices_of_one_size_share_one_call_and_each_rewrite_says_why() -> None
     polars = [node for node in core.graph.nodes if getattr(node.target, "__name__", "") == "polar"]
     assert len(polars) == 1
     assert polars[0].meta["val"].shape == (6, 16, 32)
-    assert {decision.rule for decision in program.decisions} == {"fuse", "stack", "batch"}
+    assert {decision.rule for decision in program.decisions} == {"laws", "fuse", "stack", "batch"}
     assert all(decision.what and decision.why for decision in program.decisions)

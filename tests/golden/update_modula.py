@@ -37,15 +37,23 @@ def count_each(step: list[Tensor]) -> list[Tensor]:
     return step
 
 
-def decay_each(w: list[Tensor], lr: float, weight_decay: float, ratio: float = 1.0) -> list[Tensor]:
+def decay_each(w: list[Tensor], lr: float, weight_decay: float, ratio: float | list[float] = 1.0) -> list[Tensor]:
     """w <- (1 - ratio lr weight_decay) w, in place."""
-    torch._foreach_mul_(w, 1.0 - ratio * lr * weight_decay)
+    if weight_decay == 0.0:
+        return w
+    if isinstance(ratio, float):
+        torch._foreach_mul_(w, 1.0 - ratio * lr * weight_decay)
+    else:
+        torch._foreach_mul_(w, [1.0 - number * lr * weight_decay for number in ratio])
     return w
 
 
-def descend_each(w: list[Tensor], d: list[Tensor], lr: float, radius: float = 1.0) -> list[Tensor]:
+def descend_each(w: list[Tensor], d: list[Tensor], lr: float, radius: float | list[float] = 1.0) -> list[Tensor]:
     """w <- w - lr radius d, in place."""
-    torch._foreach_add_(w, d, alpha=-lr * radius)
+    if isinstance(radius, float):
+        torch._foreach_add_(w, d, alpha=-lr * radius)
+    else:
+        torch._foreach_add_(w, torch._foreach_mul(d, [-lr * number for number in radius]))
     return w
 
 
@@ -93,9 +101,16 @@ def rms(d: Tensor) -> Tensor:
     return unit(d.reshape(d.shape[0], size), (-1,)).mul(size**0.5).reshape(d.shape)
 
 
-def scale(d: Tensor, factor: float) -> Tensor:
-    """d times a number. Shape and dtype of d."""
-    return d * factor
+def rowwise(x: Tensor, number: float | tuple[float, ...]) -> float | Tensor:
+    """One number, or one for each tensor of the stack x [N, ...], in a shape that x can be multiplied with."""
+    if isinstance(number, float):
+        return number
+    return torch.tensor(number, dtype=x.dtype, device=x.device).reshape(x.shape[:1] + (1,) * (x.dim() - 1))
+
+
+def scale(d: Tensor, factor: float | tuple[float, ...]) -> Tensor:
+    """d times a number, or one a tensor. Shape and dtype of d."""
+    return d * rowwise(d, factor)
 
 
 def stack(tensors: list[Tensor]) -> Tensor:
@@ -163,7 +178,7 @@ def core_spectral_mixed(x0: Tensor, x1: Tensor, x2: Tensor, x3: Tensor, x4: Tens
     l = level(x0)  # f32[1, 96, 32]
     v = power_step(x1, l)  # f32[1, 1, 32]
     u = rescale(l, v)  # f32[1, 96, 32]
-    s = scale(u, 1.7320508075688772)  # f32[1, 96, 32]
+    s = scale(u, factor=1.7320508075688772)  # f32[1, 96, 32]
     x = fold(x2, sizes=(32, 32), order=(1, 0), shape=(1, 32, 32))  # f32[2, 32, 32]
     l_1 = level(x)  # f32[2, 32, 32]
     v_1 = power_step(x3, l_1)  # f32[2, 1, 32]
@@ -174,7 +189,7 @@ def core_spectral_mixed(x0: Tensor, x1: Tensor, x2: Tensor, x3: Tensor, x4: Tens
     v_2 = power_step(x5, l_2)  # f32[2, 1, 32]
     u_2 = rescale(l_2, v_2)  # f32[2, 128, 32]
     y_1 = unfold(u_2, sizes=(32, 128), order=(1, 0), shape=(1, 128, 32), parameter=(32, 128))  # f32[2, 32, 128]
-    s_1 = scale(y_1, 2.0)  # f32[2, 32, 128]
+    s_1 = scale(y_1, factor=2.0)  # f32[2, 32, 128]
     return (v, s, v_1, y, v_2, s_1)
 
 
@@ -185,7 +200,7 @@ def core_vectors(x0: Tensor, x1: Tensor, x2: Tensor) -> tuple[Tensor, ...]:
     x = fold(x0, sizes=(24, 32), order=(1, 0), shape=(1, 32, 24))  # f32[1, 32, 24]
     u = colnorm(x)  # f32[1, 32, 24]
     y = unfold(u, sizes=(24, 32), order=(1, 0), shape=(1, 32, 24), parameter=(24, 32))  # f32[1, 24, 32]
-    s = scale(y, 5.656854249492381)  # f32[1, 24, 32]
+    s = scale(y, factor=5.656854249492381)  # f32[1, 24, 32]
     u_1 = rms(x1)  # f32[2, 32]
     u_2 = rms(x2)  # f32[2, 128]
     return (s, u_1, u_2)
@@ -199,7 +214,7 @@ def core_spectral_hidden_2(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
     v = power_step(x1, l)  # f32[2, 1, 128]
     u = rescale(l, v)  # f32[2, 32, 128]
     y = unfold(u, sizes=(128, 32), order=(1, 0), shape=(1, 32, 128), parameter=(128, 32))  # f32[2, 128, 32]
-    s = scale(y, 0.5)  # f32[2, 128, 32]
+    s = scale(y, factor=0.5)  # f32[2, 128, 32]
     return (v, s)
 
 

@@ -48,21 +48,41 @@ def adam_direction_each(
     return direction
 
 
+def constrained_each(
+    w: list[Tensor],
+    d: list[Tensor],
+    lr: float,
+    weight_decay: float,
+    ratio: float | list[float] = 1.0,
+    radius: float | list[float] = 1.0,
+) -> list[Tensor]:
+    """w <- (1 - ratio lr weight_decay) w - lr radius d, in place; no pass for the decay where there is none."""
+    return descend_each(decay_each(w, lr, weight_decay, ratio), d, lr, radius)
+
+
 def count_each(step: list[Tensor]) -> list[Tensor]:
     """One step more, in place."""
     torch._foreach_add_(step, 1.0)
     return step
 
 
-def decay_each(w: list[Tensor], lr: float, weight_decay: float, ratio: float = 1.0) -> list[Tensor]:
+def decay_each(w: list[Tensor], lr: float, weight_decay: float, ratio: float | list[float] = 1.0) -> list[Tensor]:
     """w <- (1 - ratio lr weight_decay) w, in place."""
-    torch._foreach_mul_(w, 1.0 - ratio * lr * weight_decay)
+    if weight_decay == 0.0:
+        return w
+    if isinstance(ratio, float):
+        torch._foreach_mul_(w, 1.0 - ratio * lr * weight_decay)
+    else:
+        torch._foreach_mul_(w, [1.0 - number * lr * weight_decay for number in ratio])
     return w
 
 
-def descend_each(w: list[Tensor], d: list[Tensor], lr: float, radius: float = 1.0) -> list[Tensor]:
+def descend_each(w: list[Tensor], d: list[Tensor], lr: float, radius: float | list[float] = 1.0) -> list[Tensor]:
     """w <- w - lr radius d, in place."""
-    torch._foreach_add_(w, d, alpha=-lr * radius)
+    if isinstance(radius, float):
+        torch._foreach_add_(w, d, alpha=-lr * radius)
+    else:
+        torch._foreach_add_(w, torch._foreach_mul(d, [-lr * number for number in radius]))
     return w
 
 
@@ -121,9 +141,16 @@ def polar(x: Tensor, polynomials: tuple[tuple[float, float, float], ...], dtype:
     return (y.mT if tall else y).to(x.dtype)
 
 
-def scale(d: Tensor, factor: float) -> Tensor:
-    """d times a number. Shape and dtype of d."""
-    return d * factor
+def rowwise(x: Tensor, number: float | tuple[float, ...]) -> float | Tensor:
+    """One number, or one for each tensor of the stack x [N, ...], in a shape that x can be multiplied with."""
+    if isinstance(number, float):
+        return number
+    return torch.tensor(number, dtype=x.dtype, device=x.device).reshape(x.shape[:1] + (1,) * (x.dim() - 1))
+
+
+def scale(d: Tensor, factor: float | tuple[float, ...]) -> Tensor:
+    """d times a number, or one a tensor. Shape and dtype of d."""
+    return d * rowwise(d, factor)
 
 
 def second_moment_each(v: list[Tensor], g: list[Tensor], beta2: float) -> list[Tensor]:
@@ -189,7 +216,7 @@ def core_spectral_32x128(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
     u_2 = flip(u_1)  # f32[2, 128, 32]
     u_3 = part(u, 2, 4)  # f32[2, 32, 128]
     y = unfold(u_2, sizes=(32, 128), order=(1, 0), shape=(1, 128, 32), parameter=(32, 128))  # f32[2, 32, 128]
-    s = scale(y, 2.0)  # f32[2, 32, 128]
+    s = scale(y, factor=2.0)  # f32[2, 32, 128]
     y_1 = unfold(u_3, sizes=(128, 32), order=(1, 0), shape=(1, 32, 128), parameter=(128, 32))  # f32[2, 128, 32]
     return (s, y_1)
 
@@ -205,13 +232,12 @@ def spectral_32x32(run: Run) -> None:
     momentum_buffer = run.states["momentum_buffer"]
     ema_each(momentum_buffer, g, momentum)
     d = nesterov_each(g, momentum_buffer, momentum)
-    decay_each(w, lr, weight_decay)
     every_d = run.full(d)
     x0 = stack(every_d[0:2])  # f32[2, 32, 96]
     x1 = stack(every_d[2:4])  # f32[2, 32, 32]
     y0, y1 = run.core(core_spectral_32x32, x0, x1)
     y = run.pick([*y0.unbind(), *y1.unbind()])
-    descend_each(w, y, lr)
+    constrained_each(w, y, lr, weight_decay=weight_decay)
 
 
 def adamw_mixed(run: Run) -> None:
@@ -233,8 +259,7 @@ def adamw_mixed(run: Run) -> None:
     ema_each(exp_avg, g, momentum)
     second_moment_each(exp_avg_sq, g, beta2)
     d = adam_direction_each(exp_avg, exp_avg_sq, step, momentum, beta2, eps)
-    decay_each(w, lr, weight_decay)
-    descend_each(w, d, lr)
+    constrained_each(w, d, lr, weight_decay=weight_decay, radius=1.0)
 
 
 def spectral_32x128(run: Run) -> None:
@@ -248,13 +273,12 @@ def spectral_32x128(run: Run) -> None:
     momentum_buffer = run.states["momentum_buffer"]
     ema_each(momentum_buffer, g, momentum)
     d = nesterov_each(g, momentum_buffer, momentum)
-    decay_each(w, lr, weight_decay)
     every_d = run.full(d)
     x0 = stack(every_d[0:2])  # f32[2, 32, 128]
     x1 = stack(every_d[2:4])  # f32[2, 128, 32]
     y0, y1 = run.core(core_spectral_32x128, x0, x1)
     s = run.pick([*y0.unbind(), *y1.unbind()])
-    descend_each(w, s, lr)
+    constrained_each(w, s, lr, weight_decay=weight_decay)
 
 
 ENTRIES = {

@@ -40,9 +40,35 @@ def colnorm(d: Tensor) -> Tensor:
     return unit(d, (-2,))
 
 
-def descend_each(w: list[Tensor], d: list[Tensor], lr: float, radius: float = 1.0) -> list[Tensor]:
+def constrained_each(
+    w: list[Tensor],
+    d: list[Tensor],
+    lr: float,
+    weight_decay: float,
+    ratio: float | list[float] = 1.0,
+    radius: float | list[float] = 1.0,
+) -> list[Tensor]:
+    """w <- (1 - ratio lr weight_decay) w - lr radius d, in place; no pass for the decay where there is none."""
+    return descend_each(decay_each(w, lr, weight_decay, ratio), d, lr, radius)
+
+
+def decay_each(w: list[Tensor], lr: float, weight_decay: float, ratio: float | list[float] = 1.0) -> list[Tensor]:
+    """w <- (1 - ratio lr weight_decay) w, in place."""
+    if weight_decay == 0.0:
+        return w
+    if isinstance(ratio, float):
+        torch._foreach_mul_(w, 1.0 - ratio * lr * weight_decay)
+    else:
+        torch._foreach_mul_(w, [1.0 - number * lr * weight_decay for number in ratio])
+    return w
+
+
+def descend_each(w: list[Tensor], d: list[Tensor], lr: float, radius: float | list[float] = 1.0) -> list[Tensor]:
     """w <- w - lr radius d, in place."""
-    torch._foreach_add_(w, d, alpha=-lr * radius)
+    if isinstance(radius, float):
+        torch._foreach_add_(w, d, alpha=-lr * radius)
+    else:
+        torch._foreach_add_(w, torch._foreach_mul(d, [-lr * number for number in radius]))
     return w
 
 
@@ -102,15 +128,16 @@ def rms(d: Tensor) -> Tensor:
     return unit(d.reshape(d.shape[0], size), (-1,)).mul(size**0.5).reshape(d.shape)
 
 
-def scale(d: Tensor, factor: float) -> Tensor:
-    """d times a number. Shape and dtype of d."""
-    return d * factor
+def rowwise(x: Tensor, number: float | tuple[float, ...]) -> float | Tensor:
+    """One number, or one for each tensor of the stack x [N, ...], in a shape that x can be multiplied with."""
+    if isinstance(number, float):
+        return number
+    return torch.tensor(number, dtype=x.dtype, device=x.device).reshape(x.shape[:1] + (1,) * (x.dim() - 1))
 
 
-def shrink_each(w: list[Tensor], lr: float) -> list[Tensor]:
-    """w <- (1 - lr) w, in place."""
-    torch._foreach_mul_(w, 1.0 - lr)
-    return w
+def scale(d: Tensor, factor: float | tuple[float, ...]) -> Tensor:
+    """d times a number, or one a tensor. Shape and dtype of d."""
+    return d * rowwise(d, factor)
 
 
 def sign_each(d: list[Tensor]) -> list[Tensor]:
@@ -158,9 +185,9 @@ def core_spectral_32x32(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
     u_1 = part(u, 0, 6)  # f32[6, 32, 32]
     u_2 = part(u, 6, 8)  # f32[2, 32, 32]
     y = unfold(u_1, sizes=(32, 1, 3, 32), order=(2, 1, 3, 0), shape=(3, 32, 32), parameter=(32, 96))  # f32[2, 32, 96]
-    s = scale(y, 3.0)  # f32[2, 32, 96]
+    s = scale(y, factor=3.0)  # f32[2, 32, 96]
     y_1 = unfold(u_2, sizes=(32, 32), order=(1, 0), shape=(1, 32, 32), parameter=(32, 32))  # f32[2, 32, 32]
-    s_1 = scale(y_1, 3.0)  # f32[2, 32, 32]
+    s_1 = scale(y_1, factor=3.0)  # f32[2, 32, 32]
     return (s, s_1)
 
 
@@ -171,11 +198,11 @@ def core_vectors(x0: Tensor, x1: Tensor, x2: Tensor) -> tuple[Tensor, ...]:
     x = fold(x0, sizes=(24, 32), order=(1, 0), shape=(1, 32, 24))  # f32[1, 32, 24]
     u = colnorm(x)  # f32[1, 32, 24]
     y = unfold(u, sizes=(24, 32), order=(1, 0), shape=(1, 32, 24), parameter=(24, 32))  # f32[1, 24, 32]
-    s = scale(y, 0.565685424949238)  # f32[1, 24, 32]
+    s = scale(y, factor=0.565685424949238)  # f32[1, 24, 32]
     u_1 = rms(x1)  # f32[2, 32]
-    s_1 = scale(u_1, 0.3)  # f32[2, 32]
+    s_1 = scale(u_1, factor=0.3)  # f32[2, 32]
     u_2 = rms(x2)  # f32[2, 128]
-    s_2 = scale(u_2, 0.3)  # f32[2, 128]
+    s_2 = scale(u_2, factor=0.3)  # f32[2, 128]
     return (s, s_1, s_2)
 
 
@@ -191,9 +218,9 @@ def core_spectral_32x128(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
     u_2 = flip(u_1)  # f32[2, 128, 32]
     u_3 = part(u, 2, 4)  # f32[2, 32, 128]
     y = unfold(u_2, sizes=(32, 128), order=(1, 0), shape=(1, 128, 32), parameter=(32, 128))  # f32[2, 32, 128]
-    s = scale(y, 6.0)  # f32[2, 32, 128]
+    s = scale(y, factor=6.0)  # f32[2, 32, 128]
     y_1 = unfold(u_3, sizes=(128, 32), order=(1, 0), shape=(1, 32, 128), parameter=(128, 32))  # f32[2, 128, 32]
-    s_1 = scale(y_1, 1.5)  # f32[2, 128, 32]
+    s_1 = scale(y_1, factor=1.5)  # f32[2, 128, 32]
     return (s, s_1)
 
 
@@ -206,8 +233,7 @@ def sign_output(run: Run) -> None:
     momentum_buffer = run.states["momentum_buffer"]
     ema_each(momentum_buffer, g, momentum)
     u = sign_each(momentum_buffer)
-    shrink_each(w, lr)
-    descend_each(w, u, lr, radius=0.3125)
+    constrained_each(w, u, lr, weight_decay=1.0, radius=0.3125)
 
 
 def spectral_32x32(run: Run) -> None:
@@ -219,13 +245,12 @@ def spectral_32x32(run: Run) -> None:
     g = run.grads
     momentum_buffer = run.states["momentum_buffer"]
     ema_each(momentum_buffer, g, momentum)
-    shrink_each(w, lr)
     every_m = run.full(momentum_buffer)
     x0 = stack(every_m[0:2])  # f32[2, 32, 96]
     x1 = stack(every_m[2:4])  # f32[2, 32, 32]
     y0, y1 = run.core(core_spectral_32x32, x0, x1)
     s = run.pick([*y0.unbind(), *y1.unbind()])
-    descend_each(w, s, lr)
+    constrained_each(w, s, lr, weight_decay=1.0)
 
 
 def vectors(run: Run) -> None:
@@ -238,14 +263,13 @@ def vectors(run: Run) -> None:
     g = run.grads
     momentum_buffer = run.states["momentum_buffer"]
     ema_each(momentum_buffer, g, momentum)
-    shrink_each(w, lr)
     every_m = run.full(momentum_buffer)
     x0 = stack(every_m[0:1])  # f32[1, 24, 32]
     x1 = stack(every_m[1:3])  # f32[2, 32]
     x2 = stack(every_m[3:5])  # f32[2, 128]
     y0, y1, y2 = run.core(core_vectors, x0, x1, x2)
     s = run.pick([*y0.unbind(), *y1.unbind(), *y2.unbind()])
-    descend_each(w, s, lr)
+    constrained_each(w, s, lr, weight_decay=1.0)
 
 
 def spectral_32x128(run: Run) -> None:
@@ -257,13 +281,12 @@ def spectral_32x128(run: Run) -> None:
     g = run.grads
     momentum_buffer = run.states["momentum_buffer"]
     ema_each(momentum_buffer, g, momentum)
-    shrink_each(w, lr)
     every_m = run.full(momentum_buffer)
     x0 = stack(every_m[0:2])  # f32[2, 32, 128]
     x1 = stack(every_m[2:4])  # f32[2, 128, 32]
     y0, y1 = run.core(core_spectral_32x128, x0, x1)
     s = run.pick([*y0.unbind(), *y1.unbind()])
-    descend_each(w, s, lr)
+    constrained_each(w, s, lr, weight_decay=1.0)
 
 
 ENTRIES = {
