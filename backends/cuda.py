@@ -33,7 +33,7 @@ def polar_dtype(name: str) -> tuple[torch.dtype | None, str]:
 
 def generate(program: Program, recipe: Recipe, name: str) -> Loaded:
     """Write the program as a module and load it."""
-    text = write(program, recipe.defaults, name, VERSION)
+    text = write(program, recipe, name, VERSION)
     return Loaded(load(text.module, program.plan), text)
 
 

@@ -39,7 +39,9 @@ def load(program: Program, recipe: Recipe, target: str) -> Loaded:
     }
     aliases = {alias: row.name for row, _, _ in groups for alias in row.aliases}
     defaults = recipe.defaults
-    update = Update(program.plan, recipe.name, defaults, entries, aliases, tuple(buckets), wide=torch.float64)
+    update = Update(
+        program.plan, recipe.name, defaults, entries, aliases, tuple(buckets), wide=torch.float64, labels=recipe.labels
+    )
     text = "\n\n".join(f"# {chain.row.name!r}\n{chain.graph}" for chain in program.chains)
     return Loaded(update, Text("", text))
 

@@ -14,6 +14,7 @@ from normc.optimizer import Optimizer, build, defer
 from normc.passes.request import Request
 from normc.plans.plan import NormPlan
 from normc.recipes import Option, recipes
+from normc.recipes.mixed import spelled
 from normc.trace import example_inputs as read_inputs
 from normc.trace import find_ladder, on_first_forward, own_inputs, trace
 
@@ -26,7 +27,7 @@ def plan(
     model: nn.Module,
     example_inputs: Any = None,
     *,
-    recipe: str = DEFAULT_RECIPE,
+    recipe: str | Mapping[str, str] = DEFAULT_RECIPE,
     options: Mapping[str, Option] | None = None,
     tare: Tare = None,
     overrides: Overrides = None,
@@ -38,6 +39,8 @@ def plan(
 
     example_inputs  what forward takes: a tensor, a tuple, a dict, or a batch of a DataLoader. May be left out for a
                     model that says what it eats (transformers, timm).
+    recipe          a name (`normc recipes` lists them), or {"*": "muon", "output": "adamw", "*.wte.*": "lion"}: one for
+                    all rows, others by role or glob.
     tare            {"glob*": mass}: what all rows that match have together, before all masses are made to sum to 1; 0
                     freezes them. Applied in order, to the recipe's own masses.
     overrides       {"glob*": "sign"} or {"glob*": {"norm": ..., "scale": ..., "mass": ...}}, applied in order.
@@ -88,16 +91,16 @@ def _refuse_fallbacks(plan: NormPlan) -> None:
         )
 
 
-def _request(recipe: str, options: Mapping[str, Option] | None, heads: bool, tare: Tare) -> Request:
-    return Request(recipes[recipe].configure(**(options or {})), heads, dict(tare or {}))
+def _request(recipe: str | Mapping[str, str], options: Mapping[str, Option] | None, heads: bool, tare: Tare) -> Request:
+    return Request(recipes[spelled(recipe)].configure(**(options or {})), heads, dict(tare or {}))
 
 
 def compile(  # noqa: A001  # the public name
     model: nn.Module,
     example_inputs: Any = None,
     *,
-    lr: float | torch.Tensor,
-    recipe: str = DEFAULT_RECIPE,
+    lr: float | torch.Tensor | Mapping[str, float],
+    recipe: str | Mapping[str, str] = DEFAULT_RECIPE,
     options: Mapping[str, Option] | None = None,
     tare: Tare = None,
     overrides: Overrides = None,
@@ -107,14 +110,15 @@ def compile(  # noqa: A001  # the public name
     frontend: str = "recorder",
     strict: bool = False,
     compile: bool = True,
-    **group_options: float,
+    **group_options: float | tuple[float, ...],
 ) -> Optimizer:
     """One optimizer for every parameter of `model`, whose update code is generated from its inferred plan.
 
     Without `example_inputs`, a model that doesn't say what it eats is traced on its first real forward, before which
     `opt.plan` and `opt.step()` raise NormcError. `plan` skips the tracing: one loaded from a file, or edited.
     `backend` is "cpu", "cuda" or "reference" (float64, slow); by default the device of the parameters decides.
-    `tare`, `heads`, `frontend` and `strict` are those of `plan()`. `compile=False` runs the generated code eagerly.
+    `recipe`, `tare`, `heads`, `frontend` and `strict` are those of `plan()`; with several recipes, `lr` may be
+    {recipe: lr}. `compile=False` runs the generated code eagerly.
     `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
     named = list(model.named_parameters())

@@ -47,9 +47,9 @@ _DOOR = '''class Optimizer(UpdateOptimizer):
     def __init__(
         self,
         named_parameters: Iterable[tuple[str, Tensor]],
-        lr: float | Tensor,
+        lr: float | Tensor | Mapping[str, float],
         compile: bool = True,
-        **options: float | tuple[float, float],
+        **options: float | tuple[float, ...],
     ) -> None:
         super().__init__(named_parameters, UPDATE, lr, compile, **options)
 

@@ -60,9 +60,9 @@ class Optimizer(UpdateOptimizer):
         recipe: Recipe,
         plan: NormPlan | None,
         target: str,
-        lr: float | Tensor,
+        lr: float | Tensor | Mapping[str, float],
         compile: bool,
-        options: Mapping[str, float | tuple[float, float]],
+        options: Mapping[str, float | tuple[float, ...]],
     ) -> None:
         named = list(named_parameters)
         self.recipe = recipe
@@ -126,14 +126,15 @@ def build(
     plan: NormPlan,
     named_parameters: Iterable[tuple[str, Tensor]],
     *,
-    lr: float | Tensor,
+    lr: float | Tensor | Mapping[str, float],
     backend: str | None = None,
     compile: bool = True,
-    **options: float | tuple[float, float],
+    **options: float | tuple[float, ...],
 ) -> Optimizer:
     """The optimizer of a plan.
 
     backend  "cpu", "cuda", "reference", or a whole target ("cuda:sm_90"); None takes that of the parameters' device.
+    lr       one for all, or {recipe: lr} where the plan mixes recipes.
     options  values of the recipe's groups (momentum, weight_decay): one number, or a pair (matrices, the rest).
     """
     named = list(named_parameters)
@@ -144,10 +145,10 @@ def defer(
     recipe: Recipe,
     named_parameters: Iterable[tuple[str, Tensor]],
     *,
-    lr: float | Tensor,
+    lr: float | Tensor | Mapping[str, float],
     backend: str | None = None,
     compile: bool = True,
-    **options: float | tuple[float, float],
+    **options: float | tuple[float, ...],
 ) -> Optimizer:
     """An optimizer that gets its plan later, through `adopt`. Until then its groups are by number of axes."""
     named = list(named_parameters)
@@ -166,4 +167,4 @@ def _stand_in(named: list[tuple[str, Tensor]], recipe: Recipe) -> Update:
         for pair in named
         if isinstance(pair, tuple)
     }
-    return Update("", recipe.name, recipe.defaults, entries, {}, (), ready=False)
+    return Update("", recipe.name, recipe.defaults, entries, {}, (), ready=False, labels=recipe.labels)

@@ -43,7 +43,9 @@ def geometry(model: ModelGraph, facts: Facts, log: Log) -> Rows:
         rows[row.name] = replace(row, state_bytes=recipe.state_bytes(row))
         log.because(row.name, "norm", chosen.norm, chosen.reason)
         formula = show_formula(write_formula(chosen.formula))
-        reason = f"recipe {recipe.name}, radius {chosen.target:g}" + (f" = {chosen.why}" if chosen.why else "")
+        reason = f"recipe {recipe.member(row).name}, radius {chosen.target:g}" + (
+            f" = {chosen.why}" if chosen.why else ""
+        )
         log.because(row.name, "scale", f"{formula} = {row.scale.value:.6g}", reason)
     return Rows(rows)
 

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 from normc.errors import NormcError
-from normc.plans.geometry import norms
 from normc.plans.row import Row
 from normc.recipes import Recipe
 from normc.stages.build import chain_of
@@ -24,13 +23,8 @@ def lower(plan: NormPlan, recipe: Recipe) -> Program:
         if row.rule == "none" or row.numel == 0:
             idle.append(row)
         else:
-            chains.append(Chain((row,), chain_of(row, recipe.stages(row.rule)), group_of(row)))
+            chains.append(Chain((row,), chain_of(row, recipe.stages_of(row)), recipe.group_of(row)))
     return Program(plan.model, recipe.name, plan.hash, tuple(chains), tuple(idle))
-
-
-def group_of(row: Row) -> int:
-    """A row's parameter group: 0 for what a norm of matrices updates, 1 for the rest."""
-    return 0 if row.rule != "none" and norms[row.norm].shape in ("matrix", "slices") else 1
 
 
 def _check(row: Row) -> None:

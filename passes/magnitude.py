@@ -7,18 +7,20 @@ weights. An op without a rule is tried out on Gaussian operands; where that can'
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from torch import fx
 
 from normc.facts import Facts, Log, analysis
 from normc.gains.activations import BENDING, pointwise
-from normc.gains.local import UNIT, At, Local, Model, Size, floats, gain_of
+from normc.gains.local import UNIT, At, Local, Model, Size, floats, gain_of, gains
 from normc.gains.probe import probed
+from normc.gains.sample import Samples
 from normc.ops.call import MATRIX
 from normc.passes.bind import Binding
 from normc.passes.request import Request
+from normc.passes.role import Roles
 from normc.trace.graph import ModelGraph, op_name
 
 
@@ -38,17 +40,32 @@ class Magnitudes:
         size = self.sizes.get(node, UNIT)
         return None if size is None else size.rms
 
+    def probed(self) -> set[fx.Node]:
+        """Nodes whose size, or whose gain to the output, was measured in part: ops tried out instead of told by a rule.
+
+        A norm ends what is known of a size.
+        """
+        tried = [node for node, local in self.locals.items() if local.how == "probe"]
+        return _reached(tried, lambda node: (user for user in node.users if op_name(user) not in _ANEW)) | _reached(
+            tried, lambda node: node.all_input_nodes
+        )
+
 
 @analysis("magnitude")
 def magnitude(model: ModelGraph, facts: Facts, log: Log) -> Magnitudes:
     """One walk forward."""
     binding, convention = facts[Binding], Model(facts[Request].recipe.gains)
     products = {c.node for found in binding.contacts.values() for c in found if c.kind in MATRIX}
+    roles = facts[Roles].of
+    tables = frozenset(name for name, role in roles.items() if role in ("position", "token", "embedding"))
     sizes: dict[fx.Node, Size | None] = {}
     found: dict[fx.Node, Local] = {}
     unknown: dict[fx.Node, str] = {}
+    samples = Samples(
+        binding.values, sizes, lambda node: node in products or op_name(node) in _ANEW, lambda name: _drawn(roles[name])
+    )
     for node in model.graph.nodes:
-        at = At(node, convention, sizes, binding.values, node in products)
+        at = At(node, convention, sizes, binding.values, node in products, tables=tables, samples=samples)
         if node.op != "call_function" or not floats(node):
             continue
         if at.kind(node) == "weight":
@@ -64,7 +81,18 @@ def magnitude(model: ModelGraph, facts: Facts, log: Log) -> Magnitudes:
         sizes[node], found[node] = local.size, local
         if local.how == "probe":
             log.gains_probed.setdefault(op_name(node), node)
+        samples.forget()
     return Magnitudes(convention, sizes, found, unknown)
+
+
+def _reached(starts: Iterable[fx.Node], after: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
+    waiting = list(starts)
+    seen = set(waiting)
+    while waiting:
+        fresh = [node for node in after(waiting.pop()) if node not in seen]
+        seen.update(fresh)
+        waiting += fresh
+    return seen
 
 
 def _weight(at: At, sizes: dict[fx.Node, Size | None]) -> None:
@@ -87,8 +115,21 @@ def _local(at: At) -> Local:
         return probed(at)
     try:
         return rule(at)
-    except (LookupError, ValueError, AssertionError, OverflowError):
+    except LookupError as problem:
+        return probed(at, problem)
+    except (ValueError, AssertionError, OverflowError):
         return probed(at)
+
+
+# Norms and lookups: what comes out has size 1, whatever went in.
+_ANEW = frozenset(name for name in gains if gains.home(name).endswith(".normalising"))
+
+
+def _drawn(role: str) -> Size:
+    """Entries of a parameter where a stretch of the graph is run: nothing for a bias, 1 for a gain."""
+    if role in ("bias", "gain"):
+        return Size(1.0, 1.0, 1) if role == "gain" else Size(0.0)
+    return UNIT
 
 
 def _cause(at: At, problem: LookupError) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from normc.gains.local import At, Back, Local, Size, gain, number, sign_of
+from normc.gains.local import At, Back, Local, Size, Tails, gain, number, sign_of
 
 # The gains of the paper's package (2405.14813, bond.py) where they are not the largest slope.
 MODULA = {"relu": 2**-0.5, "gelu": 2**-0.5}
 _WIDEST = 12.0
+_RARE = 1 / 300
 
 
 @functools.cache
@@ -27,15 +28,34 @@ def _points() -> tuple[Tensor, Tensor]:
 
 def average(function: Callable[[Tensor], Tensor], size: Size) -> tuple[Size, float]:
     """Size of function(x) and RMS of its slope, for x Gaussian of that size (folded, if it has one sign)."""
-    places, weights = _points()
+    _, weights = _points()
+    y, slope = _at_points(function, size)
+    mean, square = float((weights * y).sum()), float((weights * y.square()).sum())
+    return Size(math.sqrt(square), mean, sign_of(y)), math.sqrt(float((weights * slope.square()).sum()))
+
+
+def _at_points(function: Callable[[Tensor], Tensor], size: Size) -> tuple[Tensor, Tensor]:
+    """The function and its slope at every place of the quadrature."""
+    places, _ = _points()
     with torch.enable_grad():
         x = size.mean + size.deviation * places
         x = (size.sign * x.abs() if size.sign and not steady(size) else x).requires_grad_()
         y = function(x)
         (slope,) = torch.autograd.grad(y.sum(), x)
-    y = y.detach()
-    mean, square = float((weights * y).sum()), float((weights * y.square()).sum())
-    return Size(math.sqrt(square), mean, sign_of(y)), math.sqrt(float((weights * slope.square()).sum()))
+    return y.detach(), slope
+
+
+def rare(function: Callable[[Tensor], Tensor], size: Size) -> bool:
+    """Whether half of a mean square would be made by fewer than one entry in 300: a Gaussian's tails, or a pole."""
+    _, weights = _points()
+    return any(_concentrated(weights, found.square()) for found in _at_points(function, size))
+
+
+def _concentrated(weights: Tensor, squares: Tensor) -> bool:
+    order = squares.argsort(descending=True)
+    shares = (weights * squares)[order].cumsum(0)
+    half = int((shares < shares[-1] / 2).sum())
+    return bool(shares[-1] > 0) and float(weights[order][: half + 1].sum()) < _RARE
 
 
 def steady(size: Size) -> bool:
@@ -62,9 +82,12 @@ def pointwise(at: At) -> Local:
         known = MODULA.get(at.name) if at.model.convention == "modula" else None
         slope, size = known if known is not None else sharpest(function), Size(1.0)
     else:
-        size, slope = average(function, at.size(operand))
-        if not math.isfinite(slope) and steady(at.size(operand)):
-            size, slope = average(function, number(at.size(operand).mean))  # it hardly varies
+        given = at.size(operand)
+        size, slope = average(function, given)
+        if rare(function, given) or not math.isfinite(slope):
+            if not steady(given):
+                raise Tails(at.name)
+            size, slope = average(function, number(given.mean))  # it hardly varies
     if not (math.isfinite(slope) and math.isfinite(size.rms)):
         raise LookupError(at.name)
     return Local(size, (Back(operand, slope),))

@@ -6,8 +6,9 @@ import math
 
 from torch import fx
 
-from normc.gains.activations import pointwise
-from normc.gains.local import At, Back, Local, Size, floats, gain, scaled, together
+from normc.gains.activations import pointwise, steady
+from normc.gains.local import At, Back, Local, Size, Tails, floats, gain, scaled, together
+from normc.ops.call import shape_of
 from normc.trace.graph import op_name
 
 
@@ -16,19 +17,18 @@ def summed(at: At) -> Local:
     """Each operand counts by its multiplier (`alpha`); a bias starts at nothing and adds no size."""
     alpha = at.node.kwargs.get("alpha", 1)
     factors = [1.0, float(alpha) if isinstance(alpha, (int, float)) else 1.0]
-    if at.name != "add":
+    if at.name in ("sub", "subtract"):
         factors[1] = -factors[1]
         if (centred := _centred(at)) is not None:
             return centred
     if at.name == "rsub":
-        factors.reverse()
+        factors = [-factors[1], 1.0]
     back, sizes = [], []
     for operand, factor in zip(at.node.args[:2], factors, strict=True):
+        if (size := at.added(operand)) is not None:
+            sizes.append(scaled(size, factor))
         if isinstance(operand, fx.Node) and at.kind(operand) == "data" and floats(operand):
             back.append(Back(operand, abs(factor)))
-            sizes.append(
-                scaled(at.size(operand), factor if at.name == "add" or operand is at.node.args[0] else -factor)
-            )
     return Local(together(sizes), tuple(back))
 
 
@@ -37,7 +37,7 @@ def _centred(at: At) -> Local | None:
     first, second = at.node.args[:2]
     if not isinstance(first, fx.Node) or not isinstance(second, fx.Node) or at.node.kwargs.get("alpha", 1) != 1:
         return None
-    if at.name == "rsub" or op_name(second) != "aten.mean" or second.args[0] is not first:
+    if op_name(second) != "aten.mean" or second.args[0] is not first:
         return None
     if at.kind(first) != "data":
         return None
@@ -87,6 +87,8 @@ def divided(at: At) -> Local:
     x, y = at.size(first), at.size(second)
     if y.rms == 0:
         raise LookupError("division by zero")
+    if not at.model.nominal and not steady(y):
+        raise Tails("a quotient by what may be next to nothing")
     size = Size(x.rms / y.rms, x.mean / y.rms, x.sign * y.sign)
     return Local(size, (Back(first, 1 / y.rms), Back(second, x.rms / y.rms**2)))
 
@@ -99,6 +101,21 @@ def chosen(at: At) -> Local:
     data = at.data
     size = max((at.size(operand) for operand in data), key=lambda size: size.rms)
     return Local(size, tuple(Back(operand, 1.0) for operand in data))
+
+
+@gain("aten.index_add", "aten.scatter_add", "aten.scatter_reduce", "aten.index_reduce")
+def gathered(at: At) -> Local:
+    """Rows added into a tensor: every row is there once, and more of them than places add up there."""
+    base, source = at.node.args[0], at.node.args[3]
+    assert isinstance(source, fx.Node)
+    share = math.prod(shape_of(source)) / max(math.prod(at.shape), 1)
+    back, sizes = [], []
+    for operand, part in ((base, 1.0), (source, share)):
+        if (size := at.added(operand)) is not None:
+            sizes.append(Size(size.rms * math.sqrt(part), size.mean * part, size.sign))
+        if isinstance(operand, fx.Node) and at.kind(operand) == "data":
+            back.append(Back(operand, 1.0 if at.model.nominal else math.sqrt(part)))
+    return Local(together(sizes), tuple(back))
 
 
 @gain("aten.addcmul")

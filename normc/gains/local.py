@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import fx
@@ -14,6 +14,9 @@ from normc.ops.call import shape_of
 from normc.ops.value import Value
 from normc.registry import Registry
 from normc.trace.graph import op_name
+
+if TYPE_CHECKING:
+    from normc.gains.sample import Samples
 
 Convention = Literal["modula", "sharp", "average"]
 CONVENTIONS: tuple[str, ...] = get_args(Convention)
@@ -80,14 +83,20 @@ class Local(NamedTuple):
     how: Literal["rule", "probe"] = "rule"
 
 
+class Tails(LookupError):
+    """Two moments say too little: the result would be made by a few entries of a Gaussian that may not be there."""
+
+
 UNIT = Size(1.0)
+MASKED = 1e3  # a constant this large in a sum is there to hide entries
 
 
 @dataclass(frozen=True, slots=True)
 class At:
     """One call: its operands' sizes, what kind each operand is, and whether a weight's product happens here.
 
-    `weights`: look at the weights among the operands instead of the activations.
+    `weights`: look at the weights among the operands instead of the activations. `tables`: parameters that have RMS 1
+    where they are added (positions, tokens); a bias starts at nothing. `samples`: draws of the operands, where asked for.
     """
 
     node: fx.Node
@@ -96,6 +105,8 @@ class At:
     values: Mapping[fx.Node, Any]
     product: bool
     weights: bool = False
+    tables: frozenset[str] = frozenset()
+    samples: Samples | None = None
 
     @property
     def name(self) -> str:
@@ -150,6 +161,21 @@ class At:
         if self.kind(operand) != "constant":
             return self.size(operand)
         return constant(operand) or UNIT
+
+    def added(self, operand: object) -> Size | None:
+        """What an operand adds to a sum; None for nothing: a bias, a mask, a constant that isn't known."""
+        if isinstance(operand, (int, float)):
+            return number(operand)
+        if not isinstance(operand, fx.Node) or not floats(operand):
+            return None
+        if self.kind(operand) == "data":
+            return self.size(operand)
+        if self.kind(operand) == "weight":
+            value = self.values[operand]
+            known = isinstance(value, Value) and value.parameters and value.parameters <= self.tables
+            return self.any_size(operand) if known else None
+        size = constant(operand)
+        return size if size is not None and size.rms < MASKED else None
 
     def passing(self, gain: float = 1.0, size: Size | None = None) -> Local:
         """All activations go through with one gain; the result has the first one's size times the gain, or `size`."""

@@ -1,4 +1,8 @@
-"""Ops without a gain rule are tried out: run on Gaussian operands of the sizes tracked, and moved a little."""
+"""Ops without a gain rule, or at operands for which two moments say too little, are tried out: run, and moved a little.
+
+Operands are drawn together where the ops before them can be run (normc/gains/sample.py), else each by itself, as a
+Gaussian of the size tracked.
+"""
 
 from __future__ import annotations
 
@@ -8,41 +12,47 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from normc.gains.local import At, Back, Local, Size, floats
+from normc.gains.local import At, Back, Local, Size, Tails, floats, sign_of
+from normc.gains.sample import LARGEST, entries_of, operand_of, run
 
-LARGEST = 4_000_000
+_STEP = 1e-4
 
 
-def probed(at: At) -> Local:
-    """Size and average gains, measured with forward differences. LookupError if the op can't be run that way."""
+def probed(at: At, problem: LookupError | None = None) -> Local:
+    """Size and average gains, measured with forward differences. LookupError if the op can't be run that way.
+
+    `problem`: why the op's rule gave up. If it was the tails of a Gaussian, operands must be drawn together.
+    """
     operands = list(dict.fromkeys(at.data))
-    nodes = at.node.all_input_nodes
+    nodes = dict.fromkeys(at.node.all_input_nodes)
     if at.model.nominal or not operands or not callable(at.node.target):
         raise LookupError(at.name)
-    if sum(_entries(node) for node in (*nodes, at.node)) > LARGEST:
+    if sum(entries_of(node) for node in (*nodes, at.node)) > LARGEST:
         raise LookupError(f"{at.name} is too large to try out")
     generator = torch.Generator().manual_seed(0)
-    try:
-        feeds = {node: _stand_in(at, node, generator) for node in dict.fromkeys(nodes)}
-        before = _run(at.node, feeds)
-        back = []
-        for operand in operands:
-            step = 1e-4 * max(at.rms(operand), 1e-12)
-            moved = torch.randn(feeds[operand].shape, generator=generator, dtype=torch.float64).to(feeds[operand].dtype)
-            after = _run(at.node, {**feeds, operand: feeds[operand] + step * moved})
-            back.append(Back(operand, _rms(after - before) / step))
-    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as problem:
-        raise LookupError(f"{at.name} can't be tried out: {type(problem).__name__}") from None
-    size = Size(_rms(before), float(before.real.mean()))
+    feeds = _feeds(at, nodes, generator, together=isinstance(problem, Tails))
+    before = _first(at, feeds)
+    back = []
+    for operand in operands:
+        step = _STEP * max(_rms(feeds[operand]), 1e-12)
+        moved = torch.randn(feeds[operand].shape, generator=generator, dtype=torch.float64).to(feeds[operand].dtype)
+        after = _first(at, {**feeds, operand: feeds[operand] + step * moved})
+        back.append(Back(operand, _rms(after - before) / step))
+    size = _measured(before)
     if not all(math.isfinite(number) for number in (size.rms, *(use.gain for use in back))):
         raise LookupError(f"{at.name} isn't finite on Gaussian operands")
     return Local(size, tuple(back), "probe")
 
 
-def _entries(node: fx.Node) -> int:
-    value = node.meta.get("val")
-    values = value if isinstance(value, (tuple, list)) else (value,)
-    return sum(math.prod(item.shape) for item in values if isinstance(item, Tensor))
+def _feeds(
+    at: At, nodes: dict[fx.Node, None], generator: torch.Generator, together: bool
+) -> dict[fx.Node, Any]:
+    try:
+        return {node: operand_of(at, node) for node in nodes}
+    except LookupError:
+        if together:
+            raise
+    return {node: _stand_in(at, node, generator) for node in nodes}
 
 
 def _stand_in(at: At, node: fx.Node, generator: torch.Generator) -> Tensor:
@@ -60,16 +70,21 @@ def _stand_in(at: At, node: fx.Node, generator: torch.Generator) -> Tensor:
     return drawn / math.sqrt(max(value.shape[-1], 1)) if value.dim() > 1 else torch.ones_like(drawn)
 
 
-def _run(node: fx.Node, feeds: dict[fx.Node, Tensor]) -> Tensor:
-    args = fx.node.map_arg(node.args, lambda operand: feeds[operand].clone())
-    kwargs: Any = fx.node.map_arg(node.kwargs, lambda operand: feeds[operand].clone())
-    assert callable(node.target)
-    out = node.target(*args, **kwargs)
-    first = out[0] if isinstance(out, (tuple, list)) else out
+def _first(at: At, feeds: dict[fx.Node, Any]) -> Tensor:
+    out = run(at.node, feeds)
+    first = out[0] if isinstance(out, (tuple, list)) and out else out
     if not isinstance(first, Tensor) or not (first.dtype.is_floating_point or first.dtype.is_complex):
-        raise LookupError(str(node.target))
+        raise LookupError(str(at.node.target))
     return first
 
 
+def _measured(entries: Tensor) -> Size:
+    """Moments and sign of what came out; what is masked (not finite) doesn't count."""
+    seen = entries[torch.isfinite(entries)].real
+    sign = sign_of(seen) if seen.numel() else 0
+    return Size(_rms(entries), float(seen.mean()) if seen.numel() else 0.0, sign)
+
+
 def _rms(tensor: Tensor) -> float:
-    return float(tensor.abs().double().square().mean().sqrt()) if tensor.numel() else 0.0
+    seen = tensor[torch.isfinite(tensor)]
+    return float(seen.abs().double().square().mean().sqrt()) if seen.numel() else 0.0

@@ -89,7 +89,7 @@ def read(text: str) -> tuple[Contents, str]:
         fields.fail("version", f"is {fields.whole('version')}, and this normc reads {VERSION}")
     options = tuple((name, _option(fields, name, value)) for name, value in fields.mapping("options").items())
     rows = tuple(read_row(item, f"row {number}") for number, item in enumerate(fields.items("rows")))
-    contents = Contents(rows, fields.text("model"), fields.word("recipe"), options, fields.texts("notes"))
+    contents = Contents(rows, fields.text("model"), fields.recipe("recipe"), options, fields.texts("notes"))
     return contents, fields.text("hash")
 
 

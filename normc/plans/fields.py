@@ -54,6 +54,15 @@ class Fields:
             self.fail(field, f"is no name of a part: {value[:80]!r}")
         return value
 
+    def recipe(self, field: str) -> str:
+        """A recipe's name, or several with their selectors: `muon, output=adamw, *.wte.*=lion`."""
+        value = self.text(field)
+        first, *rest = re.split(r"\s*,\s*", value)
+        names = [first, *(part.rpartition("=")[2] for part in rest)]
+        if not value.isprintable() or not all(_WORD.fullmatch(name) for name in names):
+            self.fail(field, f"is no name of a recipe: {value[:80]!r}")
+        return value
+
     def one_of(self, field: str, known: Iterable[str]) -> str:
         """A string of a known set."""
         value, known = self.text(field), tuple(known)

@@ -14,7 +14,7 @@ import sympy
 
 from normc.errors import NormcError
 from normc.gains.local import CONVENTIONS, Convention
-from normc.plans.geometry import Geometry
+from normc.plans.geometry import Geometry, norms
 from normc.plans.row import Row, Scale
 from normc.registry import Registry
 from normc.stages.build import Stage, chain_of
@@ -28,7 +28,7 @@ class Recipe(ABC):
     """A rule from a row's role to its update. Subclasses say the ClassVars and override the methods below.
 
     `options` are fixed when a plan is made; `defaults` are values of the two parameter groups (matrices, the rest) that
-    may change while training. Both groups have the same keys, `momentum` among them.
+    may change while training. Both groups have the same keys.
     """
 
     name: ClassVar[str]
@@ -36,7 +36,7 @@ class Recipe(ABC):
     source: ClassVar[str]
     formula: ClassVar[str]
     known: ClassVar[Mapping[str, Option]]
-    defaults: ClassVar[tuple[Values, Values]]
+    defaults: ClassVar[tuple[Values, ...]]
 
     options: Mapping[str, Option] = field(default_factory=dict)
 
@@ -95,7 +95,24 @@ class Recipe(ABC):
         """Bytes of state that a row with its rule set will hold: read off its chain."""
         if row.rule == "none" or row.numel == 0:
             return 0
-        return _state_bytes(self.stages(row.rule), _bare(row))
+        return _state_bytes(self.stages_of(row), _bare(row))
+
+    def stages_of(self, row: Row) -> tuple[Stage, ...]:
+        """The stages that update a row."""
+        return self.stages(row.rule)
+
+    def member(self, row: Row) -> Recipe:
+        """The recipe that has a row: this one, unless it is several."""
+        return self
+
+    def group_of(self, row: Row) -> int:
+        """A row's parameter group, a place in `defaults`: 0 for what a norm of matrices updates, 1 for the rest."""
+        return 0 if row.rule != "none" and norms[row.norm].shape in ("matrix", "slices") else 1
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of each parameter group, the name of the recipe that it is of."""
+        return (self.name,) * len(self.defaults)
 
 
 class EntryByEntry(Recipe):
@@ -161,4 +178,13 @@ def state_width(row: Row) -> int:
     return 8 if row.dtype == "float64" else 4
 
 
-recipes: Registry[Recipe] = Registry("recipe", "normc.recipes")
+class Recipes(Registry[Recipe]):
+    """Recipes by name; and by a text that says several, as `muon, output=adamw`."""
+
+    def __getitem__(self, name: str) -> Recipe:
+        from normc.recipes.mixed import read_mixed
+
+        return read_mixed(name, self) if "," in name or "=" in name else super().__getitem__(name)
+
+
+recipes = Recipes("recipe", "normc.recipes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any, NoReturn
 
@@ -29,16 +29,15 @@ class NamedOptimizer(torch.optim.Optimizer):
         self,
         named_parameters: Iterable[tuple[str, Tensor]],
         update: Update,
-        lr: float | Tensor,
+        lr: float | Tensor | Mapping[str, float],
         compile: bool = True,
-        **options: float | tuple[float, float],
+        **options: float | tuple[float, ...],
     ) -> None:
         self.update = update
         self.cores = Cores(compile, self._warning())
-        if not float(lr) >= 0.0:
-            self._fail(f"lr is {float(lr)}", "give a number of at least 0")
         groups: list[dict[str, Any]] = [
-            {"params": [], "param_names": [], "plan": update.plan, "lr": lr, **defaults} for defaults in update.defaults
+            {"params": [], "param_names": [], "plan": update.plan, "lr": rate, **defaults}
+            for rate, defaults in zip(self._rates(lr), update.defaults, strict=True)
         ]
         for name, value in options.items():
             self._set_option(groups, name, value)
@@ -46,7 +45,8 @@ class NamedOptimizer(torch.optim.Optimizer):
             group = groups[update.entries[name].group]
             group["params"].append(parameter)
             group["param_names"].append(name)
-        super().__init__(groups, {"lr": lr, **{name: groups[0][name] for name in update.defaults[0]}})
+        shared = [name for name in update.defaults[0] if all(name in defaults for defaults in update.defaults)]
+        super().__init__(groups, {"lr": groups[0]["lr"], **{name: groups[0][name] for name in shared}})
         self._built = True
 
     def _fail(self, problem: str, fix: str) -> NoReturn:
@@ -59,15 +59,29 @@ class NamedOptimizer(torch.optim.Optimizer):
         """The update of an optimizer that comes out of a pickle."""
         self._fail(f"a {type(self).__name__} can't be unpickled", "make it anew and load its state_dict")
 
-    def _set_option(self, groups: list[dict[str, Any]], name: str, value: float | tuple[float, float]) -> None:
-        known = self.update.defaults[0]
+    def _rates(self, lr: float | Tensor | Mapping[str, float]) -> list[float | Tensor]:
+        """Each group's lr: the same, or that of its recipe."""
+        labels = self.update.labels or (self.update.recipe,) * len(self.update.defaults)
+        if isinstance(lr, Mapping) and set(lr) != set(labels):
+            self._fail(
+                f"lr is given for {', '.join(sorted(lr))}", f"give one for each of {', '.join(dict.fromkeys(labels))}"
+            )
+        rates = [lr[label] if isinstance(lr, Mapping) else lr for label in labels]
+        for rate in rates:
+            if not float(rate) >= 0.0:
+                self._fail(f"lr is {float(rate)}", "give a number of at least 0")
+        return rates
+
+    def _set_option(self, groups: list[dict[str, Any]], name: str, value: float | tuple[float, ...]) -> None:
+        known = dict.fromkeys(key for defaults in self.update.defaults for key in defaults)
         if name not in known:
             self._fail(f"there is no option {name!r}", f"known: {', '.join(['lr', *known])}")
-        pair = value if isinstance(value, tuple) else (value, value)
-        if len(pair) != len(groups):
+        each = value if isinstance(value, tuple) else (value,) * len(groups)
+        if len(each) != len(groups):
             self._fail(f"{name} is {value!r}", "give a number, or one for matrices and one for the rest")
-        for group, own in zip(groups, pair, strict=True):
-            group[name] = own
+        for group, defaults, own in zip(groups, self.update.defaults, each, strict=True):
+            if name in defaults:
+                group[name] = own
 
     def _name(self, given: str) -> str:
         """The plan's name of a parameter that may be known by an alias, or wear wrappers' prefixes."""

@@ -43,16 +43,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Update:
-    """A whole generated update. `wide` is the least dtype of state and arithmetic; `ready` is False for a stand-in."""
+    """A whole generated update. `wide` is the least dtype of state and arithmetic; `ready` is False for a stand-in.
+
+    `defaults` has the values of each parameter group, `labels` the recipe that each is of.
+    """
 
     plan: str
     recipe: str
-    defaults: tuple[Mapping[str, float], Mapping[str, float]]
+    defaults: tuple[Mapping[str, float], ...]
     entries: Mapping[str, Entry]
     aliases: Mapping[str, str]
     buckets: tuple[Bucket, ...]
     wide: torch.dtype = torch.float32
     ready: bool = True
+    labels: tuple[str, ...] = ()
 
     @property
     def idle(self) -> tuple[str, ...]:

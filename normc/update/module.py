@@ -7,6 +7,7 @@ import linecache
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import fx
 
@@ -48,6 +49,18 @@ class Text:
         return f"{self.doc}\n\n{PREAMBLE}\n\n{self.body}"
 
 
+class Grouped(Protocol):
+    """What a module needs to know of its recipe: the parameter groups' values, and whose each is."""
+
+    @property
+    def defaults(self) -> tuple[Mapping[str, float], ...]:
+        """Of each group."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of each group, its recipe's name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """An update that can run, and the text that it runs from."""
@@ -56,7 +69,7 @@ class Loaded:
     text: Text
 
 
-def write(program: Program, defaults: tuple[Mapping[str, float], ...], target: str, version: str) -> Text:
+def write(program: Program, recipe: Grouped, target: str, version: str) -> Text:
     """The source of a batched program. Deterministic: the same program gives the same text."""
     printer = Printer()
     cores = [printer.core(family, family.core) for family in program.families if family.core is not None]
@@ -68,7 +81,7 @@ def write(program: Program, defaults: tuple[Mapping[str, float], ...], target: s
     ]
     ops = [op_source(op) for op in functions(program)]
     parts = ["\n".join(constants)] if constants else []
-    parts += [*ops, *cores, *steps, _tables(program, defaults)]
+    parts += [*ops, *cores, *steps, _tables(program, recipe)]
     return Text(header(program, target, version), "\n\n\n".join(parts) + "\n")
 
 
@@ -183,7 +196,7 @@ def _write_back(graph: fx.Graph, names: Mapping[fx.Node, str]) -> list[str]:
     ]
 
 
-def _tables(program: Program, defaults: tuple[Mapping[str, float], ...]) -> str:
+def _tables(program: Program, recipe: Grouped) -> str:
     lines = ["ENTRIES = {"]
     groups = [(row, chain.group, False) for chain in program.chains for row in chain.rows]
     rows = sorted([*groups, *((row, 1, True) for row in program.idle)], key=lambda item: item[0].name)
@@ -197,10 +210,18 @@ def _tables(program: Program, defaults: tuple[Mapping[str, float], ...]) -> str:
     lines.append(f"{INDENT}plan={literal(program.plan)},")
     lines.append(f"{INDENT}recipe={literal(program.recipe)},")
     lines.append(f"{INDENT}defaults=(")
-    for values in defaults:
+    for values in recipe.defaults:
         inner = ", ".join(f"{literal(name)}: {literal(value)}" for name, value in values.items())
         lines.append(f"{INDENT * 2}{{{inner}}},")
-    lines += [f"{INDENT}),", f"{INDENT}entries=ENTRIES,", f"{INDENT}aliases=ALIASES,", f"{INDENT}buckets=BUCKETS,", ")"]
+    labels = [] if len(set(recipe.labels)) == 1 else [f"{INDENT}labels={literal(recipe.labels)},"]
+    lines += [
+        f"{INDENT}),",
+        f"{INDENT}entries=ENTRIES,",
+        f"{INDENT}aliases=ALIASES,",
+        f"{INDENT}buckets=BUCKETS,",
+        *labels,
+        ")",
+    ]
     text = "\n".join(lines)
     return text.replace("ALIASES: dict[str, str] = {\n}", "ALIASES: dict[str, str] = {}").replace(
         "BUCKETS = (\n)", "BUCKETS = ()"

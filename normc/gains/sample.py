@@ -1,0 +1,135 @@
+"""Entries drawn for a stretch of the graph at once: where results depend on how operands belong together (a sum of
+decays whose differences are all negative, a maximum that is subtracted), moments alone mislead.
+
+Weights' products, inputs and norms start anew, as Gaussians of the sizes tracked; every op behind them is run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from normc.gains.local import UNIT, At, Size, floats
+from normc.ops.value import Value
+from normc.trace.effects import after_write
+
+LARGEST = 4_000_000
+_KEPT = 40_000_000
+_FAILS = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, AssertionError, OverflowError)
+
+
+class Samples:
+    """One draw of the values of nodes, made when asked for.
+
+    `fresh` says where a draw starts anew; `weight` gives the size of a parameter's entries (0: they are nothing yet).
+    """
+
+    def __init__(
+        self,
+        values: Mapping[fx.Node, Any],
+        sizes: Mapping[fx.Node, Size | None],
+        fresh: Callable[[fx.Node], bool],
+        weight: Callable[[str], Size],
+    ) -> None:
+        self._values, self._sizes, self._fresh, self._weight = values, sizes, fresh, weight
+        self._drawn: dict[fx.Node, Any] = {}
+        self._entries = 0
+        self._generator = torch.Generator().manual_seed(0)
+
+    def of(self, node: fx.Node) -> Any:
+        """A node's value: a float64 tensor, or what the op gives. LookupError if it can't be had."""
+        waiting = [node]
+        while waiting:
+            at = waiting[-1]
+            sources = [] if self._starts(at) else [s for s in at.all_input_nodes if s not in self._drawn]
+            if at in self._drawn or not sources:
+                waiting.pop()
+                if at not in self._drawn:
+                    self._keep(at, self._made(at))
+                continue
+            if entries_of(at) > LARGEST or at.target is after_write:
+                raise LookupError(f"{at.name} is too large to try out, or written to in part")
+            waiting += sources
+        return self._drawn[node]
+
+    def forget(self) -> None:
+        """Drop what was drawn, if it has become much."""
+        if self._entries > _KEPT:
+            self._drawn.clear()
+            self._entries = 0
+
+    def _keep(self, node: fx.Node, value: Any) -> None:
+        self._drawn[node] = value
+        self._entries += entries_of(node)
+
+    def _starts(self, node: fx.Node) -> bool:
+        known = isinstance(node.meta.get("concrete"), Tensor)
+        return known or node.op != "call_function" or (self._kind(node) == "data" and self._fresh(node))
+
+    def _kind(self, node: fx.Node) -> str:
+        value = self._values.get(node)
+        first = value[0] if isinstance(value, (list, tuple)) and value else value
+        return first.kind if isinstance(first, Value) else "constant"
+
+    def _made(self, node: fx.Node) -> Any:
+        concrete, like = node.meta.get("concrete"), node.meta.get("val")
+        if isinstance(concrete, Tensor):
+            return concrete.double() if concrete.dtype.is_floating_point else concrete
+        if not self._starts(node):
+            return run(node, self._drawn)
+        if not isinstance(like, Tensor) or not floats(node) or entries_of(node) > LARGEST:
+            raise LookupError(f"{node.name} isn't known")
+        size = self._sizes.get(node, UNIT)
+        if "param" in node.meta:
+            size = self._weight(node.meta["param"])
+        if size is None or not math.isfinite(size.rms):
+            raise LookupError(f"the size of {node.name} isn't known")
+        drawn = torch.randn(
+            tuple(like.shape), generator=self._generator,
+            dtype=torch.complex128 if like.dtype.is_complex else torch.float64,
+        )  # fmt: skip
+        return drawn * size.deviation + size.mean
+
+
+def entries_of(node: fx.Node) -> int:
+    """How many entries a node's tensors have."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    return sum(math.prod(item.shape) for item in values if isinstance(item, Tensor))
+
+
+def run(node: fx.Node, feeds: Mapping[fx.Node, Any]) -> Any:
+    """What the op makes of these operands, in float64. LookupError if it can't be run so."""
+
+    def fed(operand: fx.Node) -> Any:
+        value = feeds[operand]
+        return value.clone() if isinstance(value, Tensor) else value
+
+    args = fx.node.map_arg(node.args, fed)
+    kwargs: Any = {k: _wide(v) for k, v in fx.node.map_arg(node.kwargs, fed).items()}
+    assert callable(node.target)
+    try:
+        return node.target(*(_wide(a) for a in args), **kwargs)
+    except _FAILS as problem:
+        raise LookupError(f"{node.name} can't be tried out: {type(problem).__name__}") from None
+
+
+def _wide(argument: Any) -> Any:
+    """Casts to other precisions are casts to float64 here."""
+    narrow = isinstance(argument, torch.dtype) and argument.is_floating_point
+    return torch.float64 if narrow else argument
+
+
+def operand_of(at: At, node: fx.Node) -> Tensor:
+    """A draw of an operand of that call. LookupError if it can't be had, or isn't finite anywhere."""
+    if at.samples is None:
+        raise LookupError(at.name)
+    found = at.samples.of(node)
+    first = found[0] if isinstance(found, (tuple, list)) else found
+    if not isinstance(first, Tensor):
+        raise LookupError(at.name)
+    return first
