@@ -38,7 +38,7 @@ def spelled(recipe: str | Mapping[str, str]) -> str:
 class Mixed(Recipe):
     """The first member has every row that no other selects; of several that do, the last.
 
-    Its parameter groups are two for each member, matrices and the rest. An option `muon.ns_steps` is one member's,
+    Its parameter groups are those of each recipe, matrices and the rest. An option `muon.ns_steps` is one member's,
     `ns_steps` that of every member that knows it.
     """
 
@@ -56,10 +56,14 @@ class Mixed(Recipe):
             "source": "; ".join(dict.fromkeys(member.source for member in self.members)),
             "formula": "; ".join(dict.fromkeys(f"{member.name}: {member.formula}" for member in self.members)),
             "known": {name: value for member in self.members for name, value in member.known.items()},
-            "defaults": tuple(values for member in self.members for values in member.defaults),
+            "defaults": tuple(values for member in self.distinct() for values in member.defaults),
         }
         for name, value in own.items():
             object.__setattr__(self, name, value)
+
+    def distinct(self) -> list[Recipe]:
+        """The members, each recipe once."""
+        return list({member.name: member for member in self.members}.values())
 
     def configure(self, **options: Option) -> Recipe:
         """Each option goes to the member it names, or to all that know it. NormcError if none does."""
@@ -107,8 +111,13 @@ class Mixed(Recipe):
         return self.members[self.index_of(row)]
 
     def group_of(self, row: Row) -> int:
-        """Two groups a member."""
-        return 2 * self.index_of(row) + self.member(row).group_of(row)
+        """Each recipe's groups follow those of the one before it."""
+        member, before = self.member(row), 0
+        for other in self.distinct():
+            if other.name == member.name:
+                break
+            before += len(other.defaults)
+        return before + member.group_of(row)
 
     def geometry(self, row: Row) -> Geometry:
         """The member's."""
@@ -129,8 +138,8 @@ class Mixed(Recipe):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The members' names, each once for each of its groups."""
-        return tuple(member.name for member in self.members for _ in member.defaults)
+        """The recipes' names, each once for each of its groups."""
+        return tuple(member.name for member in self.distinct() for _ in member.defaults)
 
 
 def _selects(selector: str, row: Row) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -178,7 +178,8 @@ def _slice(space: Space, node: fx.Node, shapes: list[tuple[int, ...]]) -> Made:
         return _like(space, node, shapes)
     start = min(max(start + whole if start < 0 else start, 0), whole)
     taken = part(dims[along], start, size, step)
-    space.starts[node] = part(dims[along], 0, start) if 0 < start < whole and step == 1 else ()
+    if 0 < start < whole and step == 1:
+        space.starts[node] = part(dims[along], 0, start)
     return [(*dims[:along], taken, *dims[along + 1 :])]
 
 
@@ -226,8 +227,3 @@ _RULES: dict[str, Rule] = {
 }  # fmt: skip
 VIEWS = frozenset(name for name, rule in _RULES.items() if rule is _view)
 SPLITS = frozenset(name for name, rule in _RULES.items() if rule is _split)
-
-
-def sequence(values: Sequence[int]) -> list[int]:
-    """A list, as fx wants literal shapes."""
-    return list(values)
