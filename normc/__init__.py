@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from normc.errors import NormcError as NormcError
     from normc.errors import NormcWarning as NormcWarning
     from normc.exporting import export as export
+    from normc.initialise import init_ as init_
     from normc.optimizer import Optimizer as Optimizer
     from normc.plans.plan import NormPlan as NormPlan
 
@@ -28,6 +29,7 @@ _HOMES = {
     "check": "checking.check",
     "CheckReport": "checking.report",
     "export": "exporting",
+    "init_": "initialise",
     "Optimizer": "optimizer",
     "NormPlan": "plans.plan",
     "NormcError": "errors",
@@ -44,6 +46,7 @@ __all__ = [
     "check",
     "compile",
     "export",
+    "init_",
     "plan",
 ]
 

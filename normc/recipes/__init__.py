@@ -101,6 +101,10 @@ class Recipe(ABC):
         """The stages that update a row."""
         return self.stages(row.rule)
 
+    def sphere(self, row: Row) -> sympy.Expr:
+        """What the norm of a row's weights is at their start, with the norm's geometric factor: radius 1."""
+        return norms[row.norm].scale
+
     def member(self, row: Row) -> Recipe:
         """The recipe that has a row: this one, unless it is several."""
         return self

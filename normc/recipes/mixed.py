@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+import sympy
+
 from normc.errors import NormcError
 from normc.plans.row import ROLES, Row
 from normc.recipes import Option, Recipe
@@ -122,6 +124,10 @@ class Mixed(Recipe):
     def geometry(self, row: Row) -> Geometry:
         """The member's."""
         return self.member(row).geometry(row)
+
+    def sphere(self, row: Row) -> sympy.Expr:
+        """The member's."""
+        return self.member(row).sphere(row)
 
     def stages_of(self, row: Row) -> tuple[Stage, ...]:
         """The member's."""

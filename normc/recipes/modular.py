@@ -101,6 +101,10 @@ class ModularDual(Recipe):
             return mass / self.most, f"mass {mass:.6g} / {self.most:.6g}, the largest known gain: its own {own}"
         return mass, f"mass {mass:.6g} / 1: no parameter's gain is known"
 
+    def sphere(self, row: Row) -> sympy.Expr:
+        """Radius 1."""
+        return _factor(row, row.norm)
+
     def stages(self, rule: str) -> tuple[Stage, ...]:
         """One chain: a direction of the row's norm, the step, then the weights' own decay."""
         if rule == "none":

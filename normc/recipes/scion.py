@@ -75,6 +75,10 @@ class Scion(Recipe):
             reason = "embedding and output at once: the norm that serves both, RMS to max"
         return Geometry(norm, "lmo", target, target * self._factor(row, norm), reason)
 
+    def sphere(self, row: Row) -> sympy.Expr:
+        """The ball's boundary, of the row's own radius."""
+        return self.number(_ROLES[row.role][1]) * self._factor(row, row.norm)
+
     @staticmethod
     def _factor(row: Row, norm: str) -> sympy.Expr:
         if row.role == "input":

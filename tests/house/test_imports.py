@@ -17,7 +17,7 @@ LEVELS = (
     {"ops", "plans", "trace", "facts", "update", "stages", "gains"},
     {"norms", "recipes"},
     {"passes", "backends"},
-    {"analyse", "compiler", "optimizer", "exporting"},
+    {"analyse", "compiler", "optimizer", "exporting", "initialise"},
     {"normc", "checking", "report", "targets", "weightless", "cli", "__main__"},
 )
 STRANGERS = ({"passes", "backends"}, {"norms", "recipes"})
