@@ -78,11 +78,13 @@ def _parser() -> argparse.ArgumentParser:
         "--target", dest="device", default="cpu", metavar="DEVICE", help="cpu or cuda:sm_90 (default: cpu)"
     )
     export.add_argument("-o", "--output", default="update.py", metavar="FILE", help="default: update.py")
+    export.add_argument("--passes", action="store_true", help="show what each rewrite did, why, and what it saves")
     export.set_defaults(run=_export)
 
     add_check(commands, _TARGET.removesuffix(", or a saved plan.json"))
 
-    recipes = commands.add_parser("recipes", help="list the recipes, their formulas and sources")
+    recipes = commands.add_parser("recipes", help="list the recipes, their formulas, state and sources")
+    recipes.add_argument("--show", metavar="NAME", help="print the stages of one")
     recipes.add_argument("--width", type=int, metavar="N", help=argparse.SUPPRESS)
     recipes.set_defaults(run=_recipes)
 
@@ -249,6 +251,11 @@ def _export(options: argparse.Namespace) -> int:
     from normc.exporting import export
 
     plan = _found(options)
+    if options.passes:
+        from normc.optimizer import program_of
+        from normc.report.passes import passes
+
+        _console(None).print(passes(program_of(plan, options.device)), "")
     try:
         export(plan, options.output, options.device)
     except OSError as problem:
@@ -260,19 +267,9 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _recipes(options: argparse.Namespace) -> int:
-    from rich.table import Table
-    from rich.text import Text
+    from normc.report.recipes import listing, show
 
-    from normc.recipes import recipes
-
-    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in recipes:
-        recipe = recipes[name]
-        known = ", ".join(f"{key} {value}" for key, value in recipe.known.items())
-        facts = [("", recipe.summary), ("formula", recipe.formula), ("options", known), ("source", recipe.source)]
-        for head, text in facts:
-            grid.add_row(Text(head or name, style="dim" if head else "bold"), Text(text))
-    _console(options.width).print(grid)
+    _console(options.width).print(show(options.show) if options.show else listing())
     return 0
 
 

@@ -18,7 +18,7 @@ from normc.recipes.mixed import spelled
 from normc.trace import example_inputs as read_inputs
 from normc.trace import find_ladder, on_first_forward, own_inputs, trace
 
-DEFAULT_RECIPE = "modular-dual"
+DEFAULT_RECIPE = "auto"
 Overrides = Mapping[str, str | Mapping[str, Any]] | None
 Tare = Mapping[str, float] | None
 

@@ -10,17 +10,36 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from normc.plans.geometry import NORMED
+from normc.plans.geometry import NORMED, norms
+from normc.update import arithmetic
 from normc.update.matrices import flip, join, part, polar
-from normc.update.program import ROWWISE, Chain, Core, Decision, Family, Program, Split, evaluate, split, state_dtype
+from normc.update.program import (
+    ROWWISE,
+    Chain,
+    Core,
+    Decision,
+    Family,
+    Program,
+    Split,
+    annotate,
+    evaluate,
+    split,
+    state_dtype,
+)
 
 Size = tuple[int, int]
+
+# Entries that are worked on at once where gradients hold the average: what saves a buffer shall not copy all of them.
+AT_ONCE = 2**22
 
 
 def batch(program: Program) -> Program:
     """Fill `families`: a partition of the chains, each with the merged graph of its core."""
     groups: list[tuple[tuple[object, ...], set[object], list[Chain]]] = []
+    large = [chain for chain in program.chains if _takes_turns(chain)]
     for chain in program.chains:
+        if chain in large:
+            continue
         common, kinds = _keys(chain)
         joined = [group for group in groups if group[0] == common and group[1] & kinds]
         merged = (common, kinds.union(*(group[1] for group in joined)), [c for group in joined for c in group[2]])
@@ -31,10 +50,64 @@ def batch(program: Program) -> Program:
     for _, kinds, chains in groups:
         name = _name(chains, kinds, {family.name for family in families})
         core = merge(tuple(chains)) if split(chains[0].graph).core else None
-        families.append(Family(name, tuple(chains), core))
+        pieces = AT_ONCE if all(_sliceable(chain) for chain in chains) else 0
+        families.append(Family(name, tuple(chains), core, pieces=pieces))
         number = sum(len(chain.rows) for chain in chains)
+        saving = f"{len(chains) - 1} of each op" if len(chains) > 1 else ""
+        what = f"{name}: {number} parameters in {len(chains)} stacks"
         decisions.append(Decision("batch", f"{name}: {number} parameters in {len(chains)} stacks", _why(kinds)))
+    for chain in large:
+        for family in _turns(chain, {family.name for family in families}):
+            families.append(family)
+            turns = [family.chains[0].rows, *family.again]
+            what = f"{family.name}: {sum(map(len, turns))} parameters in {len(turns)} turns"
+            decisions.append(Decision("batch", what, "gradients hold the average", "copies of all but one turn's"))
     return replace(program, families=tuple(families), decisions=program.decisions + tuple(decisions))
+
+
+def _holds_gradient(chain: Chain) -> bool:
+    return any(kind == "grad" for _, kind in chain.states)
+
+
+def _takes_turns(chain: Chain) -> bool:
+    entries = chain.row.numel * len(chain.rows)
+    return _holds_gradient(chain) and bool(split(chain.graph).core) and len(chain.rows) > 1 and entries > AT_ONCE
+
+
+def _sliceable(chain: Chain) -> bool:
+    """Whether parameters may be updated piece by piece, and are worth it: every op works entry by entry."""
+    entrywise = {norms[name].lmo for name in norms if norms[name].shape == "entries"}
+    calls = [node.target for node in chain.graph.nodes if node.op == "call_function"]
+    alone = all(op in entrywise or getattr(op, "__module__", "") == arithmetic.__name__ for op in calls)
+    return alone and [kind for _, kind in chain.states] == ["grad"]
+
+
+def _turns(chain: Chain, taken: set[str]) -> list[Family]:
+    """A chain's rows a few at a time: one function for all turns, or for all that have the same numbers."""
+    size = max(AT_ONCE // chain.row.numel, 1)
+    found: dict[tuple[object, ...], list[Chain]] = {}
+    for start in range(0, len(chain.rows), size):
+        turn = _cut(chain, start, min(start + size, len(chain.rows)))
+        key = (len(turn.rows), *(f"{node.target}{node.args}{node.kwargs}" for node in turn.graph.nodes))
+        found.setdefault(key, []).append(turn)
+    families: list[Family] = []
+    for alike in found.values():
+        name = _name(alike[:1], set(polar_sizes(alike[0].graph)) or {"vectors"}, taken | {f.name for f in families})
+        again = tuple(turn.rows for turn in alike[1:])
+        families.append(Family(name, (alike[0],), merge((alike[0],)), again))
+    return families
+
+
+def _cut(chain: Chain, start: int, stop: int) -> Chain:
+    """Some of a chain's rows, with their own rowwise numbers."""
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(chain.graph, {}))
+    for node in graph.nodes:
+        own = {name: value for name, value in node.kwargs.items() if name in ROWWISE and isinstance(value, tuple)}
+        numbers = {name: value[start:stop] for name, value in own.items()}
+        alike = {name: value[0] if len(set(value)) == 1 else value for name, value in numbers.items()}
+        node.kwargs = {**node.kwargs, **alike}
+    return annotate(Chain(chain.rows[start:stop], graph, chain.group))
 
 
 def polar_sizes(graph: fx.Graph) -> set[Size]:

@@ -27,7 +27,14 @@ def stack(program: Program) -> Program:
         merged.append(annotate(replace(chains[0], rows=rows)))
         if len(rows) > 1:
             shape = "x".join(map(str, rows[0].shape))
-            decisions.append(Decision("stack", f"{len(rows)} x {rows[0].name}", f"same shape {shape}, view and rule"))
+            decisions.append(
+                Decision(
+                    "stack",
+                    f"{len(rows)} x {rows[0].name}",
+                    f"same shape {shape}, view and rule",
+                    f"{len(rows) - 1} of each op",
+                )
+            )
     return program.with_chains(tuple(merged), decisions)
 
 

@@ -60,7 +60,8 @@ def u_mup(part: Part, fan_in: float, depth: float | None = None) -> Rules:
     """u-muP for Adam (Blake et al., 2407.17465, table 2), whose weights all start with standard deviation 1.
 
     fan_in   of the matrix; for an embedding the length of its vectors; for a gain or a bias it says nothing
-    depth    how many residual branches the stack has that the parameter is in; None outside of a stack
+    depth    how many layers the stack has that the parameter is in, as the paper's package counts them: a transformer's
+             layer is one, with its two branches. None outside of a stack
 
     `weight_decay` undoes `lr`: decay per step is then the same for all, as the paper's independent decay. The branch's
     own multiplier depends on its place: `u_mup_residual`.

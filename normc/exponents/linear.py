@@ -63,7 +63,7 @@ def minimise_sum(bounded: Iterable[Least]) -> tuple[Fraction, ...]:
             return corner
     raise NormcError(
         "no learning rates are the largest: these exponents and alignments leave none, or a choice of several",
-        "give alignments between 1/2 and 1, with u no larger than alpha",
+        'give alignments with u = alpha and omega = 1/2, as "full" and "none" have',
     )
 
 

@@ -44,9 +44,7 @@ def probed(at: At, problem: LookupError | None = None) -> Local:
     return Local(size, tuple(back), "probe")
 
 
-def _feeds(
-    at: At, nodes: dict[fx.Node, None], generator: torch.Generator, together: bool
-) -> dict[fx.Node, Any]:
+def _feeds(at: At, nodes: dict[fx.Node, None], generator: torch.Generator, together: bool) -> dict[fx.Node, Any]:
     try:
         return {node: operand_of(at, node) for node in nodes}
     except LookupError:

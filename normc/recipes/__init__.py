@@ -27,6 +27,8 @@ Values = dict[str, float]
 class Recipe(ABC):
     """A rule from a row's role to its update. Subclasses say the ClassVars and override the methods below.
 
+    `assumes` says what the model or the training must be like for the recipe to be right, if anything.
+
     `options` are fixed when a plan is made; `defaults` are values of the two parameter groups (matrices, the rest) that
     may change while training. Both groups have the same keys.
     """
@@ -37,6 +39,7 @@ class Recipe(ABC):
     formula: ClassVar[str]
     known: ClassVar[Mapping[str, Option]]
     defaults: ClassVar[tuple[Values, ...]]
+    assumes: ClassVar[str] = ""
 
     options: Mapping[str, Option] = field(default_factory=dict)
 
@@ -159,7 +162,9 @@ def _state_bytes(stages: tuple[Stage, ...], row: Row) -> int:
 
 
 def entries_of(kind: str, numel: int) -> int:
-    """How many entries a state has: "like" the parameter's, or as "3x64" says."""
+    """How many entries a state has beside the gradient: "like" the parameter's, none for "grad", or as "3x64" says."""
+    if kind == "grad":
+        return 0
     return numel if kind == "like" else math.prod(map(int, kind.split("x")))
 
 
@@ -183,12 +188,24 @@ def state_width(row: Row) -> int:
 
 
 class Recipes(Registry[Recipe]):
-    """Recipes by name; and by a text that says several, as `muon, output=adamw`."""
+    """Recipes by name, or by another name for one; and by a text that says several, as `muon, output=adamw`."""
+
+    # Other names: the recipe that each stands for, and why. A plan keeps the recipe's own name.
+    aliases: Mapping[str, tuple[str, str]] = {
+        "auto": (
+            "modular-dual",
+            "the default: as good as the best tuned radii on the demo's task (docs/demo.md), with one learning rate "
+            "for every depth and width that was tried (docs/gains.md)",
+        ),
+        "modula-sgd": ("modula", "the package's name for it"),
+    }
 
     def __getitem__(self, name: str) -> Recipe:
         from normc.recipes.mixed import read_mixed
 
-        return read_mixed(name, self) if "," in name or "=" in name else super().__getitem__(name)
+        if "," in name or "=" in name:
+            return read_mixed(name, self)
+        return super().__getitem__(self.aliases.get(name, (name, ""))[0])
 
 
 recipes = Recipes("recipe", "normc.recipes")

@@ -20,7 +20,9 @@ T = TypeVar("T")
 class Bucket:
     """Parameters that one generated function updates.
 
-    `states` are (name, kind) of what is kept per parameter: "like" it in shape, a "count", or of a shape ("3x64").
+    `states` are (name, kind) of what is kept per parameter: "like" it in shape, a "count", or of a shape ("3x64"); of
+    kind "grad" it is the gradient, which is never zeroed. If `pieces` isn't 0, parameters come one after another, at
+    most so many entries at a time.
     """
 
     name: str
@@ -28,6 +30,12 @@ class Bucket:
     group: int
     states: tuple[tuple[str, str], ...]
     names: tuple[str, ...]
+    pieces: int = 0
+
+    @property
+    def holds_gradients(self) -> bool:
+        """Whether gradients stay between steps, as the average itself."""
+        return any(kind == "grad" for _, kind in self.states)
 
 
 @dataclass(frozen=True)

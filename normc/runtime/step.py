@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -41,17 +41,38 @@ class UpdateOptimizer(NamedOptimizer):
         found = [members.get(name) for name in bucket.names]
         live = [index for index, tensor in enumerate(found) if tensor is not None and tensor.grad is not None]
         if not live:
-            return
+            return None
         parameters = [members[bucket.names[index]] for index in live]
-        weights = [parameter.to(self._dtype(parameter)) for parameter in parameters]
         grads = [self._gradient(bucket.names[index], members[bucket.names[index]]) for index in live]
-        states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
+        if bucket.holds_gradients:
+            self._warn_of_lost([bucket.names[index] for index in live], grads)
+        if not bucket.pieces:
+            states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
+            return self._update(bucket, live, parameters, grads, states)
+        for index, parameter, grad in zip(live, parameters, grads, strict=True):
+            for part, own in _pieces(parameter, grad, bucket.pieces):
+                self._update(bucket, [index], [part], [own], {name: [own] for name, _ in bucket.states})
+        return None
+
+    def _update(
+        self,
+        bucket: Bucket,
+        live: list[int],
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        states: dict[str, list[Tensor]],
+    ) -> None:
+        weights = [parameter.to(self._dtype(parameter)) for parameter in parameters]
+        grads = [grad.to(self._dtype(parameter)) for grad, parameter in zip(gradients, parameters, strict=True)]
+        states |= {name: grads for name, kind in bucket.states if kind == "grad"}
         shapes = [self.update.entries[name].shape for name in bucket.names]
         bucket.step(Run(weights, grads, states, live, shapes, self.param_groups[bucket.group], self.cores))
-        # Narrow weights were updated as wide copies; they are rounded once, here.
-        narrow = [(p, w) for p, w in zip(parameters, weights, strict=True) if p is not w]
+        # Narrow weights were updated as wide copies; they are rounded once, here. So are gradients that stay.
+        pairs = list(zip(parameters, weights, strict=True))
+        pairs += zip(gradients, grads, strict=True) if bucket.holds_gradients else ()
+        narrow = [(old, new) for old, new in pairs if old is not new]
         if narrow:
-            torch._foreach_copy_([p for p, _ in narrow], [w for _, w in narrow])
+            torch._foreach_copy_([old for old, _ in narrow], [new for _, new in narrow])
 
     def _gradient(self, name: str, parameter: Tensor) -> Tensor:
         self._check_shape(name, parameter)
@@ -61,9 +82,12 @@ class UpdateOptimizer(NamedOptimizer):
             self._fail(f"the gradient of {name!r} is sparse", "make the embedding with sparse=False")
         if grad.is_complex():
             self._fail(f"{name!r} is complex", "keep its real and imaginary part in a real parameter")
-        return grad.to(self._dtype(parameter))
+        return grad
 
     def _state(self, parameter: Tensor, name: str, kind: str) -> Tensor:
+        if kind == "grad":
+            assert parameter.grad is not None
+            return parameter.grad
         state = self.state[parameter]
         if name not in state:
             if kind == "count":
@@ -76,3 +100,11 @@ class UpdateOptimizer(NamedOptimizer):
                 state[name] = torch.zeros(shape, dtype=self._dtype(parameter), device=parameter.device)
         value: Tensor = state[name]
         return value
+
+
+def _pieces(parameter: Tensor, grad: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Flat views of a parameter and its gradient, `size` entries at most; both whole where they don't lie in order."""
+    if parameter.numel() <= size or not (parameter.is_contiguous() and grad.is_contiguous()):
+        yield parameter, grad
+        return
+    yield from zip(parameter.view(-1).split(size), grad.view(-1).split(size), strict=True)

@@ -36,7 +36,10 @@ class Builder:
         return node
 
     def state(self, name: str, kind: str = "like") -> fx.Node:
-        """The current value of a tensor kept per parameter: shaped "like" it, a "count", or as said ("3x64")."""
+        """The current value of a tensor kept per parameter: shaped "like" it, a "count", or as said ("3x64").
+
+        Of kind "grad" it is the parameter's gradient itself, which is then never zeroed.
+        """
         if name not in self._states:
             self._states[name] = self._placeholder(name, "state")
             self._states[name].meta["state"] = kind

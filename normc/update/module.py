@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import linecache
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,7 +23,7 @@ from normc.update.program import (
     rowwise_numbers,
     split,
 )
-from normc.update.source import INDENT, Printer, describe, functions, header, literal, op_source, shape_comment
+from normc.update.source import INDENT, Printer, descriptions, functions, header, literal, op_source, shape_comment
 
 PREAMBLE = """from __future__ import annotations
 
@@ -91,13 +91,14 @@ def _step(printer: Printer, family: Family) -> str:
     parts = split(first.graph)
     names = _list_names(first.graph)
     lines = [f"def {family.name}(run: Run) -> None:"]
-    lines += [f"{INDENT}# {describe(chain)}" for chain in family.chains]
+    lines += [f"{INDENT}# {line}" for line in descriptions(family)]
     used = {source for node in (*parts.before, *parts.after) for source in node.all_input_nodes}
     for node in placeholders(first.graph, "number"):
         if node in used:
             lines.append(f"{INDENT}{node.name} = run.number({literal(node.name)})")
     lines.append(f"{INDENT}w = run.weights")
-    lines.append(f"{INDENT}g = run.grads")
+    if any(node.users for node in placeholders(first.graph, "grad")):
+        lines.append(f"{INDENT}g = run.grads")
     for node in placeholders(first.graph, "state"):
         lines.append(f"{INDENT}{node.name} = run.states[{literal(node.name)}]")
     lines += [_each(printer, node, names, family) for node in parts.before]
@@ -163,7 +164,7 @@ def _core_call(family: Family, core: Core, names: Mapping[fx.Node, str]) -> list
     arguments: list[str] = []
     numbers = {node for chain in family.chains for node in placeholders(chain.graph, "number")}
     lists = {node.name: names[node] for place, node in core.inputs if place == 0 and node not in numbers}
-    alike = {name for name, kind in family.chains[0].states if kind not in ("like", "count")}
+    alike = {name for name, kind in family.chains[0].states if kind not in ("like", "count", "grad")}
     for name, variable in lists.items():
         how = ", alike=True" if name in alike else ""
         lines.append(f"{INDENT}every_{name} = run.full({variable}{how})")
@@ -187,8 +188,9 @@ def _core_call(family: Family, core: Core, names: Mapping[fx.Node, str]) -> list
 
 
 def _write_back(graph: fx.Graph, names: Mapping[fx.Node, str]) -> list[str]:
-    """States that no list op updated in place are copied into their own tensors."""
-    pairs = zip(placeholders(graph, "state"), returned(graph)[1:], strict=True)
+    """Weights and states that no list op updated in place are copied into their own tensors."""
+    kept = [*placeholders(graph, "weight"), *placeholders(graph, "state")]
+    pairs = zip(kept, returned(graph), strict=True)
     return [
         f"{INDENT}torch._foreach_copy_({before.name}, {names[after]})"
         for before, after in pairs
@@ -240,16 +242,25 @@ def summary(row: Row) -> str:
 
 
 def _bucket(family: Family) -> list[str]:
+    return [line for rows in (_rows(family), *family.again) for line in _turn(family, rows)]
+
+
+def _rows(family: Family) -> tuple[Row, ...]:
+    return tuple(row for chain in family.chains for row in chain.rows)
+
+
+def _turn(family: Family, rows: tuple[Row, ...]) -> list[str]:
+    """The function with the rows of one turn."""
     inner = INDENT * 2
     states = literal(family.chains[0].states)
     lines = [f"{INDENT}Bucket(", f'{inner}"{family.name}",', f"{inner}{family.name},"]
     lines += [f"{inner}{family.chains[0].group},", f"{inner}{states},", f"{inner}("]
-    names: Iterable[str] = (row.name for chain in family.chains for row in chain.rows)
-    lines += [f"{INDENT * 3}{literal(name)}," for name in names]
+    lines += [f"{INDENT * 3}{literal(row.name)}," for row in rows]
     if lines[-2] == f"{inner}(":  # as a formatter puts a single name
         lines[-2:] = [f"{inner}({lines[-1].strip()}),"]
     else:
         lines.append(f"{inner}),")
+    lines += [f"{inner}pieces={family.pieces},"] if family.pieces else []
     return [*lines, f"{INDENT}),"]
 
 

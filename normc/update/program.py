@@ -45,7 +45,7 @@ class Chain:
     def states(self) -> tuple[tuple[str, str], ...]:
         """(name, kind) of the tensors kept per parameter.
 
-        Kind "like" is shaped like it, "count" is a 0-d number, "3x64" has that shape.
+        Kind "like" is shaped like it, "grad" is its gradient itself, "count" is a 0-d number, "3x64" has that shape.
         """
         return tuple((node.name, node.meta["state"]) for node in placeholders(self.graph, "state"))
 
@@ -61,11 +61,17 @@ class Core:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Chains that one generated function updates."""
+    """Chains that one generated function updates.
+
+    `again` are rows like those of its one chain, which the function updates after them, in turns. If `pieces` isn't 0,
+    it is given parameters one after another, at most so many entries of them at a time.
+    """
 
     name: str
     chains: tuple[Chain, ...]
     core: Core | None
+    again: tuple[tuple[Row, ...], ...] = ()
+    pieces: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +164,7 @@ def _fake(node: fx.Node, number: int, row: Row) -> Tensor | float:
     if node.meta.get("state") == "count":
         return torch.empty(number)
     kind = node.meta.get("state", "like")
-    shape = row.shape if kind == "like" else tuple(map(int, kind.split("x")))
+    shape = row.shape if kind in ("like", "grad") else tuple(map(int, kind.split("x")))
     return torch.empty((number, *shape), dtype=state_dtype(row))
 
 
@@ -172,15 +178,20 @@ class Split:
 
 
 def split(graph: fx.Graph) -> Split:
-    """The core is every op without a multi-tensor form, and what lies between such ops."""
+    """The core is every op without a multi-tensor form, and what lies between such ops.
+
+    What the core reads is updated in place after it.
+    """
     calls = [node for node in graph.nodes if node.op == "call_function"]
     stacked = {node for node in calls if each_form(node.target) is None}
     downstream = _closure(calls, stacked, lambda node: node.all_input_nodes)
     upstream = _closure(calls[::-1], stacked, lambda node: list(node.users))
     core = stacked | (downstream & upstream)
-    before = tuple(node for node in calls if node not in core and node not in downstream)
-    after = tuple(node for node in calls if node not in core and node in downstream)
-    return Split(before, tuple(node for node in calls if node in core), after)
+    read = {node for call in core for node in call.all_input_nodes if node not in core}
+    late = {node for node in calls if node not in upstream and node.args[0] in read} - core
+    after = _closure(calls, downstream | late, lambda node: node.all_input_nodes) - core
+    before = tuple(node for node in calls if node not in core and node not in after)
+    return Split(before, tuple(node for node in calls if node in core), tuple(n for n in calls if n in after))
 
 
 def _closure(nodes: list[fx.Node], seeds: set[fx.Node], neighbours: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:

@@ -7,6 +7,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def header(program: Program, target: str, version: str) -> str:
     ]
     for family in program.families:
         lines.append(f"{family.name}:")
-        lines += [f"{INDENT}{describe(chain)}" for chain in family.chains]
+        lines += [f"{INDENT}{line}" for line in descriptions(family)]
     return '"""' + "\n".join(lines) + '\n"""'
 
 
@@ -60,6 +61,15 @@ def label(chain: Chain) -> str:
     """`transformer.h.*.attn.c_attn.weight x12`: the rows of a chain, cleaned for a comment."""
     number = f" x{len(chain.rows)}" if len(chain.rows) > 1 else ""
     return comment(collapse(row.name for row in chain.rows)) + number
+
+
+def descriptions(family: Family) -> list[str]:
+    """A line for each chain, with the rows of later turns."""
+    if not family.again:
+        return [describe(chain) for chain in family.chains]
+    (chain,) = family.chains
+    rows = tuple(row for turn in (chain.rows, *family.again) for row in turn)
+    return [f"{describe(replace(chain, rows=rows))}, in {1 + len(family.again)} turns"]
 
 
 def describe(chain: Chain) -> str:
