@@ -55,7 +55,7 @@ def batch(program: Program) -> Program:
         number = sum(len(chain.rows) for chain in chains)
         saving = f"{len(chains) - 1} of each op" if len(chains) > 1 else ""
         what = f"{name}: {number} parameters in {len(chains)} stacks"
-        decisions.append(Decision("batch", f"{name}: {number} parameters in {len(chains)} stacks", _why(kinds)))
+        decisions.append(Decision("batch", what, _why(kinds), saving))
     for chain in large:
         for family in _turns(chain, {family.name for family in families}):
             families.append(family)

@@ -38,7 +38,7 @@ def completep(part: Part, width: float, depth: float, alpha: float = 1.0, in_blo
     part          what the parameter is; "hidden" is every matrix of a block
     width, depth  m_N and m_L: how many times wider and deeper than the model that was tuned
     alpha         branches are multiplied by m_L^-alpha; 1 is CompleteP, 1/2 is depth-muP
-    in_block      whether it is inside a residual branch; a final norm's gain isn't. Says nothing of embedding and readout
+    in_block      whether a gain or a bias is inside a residual branch; a final norm's isn't
 
     The paper scales epsilon in residual blocks alone, as this does; its reference code scales all epsilons alike.
     Learning rates shrink by m_N but weight decay grows by it: their product doesn't depend on the width.

@@ -10,6 +10,7 @@ from itertools import combinations
 from normc.errors import NormcError
 
 Form = tuple[Fraction, ...]  # a constant, then the coefficient of each variable
+_NEAR = Fraction(1, 1000)
 
 
 @dataclass(frozen=True)
@@ -48,23 +49,37 @@ class Least:
 def minimise_sum(bounded: Iterable[Least]) -> tuple[Fraction, ...]:
     """The one point with the least sum of coordinates at which every one of `bounded` is at least 0.
 
-    A corner is optimal if (1, ..., 1) is a combination of its tight forms with no negative weight, and it is the only
-    optimum if all weights are positive. NormcError where there is no optimum, or more than one.
+    A corner is optimal if (1, ..., 1) lies in the cone of the forms that are 0 there, and the only optimum if it lies
+    inside of it, which nearby directions tell (coefficients are small integers). NormcError for none, or several.
     """
     rows = sorted({form for least in bounded for form in least.forms})
     count = len(rows[0]) - 1
     ones = (Fraction(1),) * count
-    for tight in combinations(rows, count):
-        weights = _solve(list(zip(*(form[1:] for form in tight), strict=True)), ones)
-        if weights is None or min(weights) <= 0:
+    for some in combinations(rows, count):
+        if not _in_cone(some, ones):
             continue
-        corner = _solve([form[1:] for form in tight], tuple(-form[0] for form in tight))
-        if corner is not None and all(form[0] + _dot(form[1:], corner) >= 0 for form in rows):
+        corner = _solve([form[1:] for form in some], [-form[0] for form in some])
+        slacks = [form[0] + _dot(form[1:], corner or ones) for form in rows]
+        if corner is None or min(slacks) < 0:
+            continue
+        tight = [form for form, slack in zip(rows, slacks, strict=True) if slack == 0]
+        near = [(*ones[:place], 1 + by, *ones[place + 1 :]) for place in range(count) for by in (_NEAR, -_NEAR)]
+        if all(_in_cone(tight, direction) for direction in near):
             return corner
+        break
     raise NormcError(
         "no learning rates are the largest: these exponents and alignments leave none, or a choice of several",
         'give alignments with u = alpha and omega = 1/2, as "full" and "none" have',
     )
+
+
+def _in_cone(rows: Sequence[Form], direction: Sequence[Fraction]) -> bool:
+    """Whether `direction` is a combination of the rows' coefficients with no negative weight."""
+    for some in combinations(rows, len(direction)):
+        weights = _solve(list(zip(*(form[1:] for form in some), strict=True)), direction)
+        if weights is not None and min(weights) >= 0:
+            return True
+    return False
 
 
 def _dot(one: Sequence[Fraction], two: Sequence[Fraction]) -> Fraction:

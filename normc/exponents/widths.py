@@ -1,7 +1,7 @@
 """Exponents of the width n: multipliers n^-a, initial sizes n^-b, learning rates n^-c (Everett et al., 2407.05872).
 
-A layer computes n^-a W h with W of standard deviation n^-b, and is trained at the learning rate n^-c. Given a and b, the
-largest learning rates that keep activations and logits from growing with n are the solution of a linear program.
+A layer computes n^-a W h with W of standard deviation n^-b, and is trained at the learning rate n^-c. Given a and b,
+the largest learning rates that keep activations and logits from growing with n are the solution of a linear program.
 """
 
 from __future__ import annotations

@@ -76,6 +76,11 @@ def with_mass(row: Row, mass: float, reason: str) -> Row:
     )
 
 
+def _scale_was_given(row: Row) -> bool:
+    """Whether a user has set the row's scale, which then stays whatever becomes of the masses."""
+    return any(found.fact == "override" and found.claim.startswith("scale ") for found in row.evidence)
+
+
 def _frozen(row: Row, reason: str) -> Row:
     evidence = Evidence("override", "frozen", f"mass 0 was asked for by {reason.removeprefix('asked for by ')}")
     still = Scale(sympy.Integer(0), (0.0,) * len(row.block_fans))
@@ -105,6 +110,8 @@ def rebalanced(rows: tuple[Row, ...], chosen: set[str], mass: float, pattern: st
         if row.name in chosen and row.role != "unused":
             row = with_mass(row, mass, f"asked for by {pattern!r}")
         elif row.mass:
+            own = row
             row = with_mass(row, row.mass * left / others, f"all masses sum to one, and {pattern!r} was given {mass:g}")
+            row = replace(own, mass=row.mass) if _scale_was_given(own) else row
         found.append(row)
     return tuple(found)

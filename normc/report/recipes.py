@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import Field, fields, is_dataclass, replace
 from functools import lru_cache
 
 import sympy
@@ -99,7 +99,7 @@ def show(name: str) -> RenderableType:
 def written(stage: Stage) -> str:
     """`Decay(scaled=True)`: a stage and what isn't its default; polynomials by their number."""
     parts: list[str] = []
-    known = fields(stage) if is_dataclass(stage) else ()
+    known: tuple[Field[object], ...] = fields(stage) if is_dataclass(stage) else ()
     for own in known:
         value = getattr(stage, own.name)
         if value == own.default:

@@ -4,6 +4,6 @@ from normc.runtime.named import NamedOptimizer
 from normc.runtime.run import Bucket, Cores, Entry, Run, Update
 from normc.runtime.step import UpdateOptimizer
 
-EMBEDDED = ("run", "named", "step")
+EMBEDDED = ("run", "holder", "named", "step")
 
 __all__ = ["EMBEDDED", "Bucket", "Cores", "Entry", "NamedOptimizer", "Run", "Update", "UpdateOptimizer"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any, NoReturn
@@ -11,26 +9,21 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from normc.runtime.holder import GradientHolder
 from normc.runtime.run import Cores, Update
-
-# What a gradient that holds the average is called in a checkpoint.
-GRADIENT = "gradient"
 
 # Prefixes that wrappers put into parameter names.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
 
 
-class NamedOptimizer(torch.optim.Optimizer):
+class NamedOptimizer(GradientHolder):
     """Two parameter groups, matrices and the rest, each with `param_names` and the plan's hash.
 
     Never keeps a group, a parameter or an lr between steps: hosts replace all three.
     """
 
-    update: Update
     cores: Cores
     _built = False
-    _held: dict[str, Any]
-    _told: set[str]
 
     def __init__(
         self,
@@ -42,7 +35,6 @@ class NamedOptimizer(torch.optim.Optimizer):
     ) -> None:
         self.update = update
         self.cores = Cores(compile, self._warning())
-        self._held, self._told = {}, set()
         groups: list[dict[str, Any]] = [
             {"params": [], "param_names": [], "plan": update.plan, "lr": rate, **defaults}
             for rate, defaults in zip(self._rates(lr), update.defaults, strict=True)
@@ -157,72 +149,9 @@ class NamedOptimizer(torch.optim.Optimizer):
             self._fail("parameters can't be added to an optimizer whose update is planned", fix)
         super().add_param_group(param_group)
 
-    def _holding(self) -> list[Tensor]:
-        """Parameters whose gradient stays between steps."""
-        names = {name for bucket in self.update.buckets if bucket.holds_gradients for name in bucket.names}
-        pairs = [
-            pair for group in self.param_groups for pair in zip(group["param_names"], group["params"], strict=True)
-        ]
-        return [parameter for name, parameter in pairs if name in names] if names else []
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As torch's, but it leaves alone the gradients that hold the average of all before (recipe scion-light).
-
-        Says so once, if there are any: they are never zeroed, neither here nor by model.zero_grad(), which this
-        optimizer can't prevent; a loop for such a recipe has no call of it.
-        """
-        held = [(parameter, parameter.grad) for parameter in self._holding()]
-        if held:
-            text = (
-                f"zero_grad() leaves {len(held)} gradients as they are: with {self.update.recipe} they hold the average"
-            )
-            self._tell("zero_grad", text)
-        for parameter, _ in held:
-            parameter.grad = None
-        super().zero_grad(set_to_none)
-        for parameter, grad in held:
-            parameter.grad = grad
-
-    def _tell(self, topic: str, text: str) -> None:
-        """Warn once of each topic."""
-        if topic not in self._told:
-            self._told.add(topic)
-            warnings.warn(text, self._warning(), stacklevel=4)
-
-    def _warn_of_lost(self, names: list[str], grads: list[Tensor]) -> None:
-        """Warn if gradients that hold the average are others than those of the last step."""
-        lost = [
-            name
-            for name, grad in zip(names, grads, strict=True)
-            if self._held.get(name, lambda g=grad: g)() is not grad
-        ]
-        if lost:
-            self._tell(
-                "lost",
-                f"the average of {lost[0]!r} is lost: its gradient was replaced since the last step, "
-                "as model.zero_grad() does; don't zero gradients with this recipe",
-            )
-        self._held |= {name: weakref.ref(grad) for name, grad in zip(names, grads, strict=True)}
-
-    def _with_gradients(self) -> dict[Any, Any]:
-        """The states, with the gradients that hold an average."""
-        held = {p: {**self.state.get(p, {}), GRADIENT: p.grad} for p in self._holding() if p.grad is not None}
-        return {**self.state, **held}
-
-    def _restore_gradients(self) -> None:
-        """Gradients that came with a checkpoint's states become the parameters' own."""
-        for parameter, state in self.state.items():
-            if GRADIENT in state:
-                parameter.grad = state.pop(GRADIENT).to(parameter.dtype, copy=True)
-
     def state_dict(self) -> dict[str, Any]:
-        """As torch's; with gradients that hold an average, and `rows`: what the plan says of each parameter, in short."""
-        own = self.state
-        try:
-            self.state = self._with_gradients()
-            state: dict[str, Any] = super().state_dict()
-        finally:
-            self.state = own
+        """As torch's, and `rows`: what the plan says of each parameter, in short."""
+        state: dict[str, Any] = super().state_dict()
         if self.update.ready:
             state["rows"] = {name: entry.what for name, entry in self.update.entries.items()}
         return state
@@ -234,15 +163,11 @@ class NamedOptimizer(torch.optim.Optimizer):
         ids = [key for group in mapped["param_groups"] for key in group["params"]]
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         for key, parameter in zip(ids, parameters, strict=True):
+            wide = self._dtype(parameter)
             for name, value in mapped["state"].get(key, {}).items():
                 # torch has rounded it to the parameter's dtype.
-                if (
-                    isinstance(value, Tensor)
-                    and name not in ("step", GRADIENT)
-                    and parameter.dtype != self._dtype(parameter)
-                ):
-                    wide = value.detach().to(device=parameter.device, dtype=self._dtype(parameter), copy=True)
-                    self.state[parameter][name] = wide
+                if isinstance(value, Tensor) and name not in self.as_they_are and wide != parameter.dtype:
+                    self.state[parameter][name] = value.detach().to(device=parameter.device, dtype=wide, copy=True)
 
     def _by_name(self, saved: dict[str, Any]) -> dict[str, Any]:
         """A checkpoint with its parameters in the order of this optimizer's."""
@@ -287,14 +212,12 @@ class NamedOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """As torch's, without the generated update, which is made again."""
-        return {**super().__getstate__(), "state": self._with_gradients(), "_compile": self.cores.enabled}
+        return {**super().__getstate__(), "_compile": self.cores.enabled}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         enabled = state.pop("_compile", None)
         super().__setstate__(state)
-        self._restore_gradients()
         if enabled is not None:  # a pickle or a copy; torch's load_state_dict comes by here too
             self.cores = Cores(enabled, self._warning())
-            self._held, self._told = {}, set()
             self.update = self._rebuilt()
             self._built = True

@@ -45,7 +45,7 @@ class UpdateOptimizer(NamedOptimizer):
         parameters = [members[bucket.names[index]] for index in live]
         grads = [self._gradient(bucket.names[index], members[bucket.names[index]]) for index in live]
         if bucket.holds_gradients:
-            self._warn_of_lost([bucket.names[index] for index in live], grads)
+            self._check_held([bucket.names[index] for index in live], grads)
         if not bucket.pieces:
             states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
             return self._update(bucket, live, parameters, grads, states)

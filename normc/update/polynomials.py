@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from typing import Literal
 
@@ -154,9 +154,7 @@ def _nth(degree: int, steps: int, lower: float, safety: float, cushion: float) -
     return next(islice(chain(degree, lower, cushion, safety), steps - 1, None))
 
 
-def _fewest(
-    degree: int, tolerance: float, lower: float, safety: float, cushion: float, name: str
-) -> Polynomial:
+def _fewest(degree: int, tolerance: float, lower: float, safety: float, cushion: float, name: str) -> Polynomial:
     for steps in islice(chain(degree, lower, cushion, safety), MOST_STEPS):
         found = composed(name, steps, lower)
         if found.error <= tolerance:
@@ -213,6 +211,17 @@ def _cans(
     return polar(degree, steps, tolerance, lower, name="cans")
 
 
+def _minimax(
+    steps: int | Auto,
+    degree: int = 5,
+    tolerance: float | None = None,
+    lower: float | Auto = LOWER,
+    safety: float = 1.0,
+    cushion: float = 0.0,
+) -> Polynomial:
+    return polar(degree, steps, tolerance, lower, safety, cushion)
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """Polynomials that one name stands for: what they are, from where, and how they are made for a number of steps."""
@@ -234,6 +243,63 @@ families: dict[str, Family] = {
     "polar-express": Family("closest to one, safe in bf16", "arXiv 2505.16932, with modded-nanogpt's numbers", _polar_express),
     "cans": Family("grows fastest within a tolerance; with lower=, closest to one", "arXiv 2506.10935", _cans),
     "newton-schulz": Family("flat at one: slow at first, then exact", "Kovarik 1970, Bjorck and Bowie 1971", _newton_schulz),
-    "minimax": Family("closest to one on [lower, 1]", "computed for the numbers given", partial(polar, name="minimax")),
+    "minimax": Family("closest to one on [lower, 1]", "computed for the numbers given", _minimax),
 }  # fmt: skip
 
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+@lru_cache(maxsize=256)
+def polynomial(text: str, steps: int) -> Polynomial:
+    """The polynomials that a text names, `steps` of them: "keller", "minimax:lower=1e-4,tolerance=0.1".
+
+    `steps=` in the text goes before `steps`. A tolerance without steps chooses their number, where lower is a number.
+    NormcError for an unknown name or option, for one out of range, and for a tolerance that can't be met.
+    """
+    name, colon, rest = (part.strip() for part in text.partition(":"))
+    if name not in families:
+        raise NormcError(f"no polynomial is called {name!r}", f"{_near(name, families)}known: {', '.join(families)}")
+    known = families[name].options
+    given: dict[str, object] = {}
+    for item in rest.split(",") if colon else ():
+        key, equals, word = (part.strip() for part in item.partition("="))
+        if key not in known or not equals:
+            raise NormcError(
+                f"the polynomial {name} has no option {key!r}",
+                f"{_near(key, known)}known: {', '.join(known) or 'none'}",
+            )
+        if key in given:
+            raise NormcError(f"the polynomial {name} is given {key} twice", "give it once")
+        given[key] = _value(name, key, word)
+    chosen = "tolerance" in given and ({"lower": None, **known, **given})["lower"] != "auto"
+    return families[name].make(**{"steps": "auto" if chosen else _counted(steps), **given})
+
+
+def polynomials(text: str, steps: int) -> tuple[Coefficients, ...]:
+    """The coefficients (a, b, c) of each step of `polynomial`; none for "exact"."""
+    return polynomial(text, steps).steps
+
+
+def _counted(steps: int) -> int:
+    if not 1 <= steps <= MOST_STEPS:
+        fix = f"use ns_steps of 1 to {MOST_STEPS}, or polynomial='exact'"
+        raise NormcError(f"Newton-Schulz can't run {steps} steps", fix)
+    return steps
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def _value(name: str, key: str, word: str) -> object:
+    if word == "auto" and key in ("steps", "lower"):
+        return word
+    if not _NUMBER.fullmatch(word):
+        raise NormcError(f"{key} of the polynomial {name} can't be {word!r}", "give a number, as 1e-3")
+    if key not in ("steps", "degree"):
+        return float(word)
+    if not word.isdecimal():
+        raise NormcError(f"{key} of the polynomial {name} can't be {word!r}", "give a whole number")
+    return _counted(int(word)) if key == "steps" else int(word)

@@ -1,4 +1,4 @@
-"""Exponents and factors: the table of 2407.05872, its equivalences, CompleteP's table, the numbers of u-muP's package."""
+"""Exponents: the table of 2407.05872 and its equivalences, CompleteP's table, the numbers of u-muP's package."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from normc.plans.geometry import norms
 from normc.plans.row import D_IN, D_OUT, KERNEL
 
 OPTIMIZERS = ("sgd", "adam", "adafactor")
-# Exponents of n in the learning rate (embedding, hidden, readout): SGD, Adam, Adafactor, each with full and no alignment.
+# Of n in the learning rate (embedding, hidden, readout): SGD, Adam, Adafactor, each with full and no alignment.
 TABLE = {
     "standard": "1/2 -1/2 -1,  1/2 0 -1/2,  0 -1 -1,       0 -1/2 -1/2,  0 -1/2 -1/2,  0 0 0",
     "ntk": "     1/2 1/2 0,    1/2 1 1/2,   0 -1/2 -1/2,   0 0 0,        0 -1/2 -1/2,  0 0 0",
@@ -98,11 +98,15 @@ def test_a_search_finds_the_same_rates_and_no_others(parameterisation: str, opti
 
 
 def test_a_choice_of_several_is_an_error() -> None:
-    half = Fraction(1, 2)
-    loose = Alignment(Fraction(3, 4), half, half)
+    half, mid, one = Fraction(1, 2), Fraction(3, 4), Fraction(1)
+    loose = Alignment(mid, one, half)
     assert len(best_on_a_grid(PARAMETERISATIONS["mup"], "sgd", loose, Fraction(1, 4))) > 1
     with pytest.raises(NormcError, match="a choice of several"):
         exponents("mup", "sgd", loose)
+    corner = Alignment(mid, half, half)  # four constraints meet there
+    assert best_on_a_grid(PARAMETERISATIONS["mup"], "sgd", corner, Fraction(1, 4)) == [
+        exponents("mup", "sgd", corner).rate
+    ]
 
 
 def shifted(by: Layers, of: Exponents, optimizer: str) -> tuple[Layers, Layers, Layers]:
@@ -139,11 +143,11 @@ def test_standard_adam_with_full_alignment_is_scions_sign(width: int) -> None:
 def test_alignment_is_the_operator_norm_of_an_update_of_signs(alignment: str, rank_one: bool) -> None:
     torch.manual_seed(0)
     found = exponents("mup", "adam", alignment)
-    for width in (64, 256, 1024):
+    for width in (64, 256):
         signs = torch.randn(width, width).sign()
         update = signs[:, :1] * signs[:1] if rank_one else signs
         size = float(torch.linalg.matrix_norm(update * found.factors("hidden", width).lr, ord=2))
-        assert size == pytest.approx(1.0 if rank_one else 2.0, rel=1e-5 if rank_one else 0.06)
+        assert size == pytest.approx(1.0 if rank_one else 2.0, rel=1e-5 if rank_one else 0.1)
 
 
 @pytest.mark.parametrize("parameterisation", PARAMETERISATIONS)
@@ -158,7 +162,7 @@ def test_gradients_have_the_size_that_is_said(parameterisation: str) -> None:
             (torch.randn(shape) * float(n) ** -float(b)).requires_grad_()
             for shape, b in zip(shapes, of.init, strict=True)
         ]
-        h = torch.randn(4, 16)
+        h = torch.randn(4, 16, generator=torch.Generator().manual_seed(2))
         for weight, a in zip(weights, of.multiplier, strict=True):
             h = float(n) ** -float(a) * (weight @ h)
         # A loss whose slope doesn't depend on the width, though logits do.
@@ -193,8 +197,10 @@ def test_mistakes_are_named() -> None:
 def test_a_linear_program_by_hand() -> None:
     x, y = (Least.variable(place, 2) for place in range(2))
     one, two, three = map(Fraction, (1, 2, 3))
-    assert minimise_sum([x - one, x + y - three, y + two]) != ()  # x + y = 3 all along an edge
     assert minimise_sum([(x + x + y) - three, (x + y + y) - three]) == (1, 1)
+    assert minimise_sum([x - one, y - two, x + y - three]) == (1, 2)
+    with pytest.raises(NormcError):
+        minimise_sum([x - one, x + y - three, y + two])  # all of an edge
     with pytest.raises(NormcError):
         minimise_sum([x - one, x - two])
 
