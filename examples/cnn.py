@@ -16,7 +16,7 @@ SETTINGS = Settings(
     adamw_beta2=0.99,
     adamw_clip=None,
     normc_lr=0.4,
-    normc_options=(("radius_output", 30.0), ("radius_vector", 0.1)),
+    normc_options=(),
     warmup=0.2,
 )
 
