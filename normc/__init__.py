@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from normc.version import VERSION
 
 if TYPE_CHECKING:
+    from normc import cbs as cbs
     from normc.checking.check import check as check
     from normc.checking.report import CheckReport as CheckReport
     from normc.compiler import compile as compile  # noqa: A004  # the public name
@@ -35,6 +36,7 @@ _HOMES = {
     "NormcError": "errors",
     "NormcWarning": "errors",
 }
+_PACKAGES = ("cbs",)
 __version__ = VERSION
 __all__ = [
     "CheckReport",
@@ -43,6 +45,7 @@ __all__ = [
     "NormcWarning",
     "Optimizer",
     "__version__",
+    "cbs",
     "check",
     "compile",
     "export",
@@ -52,10 +55,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _HOMES and name not in _PACKAGES:
         raise AttributeError(f"module 'normc' has no attribute {name!r}")
     state = random.getstate()  # rich draws from Python's generator as it is imported
     try:
+        if name in _PACKAGES:
+            return import_module(f"normc.{name}")
         return getattr(import_module(f"normc.{_HOMES[name]}"), name)
     finally:
         random.setstate(state)

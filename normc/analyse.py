@@ -14,6 +14,7 @@ from normc.passes.geometry import Rows
 from normc.passes.request import Request
 from normc.plans.plan import NormPlan
 from normc.plans.row import Row
+from normc.resize.origin import Traced
 from normc.trace.graph import ModelGraph
 
 ORDER = ("bind", "flow", "layout", "blocks", "role", "magnitude", "mass", "sensitivity", "geometry")
@@ -59,6 +60,7 @@ def plan_of(model: ModelGraph, request: Request, facts: Facts, log: Log) -> Norm
         recipe=request.recipe.name,
         options=tuple(sorted(request.recipe.options.items())),
         notes=notes,
+        origin=Traced(model, request, analyse),
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from normc.checking.options import add_check
 from normc.errors import NormcError
+from normc.given import load_plan, read_override, read_size
 from normc.version import VERSION
 
 if TYPE_CHECKING:
@@ -116,6 +117,13 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tare", action="append", default=[], metavar="GLOB=MASS", help="mass that all rows which match have together"
     )
+    parser.add_argument(
+        "--at",
+        action="append",
+        default=[],
+        metavar="NAME=SIZE",
+        help="the plan of the same model at another size, not traced again: d_model=4096, n_layer=48",
+    )
     parser.add_argument("--heads", action="store_true", help="make every attention head a block with its own norm")
     parser.add_argument(
         "--frontend", metavar="NAME", help="what runs the model's code: recorder (default), or export for torch.export"
@@ -168,37 +176,6 @@ def _saved(path: str, options: argparse.Namespace) -> NormPlan:
             f"{len(lost)} parameters of {path} are fallbacks, {lost[0]!r} first", "override them, or leave out --strict"
         )
     return plan
-
-
-def load_plan(path: str) -> NormPlan:
-    """The plan in a file. NormcError if it can't be read, or isn't one."""
-    from normc.plans.plan import NormPlan
-
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise NormcError(f"{path} can't be read: {problem}", "give a file that normc plan --json wrote") from None
-    try:
-        return NormPlan.from_json(text)
-    except NormcError as problem:
-        raise NormcError(f"{path}: {problem.problem}", problem.fix) from None
-
-
-def read_override(text: str) -> tuple[str, dict[str, Any]]:
-    """`GLOB:norm=sign,scale=0.1` as the glob and what to change. NormcError for anything else."""
-    pattern, colon, changes = text.rpartition(":")
-    found: dict[str, Any] = {}
-    for change in changes.split(","):
-        key, equals, value = change.partition("=")
-        if not (colon and pattern and equals) or key not in ("norm", "scale", "mass") or key in found:
-            raise NormcError(
-                f"{text!r} is no override", "write 'GLOB:norm=sign,scale=0.1' (norm, scale, mass, each once)"
-            )
-        try:
-            found[key] = value if key == "norm" else float(value)
-        except ValueError:
-            raise NormcError(f"the {key} {value!r} in {text!r} is no number", f"write {key}=0.1") from None
-    return pattern, found
 
 
 def _console(width: int | None, file: TextIO | None = None) -> Console:

@@ -15,8 +15,8 @@ from torch import fx
 from normc.facts import Facts, Log, analysis
 from normc.gains.activations import BENDING, pointwise
 from normc.gains.local import UNIT, At, Local, Model, Size, floats, gain_of, gains
-from normc.gains.probe import probed
-from normc.gains.sample import Samples
+from normc.gains.probe import measured, probed
+from normc.gains.sample import Samples, operand_of
 from normc.ops.call import MATRIX
 from normc.passes.bind import Binding
 from normc.passes.request import Request
@@ -64,8 +64,11 @@ def magnitude(model: ModelGraph, facts: Facts, log: Log) -> Magnitudes:
     samples = Samples(
         binding.values, sizes, lambda node: node in products or op_name(node) in _ANEW, lambda name: _drawn(roles[name])
     )
+    mixed: set[fx.Node] = set()
     for node in model.graph.nodes:
-        at = At(node, convention, sizes, binding.values, node in products, tables=tables, samples=samples)
+        at = At(node, convention, sizes, binding.values, node in products, False, tables, samples, mixed)
+        if at.kind(node) == "weight" and not convention.nominal and at.data and at.name not in _SHAPED:
+            mixed.add(node)
         if node.op != "call_function" or not floats(node):
             continue
         if at.kind(node) == "weight":
@@ -109,7 +112,7 @@ def _weight(at: At, sizes: dict[fx.Node, Size | None]) -> None:
 
 def _local(at: At) -> Local:
     if not at.data:
-        return Local(UNIT, ())
+        return Local(_counted(at), ())
     rule = gain_of(at.node)
     if rule is None:
         return probed(at)
@@ -121,6 +124,8 @@ def _local(at: At) -> Local:
         return probed(at)
 
 
+# Their second operand says a shape alone.
+_SHAPED = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "broadcast_tensors", "index_select"})
 # Norms and lookups: what comes out has size 1, whatever went in.
 _ANEW = frozenset(name for name in gains if gains.home(name).endswith(".normalising"))
 
@@ -130,6 +135,16 @@ def _drawn(role: str) -> Size:
     if role in ("bias", "gain"):
         return Size(1.0, 1.0, 1) if role == "gain" else Size(0.0)
     return UNIT
+
+
+def _counted(at: At) -> Size:
+    """Of what was made of no activation: a mask or a count that is drawn if it can be; what is fed in has size 1."""
+    if at.model.nominal or op_name(at.node) in _ANEW or at.samples is None:
+        return UNIT
+    try:
+        return measured(operand_of(at, at.node))
+    except LookupError:
+        return UNIT
 
 
 def _cause(at: At, problem: LookupError) -> str:

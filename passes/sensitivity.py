@@ -17,7 +17,7 @@ from torch import fx
 
 from normc.facts import Facts, Log, analysis
 from normc.gains.local import floats
-from normc.gains.weights import weight_factor
+from normc.gains.weights import is_weight, uses_of, weight_factor
 from normc.ops.call import Contact
 from normc.passes.bind import Binding
 from normc.passes.flow import NO_GRADIENT, Flow
@@ -129,20 +129,31 @@ def _atom(
     p = magnitudes.model.p
     total = widest = 0.0
     for contact in contacts:
-        gained = nodes[contact.node]
-        rms = _met(contact, magnitudes)
-        if gained is None or rms is None:
-            missing = contact.node if gained is None else contact.data
-            return Atom(None, None, causes.get(missing) or magnitudes.unknown.get(missing, "") if missing else "")
-        total += (gained.gain * rms * weight_factor(contact.node, contact.parameter, values)) ** p
-        widest = max(widest, rms)
+        for node, data in _places(contact, values, magnitudes):
+            gained, rms = nodes[node], _met(contact, node, data, magnitudes)
+            if gained is None or rms is None:
+                missing = node if gained is None else data
+                return Atom(None, None, causes.get(missing) or magnitudes.unknown.get(missing, "") if missing else "")
+            total += (gained.gain * rms * weight_factor(contact.node, contact.parameter, values)) ** p
+            widest = max(widest, rms)
     if not widest:
         return Atom(None, None)
     return Atom(total ** (1 / p) / widest, widest)
 
 
-def _met(contact: Contact, magnitudes: Magnitudes) -> float | None:
+def _places(
+    contact: Contact, values: Mapping[fx.Node, object], magnitudes: Magnitudes
+) -> list[tuple[fx.Node, fx.Node | None]]:
+    """Where a parameter's effect on activations starts: at its contact, or, of a weight's gain, where that weight is
+    used: a change of the weight's size changes the product by as much.
+    """
+    if contact.kind != "gain" or contact.node in magnitudes.locals or not is_weight(values.get(contact.node)):
+        return [(contact.node, contact.data)]
+    return [(node, node) for node in uses_of(contact.node, values)]
+
+
+def _met(contact: Contact, node: fx.Node, data: fx.Node | None, magnitudes: Magnitudes) -> float | None:
     """RMS of what the parameter multiplies: 1 for what is looked up or added; a gain meets what was normalised."""
     if contact.kind in ("lookup", "shift", "join", "operand"):
         return 1.0
-    return magnitudes.rms(contact.node if contact.kind == "gain" else contact.data)
+    return magnitudes.rms(node if contact.kind == "gain" else data)

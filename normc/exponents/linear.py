@@ -69,7 +69,7 @@ def minimise_sum(bounded: Iterable[Least]) -> tuple[Fraction, ...]:
         break
     raise NormcError(
         "no learning rates are the largest: these exponents and alignments leave none, or a choice of several",
-        'give alignments with u = alpha and omega = 1/2, as "full" and "none" have',
+        'give alignments with u no larger than alpha, as "full" and "none" have',
     )
 
 

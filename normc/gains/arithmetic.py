@@ -93,14 +93,26 @@ def divided(at: At) -> Local:
     return Local(size, (Back(first, 1 / y.rms), Back(second, x.rms / y.rms**2)))
 
 
-@gain("aten.where", "aten.masked_fill", "aten.maximum", "aten.minimum", "aten.fmax", "aten.copy", "aten.lerp",
-      "aten.masked_scatter", "aten.slice_scatter", "aten.select_scatter", "aten.scatter", "effects.after_write",
-      "aten.index_copy", "aten.index_fill", "aten.slice_backward")  # fmt: skip
+@gain("aten.where", "aten.masked_fill", "aten.maximum", "aten.minimum", "aten.fmax", "aten.lerp")
 def chosen(at: At) -> Local:
     """Each entry comes from one of the operands."""
     data = at.data
     size = max((at.size(operand) for operand in data), key=lambda size: size.rms)
     return Local(size, tuple(Back(operand, 1.0) for operand in data))
+
+
+@gain("aten.copy", "aten.masked_scatter", "aten.slice_scatter", "aten.select_scatter", "aten.scatter",
+      "effects.after_write", "aten.index_copy", "aten.index_fill", "aten.slice_backward")  # fmt: skip
+def written(at: At) -> Local:
+    """A part of the entries is replaced: its change is diluted by its share of them."""
+    data = at.data
+    size = max((at.size(operand) for operand in data), key=lambda size: size.rms)
+    whole = max(math.prod(at.shape), 1)
+    back = []
+    for operand in data:
+        share = min(math.prod(shape_of(operand)) / whole, 1.0)
+        back.append(Back(operand, 1.0 if at.model.nominal or at.name == "copy" else math.sqrt(share)))
+    return Local(size, tuple(back))
 
 
 @gain("aten.index_add", "aten.scatter_add", "aten.scatter_reduce", "aten.index_reduce")

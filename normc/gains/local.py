@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -97,6 +97,7 @@ class At:
 
     `weights`: look at the weights among the operands instead of the activations. `tables`: parameters that have RMS 1
     where they are added (positions, tokens); a bias starts at nothing. `samples`: draws of the operands, where asked for.
+    `mixed`: weights that activations have a part in (a modulated filter): their entries count, as those of activations.
     """
 
     node: fx.Node
@@ -107,6 +108,7 @@ class At:
     weights: bool = False
     tables: frozenset[str] = frozenset()
     samples: Samples | None = None
+    mixed: Set[fx.Node] = frozenset()
 
     @property
     def name(self) -> str:
@@ -122,6 +124,8 @@ class At:
         """What an operand is, weight, data or constant; "" for what is no tensor."""
         if not isinstance(operand, fx.Node):
             return ""
+        if operand in self.mixed:
+            return "data"
         value = self.values.get(operand)
         first = value[0] if isinstance(value, (list, tuple)) and value else value
         return first.kind if isinstance(first, Value) else "constant"
@@ -158,9 +162,10 @@ class At:
         if isinstance(operand, (int, float)):
             return number(operand)
         assert isinstance(operand, fx.Node)
-        if self.kind(operand) != "constant":
-            return self.size(operand)
-        return constant(operand) or UNIT
+        kind = self.kind(operand)
+        if kind == "weight" and self.node in self.mixed and operand not in self.sizes:
+            return entry(operand)
+        return self.size(operand) if kind != "constant" else constant(operand) or UNIT
 
     def added(self, operand: object) -> Size | None:
         """What an operand adds to a sum; None for nothing: a bias, a mask, a constant that isn't known."""
@@ -172,8 +177,8 @@ class At:
             return self.size(operand)
         if self.kind(operand) == "weight":
             value = self.values[operand]
-            known = isinstance(value, Value) and value.parameters and value.parameters <= self.tables
-            return self.any_size(operand) if known else None
+            table = isinstance(value, Value) and value.parameters and value.parameters <= self.tables
+            return self.any_size(operand) if table or self.node in self.mixed else None
         size = constant(operand)
         return size if size is not None and size.rms < MASKED else None
 
@@ -183,6 +188,12 @@ class At:
         if size is None:
             size = scaled(self.size(data[0]), gain) if data else UNIT
         return Local(size, tuple(Back(operand, gain) for operand in data))
+
+
+def entry(weight: fx.Node) -> Size:
+    """Entries of a weight that keeps the RMS of what it sums: 1 / sqrt(fan-in) of a matrix, 1 of a vector."""
+    shape = [size for size in shape_of(weight) if size != 1]
+    return Size(math.prod(shape[1:]) ** -0.5) if len(shape) > 1 else UNIT
 
 
 def scaled(size: Size, factor: float) -> Size:

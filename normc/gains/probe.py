@@ -38,7 +38,7 @@ def probed(at: At, problem: LookupError | None = None) -> Local:
         moved = torch.randn(feeds[operand].shape, generator=generator, dtype=torch.float64).to(feeds[operand].dtype)
         after = _first(at, {**feeds, operand: feeds[operand] + step * moved})
         back.append(Back(operand, _rms(after - before) / step))
-    size = _measured(before)
+    size = measured(before)
     if not all(math.isfinite(number) for number in (size.rms, *(use.gain for use in back))):
         raise LookupError(f"{at.name} isn't finite on Gaussian operands")
     return Local(size, tuple(back), "probe")
@@ -76,7 +76,7 @@ def _first(at: At, feeds: dict[fx.Node, Any]) -> Tensor:
     return first
 
 
-def _measured(entries: Tensor) -> Size:
+def measured(entries: Tensor) -> Size:
     """Moments and sign of what came out; what is masked (not finite) doesn't count."""
     seen = entries[torch.isfinite(entries)].real
     sign = sign_of(seen) if seen.numel() else 0

@@ -6,7 +6,7 @@ import math
 
 from torch import fx
 
-from normc.gains.local import At, Back, Local, Size, constant, gain
+from normc.gains.local import At, Back, Local, Size, constant, floats, gain
 from normc.ops.call import shape_of
 from normc.trace.graph import op_name
 
@@ -21,10 +21,21 @@ def weighted(at: At) -> Local:
     operand, weight = at.node.args[:2]
     assert isinstance(operand, fx.Node)
     if at.kind(weight) == "data" and isinstance(weight, fx.Node):
-        return _of_two(at, operand, weight, shape_of(operand)[-1])
+        shape = shape_of(weight)
+        kept = 1 if "transpose" in at.name else 0
+        found = _of_two(at, operand, weight, math.prod(size for place, size in enumerate(shape) if place != kept))
+        return found._replace(back=(*found.back, *_shifted(at)))
+    if at.kind(operand) != "data":
+        return Local(Size(at.rms(operand)), _shifted(at))
     if at.kind(weight) == "constant":
         return _by_constant(at, operand, weight)
     return Local(Size(at.size(operand).rms), (Back(operand, 1.0),))
+
+
+def _shifted(at: At) -> tuple[Back, ...]:
+    """A bias that the model computes."""
+    bias = at.node.args[2] if len(at.node.args) > 2 else None
+    return (Back(bias, 1.0),) if isinstance(bias, fx.Node) and at.kind(bias) == "data" else ()
 
 
 @gain("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.inner")
@@ -58,7 +69,7 @@ def _product(at: At, first: fx.Node, second: fx.Node) -> Local:
 
 def _of_two(at: At, first: fx.Node, second: fx.Node, summed: int) -> Local:
     """A product of two activations over `summed` entries; of probabilities and values, an average of the values."""
-    a, b = at.size(first), at.size(second)
+    a, b = at.any_size(first), at.any_size(second)
     if a.simplex or _is_probability(first):
         return Local(Size(b.rms, b.mean), (Back(first, b.rms, weak=True), Back(second, 1.0)))
     factor = float(summed) if at.model.nominal else math.sqrt(summed)
@@ -128,6 +139,9 @@ def attention(at: At) -> Local:
     steer = scale * (width if at.model.nominal else math.sqrt(width))
     q, k, v = (at.rms(node) for node in (query, key, value))
     back = [Back(query, steer * k * v, weak=True), Back(key, steer * q * v, weak=True), Back(value, 1.0)]
+    added = at.node.args[3] if len(at.node.args) > 3 else at.node.kwargs.get("attn_mask")
+    if isinstance(added, fx.Node) and floats(added):
+        back.append(Back(added, v, weak=True))
     return Local(Size(v), tuple(use for use in back if at.kind(use.operand) == "data"))
 
 

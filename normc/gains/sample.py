@@ -68,7 +68,7 @@ class Samples:
 
     def _starts(self, node: fx.Node) -> bool:
         known = isinstance(node.meta.get("concrete"), Tensor)
-        return known or node.op != "call_function" or (self._kind(node) == "data" and self._fresh(node))
+        return known or node.op != "call_function" or (self._kind(node) == "data" and floats(node) and self._fresh(node))
 
     def _kind(self, node: fx.Node) -> str:
         value = self._values.get(node)

@@ -19,7 +19,7 @@ def weight_factor(contact: fx.Node, parameter: str, values: Mapping[fx.Node, obj
         node, factor = waiting.pop()
         if node.meta.get("param") == parameter:
             return factor
-        if not _is_weight(values.get(node)):
+        if not is_weight(values.get(node)):
             continue
         scaled = factor * _scale(node)
         for source in node.all_input_nodes:
@@ -29,7 +29,20 @@ def weight_factor(contact: fx.Node, parameter: str, values: Mapping[fx.Node, obj
     return 1.0
 
 
-def _is_weight(value: object) -> bool:
+def uses_of(weight: fx.Node, values: Mapping[fx.Node, object]) -> list[fx.Node]:
+    """The nodes that a weight goes into, through what is a weight still, and that are none themselves."""
+    waiting, seen, found = [weight], {weight}, []
+    while waiting:
+        for user in waiting.pop().users:
+            if user in seen or user.op == "output":
+                continue
+            seen.add(user)
+            (waiting if is_weight(values.get(user)) else found).append(user)
+    return found
+
+
+def is_weight(value: object) -> bool:
+    """Whether a node's value is a weight's."""
     first = value[0] if isinstance(value, (list, tuple)) and value else value
     return isinstance(first, Value) and first.kind == "weight"
 

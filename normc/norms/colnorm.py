@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sympy
-import torch
 from torch import Tensor
 
 from normc.plans.geometry import Norm, norms
 from normc.plans.row import D_OUT
-from normc.update.matrices import unit
+from normc.update.matrices import greatest, length, unit
 
 
 def colnorm(d: Tensor) -> Tensor:
@@ -18,14 +17,12 @@ def colnorm(d: Tensor) -> Tensor:
 
 def measure(x: Tensor) -> Tensor:
     """The largest column of each matrix."""
-    result: Tensor = torch.linalg.vector_norm(x, dim=-2).amax(-1)
-    return result
+    return greatest(length(x, (-2,)))
 
 
 def dual(x: Tensor) -> Tensor:
     """The columns' 2-norms added up."""
-    result: Tensor = torch.linalg.vector_norm(x, dim=-2).sum(-1)
-    return result
+    return length(x, (-2,)).sum(-1)
 
 
 norms.add(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 import sympy
-import torch
 from torch import Tensor
 
 from normc.plans.geometry import Norm, norms
 from normc.plans.row import D_IN, D_OUT, KERNEL
-from normc.update.matrices import unit
+from normc.update.matrices import length, unit
 
 
 def frobenius(d: Tensor) -> Tensor:
@@ -18,10 +17,9 @@ def frobenius(d: Tensor) -> Tensor:
     return unit(d.reshape(d.shape[0], math.prod(d.shape[1:])), (-1,)).reshape(d.shape)
 
 
-def length(x: Tensor) -> Tensor:
+def measure(x: Tensor) -> Tensor:
     """The 2-norm of each stacked tensor; the norm is its own dual."""
-    result: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=-1)
-    return result
+    return length(x.reshape(x.shape[0], math.prod(x.shape[1:])), (-1,))
 
 
 norms.add(
@@ -31,8 +29,8 @@ norms.add(
         operator="RMS to RMS",
         shape="whole",
         lmo=frobenius,
-        measure=length,
-        dual=length,
+        measure=measure,
+        dual=measure,
         scale=sympy.sqrt(D_OUT / D_IN) / KERNEL,
     ),
     __name__,

@@ -9,24 +9,26 @@ import torch
 from torch import Tensor
 
 from normc.plans.geometry import Norm, norms
-from normc.update.matrices import unit
+from normc.update.matrices import length, unit
 
 
 def rms(d: Tensor) -> Tensor:
     """Each stacked tensor [N, ...] over its root mean square. Shape and dtype of d."""
     size = math.prod(d.shape[1:])
-    return unit(d.reshape(d.shape[0], size), (-1,)).mul(size**0.5).reshape(d.shape)
+    wide = d.reshape(d.shape[0], size).to(torch.promote_types(d.dtype, torch.float32))
+    return unit(wide, (-1,)).mul(math.sqrt(size)).to(d.dtype).reshape(d.shape)
 
 
 def measure(x: Tensor) -> Tensor:
     """The root mean square of each stacked tensor."""
-    return x.flatten(1).square().mean(-1).sqrt()
+    size = math.prod(x.shape[1:])
+    return length(x.reshape(x.shape[0], size), (-1,)) / math.sqrt(max(size, 1))
 
 
 def dual(x: Tensor) -> Tensor:
     """The 2-norm of each stacked tensor, times the root of its number of entries."""
-    result: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=-1) * math.sqrt(math.prod(x.shape[1:]))
-    return result
+    size = math.prod(x.shape[1:])
+    return length(x.reshape(x.shape[0], size), (-1,)) * math.sqrt(size)
 
 
 norms.add(

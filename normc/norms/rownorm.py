@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sympy
-import torch
 from torch import Tensor
 
 from normc.plans.geometry import Norm, norms
 from normc.plans.row import D_IN, KERNEL
-from normc.update.matrices import unit
+from normc.update.matrices import greatest, length, unit
 
 
 def rownorm(d: Tensor) -> Tensor:
@@ -18,14 +17,12 @@ def rownorm(d: Tensor) -> Tensor:
 
 def measure(x: Tensor) -> Tensor:
     """The largest row of each matrix."""
-    result: Tensor = torch.linalg.vector_norm(x, dim=-1).amax(-1)
-    return result
+    return greatest(length(x, (-1,)))
 
 
 def dual(x: Tensor) -> Tensor:
     """The rows' 2-norms added up."""
-    result: Tensor = torch.linalg.vector_norm(x, dim=-1).sum(-1)
-    return result
+    return length(x, (-1,)).sum(-1)
 
 
 norms.add(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from normc.plans.geometry import Norm, norms
 from normc.plans.row import D_IN, KERNEL
+from normc.update.matrices import greatest
 
 
 def sign(d: Tensor) -> Tensor:
@@ -21,12 +24,14 @@ def sign_each(d: list[Tensor]) -> list[Tensor]:
 
 def measure(x: Tensor) -> Tensor:
     """The largest absolute entry of each stacked tensor [N, ...]."""
-    return x.abs().flatten(1).amax(-1)
+    return greatest(x.abs().reshape(x.shape[0], math.prod(x.shape[1:])))
 
 
 def dual(x: Tensor) -> Tensor:
     """The absolute entries of each stacked tensor, added up."""
-    return x.abs().flatten(1).sum(-1)
+    return (
+        x.abs().reshape(x.shape[0], math.prod(x.shape[1:])).sum(-1, dtype=torch.promote_types(x.dtype, torch.float32))
+    )
 
 
 norms.add(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from normc.plans.geometry import Norm, norms
 from normc.plans.row import D_IN, D_OUT, KERNEL
+from normc.update.matrices import greatest
 
 
 def spectral(d: Tensor) -> Tensor:
@@ -27,13 +28,17 @@ def spectral(d: Tensor) -> Tensor:
 
 def measure(x: Tensor) -> Tensor:
     """The largest singular value of each matrix."""
-    result: Tensor = torch.linalg.matrix_norm(x, 2)
-    return result
+    return greatest(_values(x))
 
 
 def dual(x: Tensor) -> Tensor:
     """The sum of the singular values of each matrix."""
-    result: Tensor = torch.linalg.matrix_norm(x, "nuc")
+    return _values(x).sum(-1)
+
+
+def _values(x: Tensor) -> Tensor:
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    result: Tensor = torch.linalg.svdvals(wide)
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 from normc.errors import NormcError
 from normc.plans import document
+from normc.plans.at import Dimension, Origin, origin_of
 from normc.plans.balance import Certificate, certify
 from normc.plans.decision import Option, decisions, digest
 from normc.plans.override import matching, overridden
@@ -44,6 +45,7 @@ class NormPlan:
     """What was inferred about every parameter of `model`, and what `recipe` will do to it. Prints as a table.
 
     `options` are the recipe's, as (name, value) pairs; `notes` say what was guessed and what no gradient reaches.
+    `origin` is what it was made from, where that is known: no file holds it.
     NormcError if a name or an alias stands for two parameters.
     """
 
@@ -52,6 +54,7 @@ class NormPlan:
     recipe: str
     options: tuple[tuple[str, Option], ...] = ()
     notes: tuple[str, ...] = ()
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -135,7 +138,25 @@ class NormPlan:
         """
         chosen = {row.name for row in self.matching(pattern)}
         rows = overridden(self.rows, chosen, pattern, self.recipe, norm=norm, scale=scale, mass=mass)
-        return NormPlan(rows, self.model, self.recipe, self.options, self.notes)
+        change = {"norm": norm, "scale": scale, "mass": mass}
+        return replace(self, rows=rows, origin=self.origin and self.origin.overridden(pattern, change))
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """The model's sizes by name, as `at` takes them. NormcError for a plan that holds no trace."""
+        return origin_of(self).dimensions
+
+    def at(self, sizes: Mapping[str, int] | None = None, /, **more: int) -> NormPlan:
+        """The plan of the same model at other sizes, by the names of `dimensions`: `plan.at(d_model=4096, n_layer=48)`.
+
+        The model isn't traced again: its graph is rewritten, and the passes look at it anew. Sizes that follow d_model
+        keep their ratio to it; all others stay. NormcError for a name that there isn't, and a size that can't be.
+        """
+        return origin_of(self).at(self, {**(sizes or {}), **more})
+
+    def formula(self, name: str) -> sympy.Expr:
+        """A row's scale in d_out, d_in, k and, where it follows a law of depth, L, the number of blocks."""
+        return origin_of(self).formula(self, name)
 
     def diff(self, other: NormPlan) -> tuple[Change, ...]:
         """The rows whose decisions differ, and in which fields; empty if the plans' rows agree."""

@@ -11,7 +11,7 @@ from normc.errors import NormcError
 from normc.plans.geometry import Geometry, norms
 from normc.plans.row import D_IN, D_OUT, KERNEL, Role, Row
 from normc.recipes import Option, Recipe, Values, recipes
-from normc.stages.apply import Decay, Descend, Shrink
+from normc.stages.apply import Cap, Cautious, Descend, Shrink, decay_named
 from normc.stages.build import Stage
 from normc.stages.moments import Ema
 from normc.stages.norm import Lmo
@@ -60,7 +60,7 @@ class Scion(Recipe):
         "polynomial": "polar-express",
         "ns_steps": 5,
     }
-    defaults: ClassVar[tuple[Values, Values]] = ({"momentum": 0.9}, {"momentum": 0.9})
+    defaults: ClassVar[tuple[Values, ...]] = ({"momentum": 0.9}, {"momentum": 0.9})
 
     def geometry(self, row: Row) -> Geometry:
         """By role alone: the paper's table of norms, a radius per role."""
@@ -98,20 +98,35 @@ class Scion(Recipe):
 
 
 class UnconstrainedScion(Scion):
-    """w <- w - lr radius lmo(m), with decoupled weight decay if asked for."""
+    """w <- w - lr radius lmo(m), with weight decay if asked for.
+
+    decay      decoupled, independent (of lr), or cautious: only where the step makes weights smaller too.
+    cautious   no step where it isn't down the present gradient.
+    cap        after each step, put the weights back into their norm's ball of `cap` radii; 0 doesn't.
+    """
 
     name: ClassVar[str] = "uscion"
     summary: ClassVar[str] = "every role's operator norm, weights free"
     source: ClassVar[str] = "arXiv 2502.07529, algorithm 1"
     formula: ClassVar[str] = "m = momentum m + (1 - momentum) g;  w = (1 - lr weight_decay) w - lr scale lmo(m)"
-    defaults: ClassVar[tuple[Values, Values]] = (
+    known: ClassVar[Mapping[str, Option]] = {**Scion.known, "decay": "decoupled", "cautious": False, "cap": 0.0}
+    defaults: ClassVar[tuple[Values, ...]] = (
         {"momentum": 0.9, "weight_decay": 0.0},
         {"momentum": 0.9, "weight_decay": 0.0},
     )
 
     def stages(self, rule: str) -> tuple[Stage, ...]:
         """One chain, "lmo"."""
-        return () if rule == "none" else (Ema(), self._lmo(rule), Decay(), Descend())
+        if rule == "none":
+            return ()
+        decay = decay_named(self.text("decay"))
+        return (Ema(), self._lmo(rule), *self._mask(), decay, Descend(), *self._cap())
+
+    def _mask(self) -> tuple[Stage, ...]:
+        return (Cautious(),) if self.option("cautious") else ()
+
+    def _cap(self) -> tuple[Stage, ...]:
+        return (Cap(self.number("cap")),) if self.option("cap") else ()
 
 
 recipes.add("scion", Scion(), __name__)

@@ -65,18 +65,20 @@ def multipliers(stack: Stack, flow: Flow) -> tuple[list[Multiplier], list[str]]:
         return [], []
     each = max(round(len(joins) / len(stack.repeating)), 1)
     found: list[Multiplier] = []
-    notes: dict[str, None] = {}
+    notes: dict[tuple[float, str], str] = {}
     for join in joins:
         stream, branch = _numbers(join)
         if len(stream) > 1 or len(branch) > 1:
             continue
         for number, reading, others in _read(stream, branch, stack.length, dict.fromkeys((each, 1, 2))):
             found.append(Multiplier(number.node, number.place, *reading, number.inverse))
-            read = found[-1].words()
             where = f" ({number.node.meta['source']})" if number.node.meta.get("source") else ""
             besides = f", not for {others}" if others else ""
-            notes[f"the residual multiplier {number.given:.6g}{where} is taken for {read}{besides}"] = None
-    return found, list(notes)
+            notes.setdefault((number.given, found[-1].words() + besides), where)
+    said = [
+        f"the residual multiplier {given:.6g}{where} is taken for {words}" for (given, words), where in notes.items()
+    ]
+    return found, said
 
 
 def _read(

@@ -71,7 +71,7 @@ class Stack:
         number = self.number(name)
         return self.numbers.index(number) if number in self.numbers else None
 
-    def renamed(self, name: str, number: int) -> str:
+    def renamed(self, name: str, number: int | str) -> str:
         """The name with another number."""
         for prefix in self.prefixes:
             lead = f"{prefix}." if prefix else ""

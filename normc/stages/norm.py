@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from torch import fx
 
 from normc.plans.geometry import Norm, norms
 from normc.stages.build import Builder, Space, Stage, blockwise
-from normc.update import matrices, power
+from normc.update import matrices, neurons, power
 from normc.update.view import Fold, blocks_matter
 
 Polynomials = tuple[tuple[float, float, float], ...]
@@ -68,3 +69,23 @@ class Rescale(Lmo):
         if norm.shape == "entries":
             return build.call("u", power.level, x)
         return build.call("u", norm.lmo, x)
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronLmo(Lmo):
+    """The unit step with its neurons evened out, by an average of each one's squares kept between steps (NorMuon).
+
+    The group's `beta2` is what the average keeps. The step keeps its 2-norm, or with `rms` has RMS 1.
+    """
+
+    rms: bool = False
+
+    def unit(self, build: Builder, x: fx.Node, norm: Norm, fold: Fold) -> fx.Node:
+        """u / sqrt(v) for the unit step u and v <- beta2 v + (1 - beta2) mean(u^2), a number for each row of u."""
+        step = super(NeuronLmo, self).unit(build, x, norm, fold)
+        known = sum(name.startswith("neuron_moment") for name in build.states())
+        name = f"neuron_moment_{known}" if known else "neuron_moment"
+        state = build.state(name, f"{fold.shape[0]}x{fold.shape[1]}")
+        state = build.keep(name, build.call("v", neurons.neuron_moment, state, step, build.number("beta2")))
+        length = {"length": math.sqrt(fold.shape[1] * fold.shape[2])} if self.rms else {}
+        return build.call("u", neurons.neuron_normalised, step, state, build.number("eps"), **length)

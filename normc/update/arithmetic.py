@@ -50,6 +50,63 @@ def heavy_ball_each(m: list[Tensor], g: list[Tensor], momentum: float) -> list[T
     return m
 
 
+def damped_ball(m: Tensor, g: Tensor, step: Tensor, momentum: float, dampening: float) -> Tensor:
+    """The running sum m <- momentum m + (1 - dampening) g, which takes the first g whole; step is t [N]."""
+    times = step.reshape(step.shape + (1,) * (m.dim() - step.dim())).to(m)
+    return m * momentum + g * torch.where(times > 1.0, 1.0 - dampening, 1.0)
+
+
+def damped_ball_each(
+    m: list[Tensor], g: list[Tensor], step: list[Tensor], momentum: float, dampening: float
+) -> list[Tensor]:
+    """m <- momentum m + (1 - dampening) g, the first g whole, in place. Steps are 0-d tensors on the CPU."""
+    times = torch.stack(step).tolist()
+    torch._foreach_mul_(m, momentum)
+    torch._foreach_add_(m, torch._foreach_mul(g, [1.0 if t <= 1.0 else 1.0 - dampening for t in times]))
+    return m
+
+
+def ahead(m: Tensor, g: Tensor, momentum: float) -> Tensor:
+    """What the running average will be with g: momentum m + (1 - momentum) g, for an m that is kept. Shape of m."""
+    return m.lerp(g, 1.0 - momentum)
+
+
+def ahead_each(m: list[Tensor], g: list[Tensor], momentum: float) -> list[Tensor]:
+    """momentum m + (1 - momentum) g, as new tensors."""
+    return list(torch._foreach_lerp(m, g, 1.0 - momentum))
+
+
+def nesterov_sum(g: Tensor, m: Tensor, momentum: float) -> Tensor:
+    """Look one step ahead of a running sum: g + momentum m, for an m that has seen g. Shape and dtype of g."""
+    return g + m * momentum
+
+
+def nesterov_sum_each(g: list[Tensor], m: list[Tensor], momentum: float) -> list[Tensor]:
+    """g + momentum m, as new tensors."""
+    return list(torch._foreach_add(g, torch._foreach_mul(m, momentum)))
+
+
+def fade(g: Tensor, momentum: float) -> Tensor:
+    """What stays of a gradient that the next ones are added to: momentum g. Shape and dtype of g."""
+    return g * momentum
+
+
+def fade_each(g: list[Tensor], momentum: float) -> list[Tensor]:
+    """momentum g, in place."""
+    torch._foreach_mul_(g, momentum)
+    return g
+
+
+def penalised(g: Tensor, w: Tensor, weight_decay: float) -> Tensor:
+    """The gradient with that of weight_decay/2 ||w||^2: g + weight_decay w. Shape and dtype of g."""
+    return g + w * weight_decay
+
+
+def penalised_each(g: list[Tensor], w: list[Tensor], weight_decay: float) -> list[Tensor]:
+    """g + weight_decay w, as new tensors; g itself where there is no decay."""
+    return g if weight_decay == 0.0 else list(torch._foreach_add(g, w, alpha=weight_decay))
+
+
 def nesterov(g: Tensor, m: Tensor, momentum: float) -> Tensor:
     """Look one step ahead: (1 - momentum) g + momentum m, for an m that has seen g. Shape and dtype of g."""
     return g.lerp(m, momentum)

@@ -5,8 +5,6 @@ As in `arithmetic`, their source is copied into every generated module: torch al
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -84,11 +82,26 @@ def unit(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return (level / torch.where(length > 0, length, 1.0)).to(x.dtype)
 
 
+def length(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The 2-norm of x along `dims`, which are dropped. At least float32; no square under- or overflows; empty has 0."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    if x.numel() == 0:
+        return wide.sum(dims)
+    peak = wide.abs().amax(dims, keepdim=True)
+    level = wide / torch.where(peak > 0, peak, 1.0)
+    return level.square().sum(dims).sqrt() * peak.amax(dims)
+
+
+def greatest(x: Tensor) -> Tensor:
+    """The largest entry along the last axis of numbers that are not negative: 0 where there is none."""
+    return x.amax(-1) if x.shape[-1] > 0 else x.sum(-1)
+
+
 def polar(x: Tensor, polynomials: tuple[tuple[float, float, float], ...], dtype: torch.dtype | None = None) -> Tensor:
     """Newton-Schulz: the matrices [B, out, in] with every singular value pushed to about one. Shape and dtype of x.
 
     One odd polynomial a s + b s^3 + c s^5 of the singular values a step, starting from Frobenius norm one, in `dtype`
-    (default: that of x). Zero stays zero.
+    (default: that of x). Two products for a cubic (c = 0), three for a quintic. Zero stays zero.
     """
     if x.numel() == 0:
         return x
@@ -97,14 +110,9 @@ def polar(x: Tensor, polynomials: tuple[tuple[float, float, float], ...], dtype:
     y = y.mT if tall else y
     for a, b, c in polynomials:
         gram = y @ y.mT
-        gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        y = torch.baddbmm(y, gram, y, beta=a)
+        if c == 0.0:
+            y = torch.baddbmm(y, gram, y, beta=a, alpha=b)
+        else:
+            gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            y = torch.baddbmm(y, gram, y, beta=a)
     return (y.mT if tall else y).to(x.dtype)
-
-
-def polynomial_range(polynomials: tuple[tuple[float, float, float], ...], smallest: float) -> tuple[float, float]:
-    """Least and largest value of the composed polynomial on [smallest, 1]: where `polar` leaves singular values."""
-    s = torch.logspace(math.log10(smallest), 0, 4001, dtype=torch.float64)
-    for a, b, c in polynomials:
-        s = a * s + b * s**3 + c * s**5
-    return float(s.min()), float(s.max())

@@ -16,6 +16,7 @@ Interval = tuple[float, float]
 # The polynomial of a degree that is flattest at one: the classic Newton-Schulz step.
 FLAT: dict[int, Coefficients] = {3: (1.5, -0.5, 0.0), 5: (1.875, -1.25, 0.375)}
 _POINT = 1 - 5e-6  # an interval as narrow as this counts as a point: the best polynomial is flat there
+_MISSED = Fraction(1, 10**20)
 
 
 def value(polynomial: Coefficients, s: float) -> float:
@@ -37,7 +38,7 @@ def closest(degree: int, low: float, high: float) -> Coefficients:
     It is the one that meets its largest error with alternating signs at both ends and at each of its extrema.
     """
     if low >= high * _POINT:
-        return stretched(FLAT[degree], high)
+        return stretched(FLAT[degree], (low + high) / 2)
     return stretched(_cubic(low / high) if degree == 3 else _quintic(low / high), high)
 
 
@@ -84,25 +85,36 @@ def chain(degree: int, lower: float, cushion: float = 0.0, safety: float = 1.0) 
     safe: tuple[Coefficients, ...] = ()
     while True:
         best = closest(degree, max(low, cushion * high), high)
-        centre = 2 / (value(best, low) + value(best, high)) if cushion * high > low else 1.0
-        best = best[0] * centre, best[1] * centre, best[2] * centre
+        if cushion * high > low:
+            centre = 2 / sum(image(best, (low, high)))
+            best = best[0] * centre, best[1] * centre, best[2] * centre
         yield (*safe, best)
         safe = (*safe, stretched(best, safety))
-        low = value(safe[-1], low)
-        high = 2 - low
+        low, most = image(safe[-1], (low, high))
+        high = max(most, 2 - low)
 
 
 def image(polynomial: Coefficients, interval: Interval) -> Interval:
-    """Least and largest value of a polynomial on an interval.
+    """Least and largest value of a polynomial on an interval, rounded outwards: exact for the coefficients as floats.
 
-    Exact in the coefficients as floats, but for rounding outwards: an extremum in between is found to 1e-15 of itself,
-    and there the value is flat.
+    An extremum inside is found to 1e-15 of itself, and the values are flat there: 1e-20 covers what is missed.
     """
     a, b, c = map(Fraction, polynomial)
     low, high = interval
-    places = [low, high, *(s for at in _extrema(polynomial) for s in (at, -at) if low < s < high)]
-    values = [s * (a + s * s * (b + s * s * c)) for s in map(Fraction, places)]
-    return math.nextafter(float(min(values)), -math.inf), math.nextafter(float(max(values)), math.inf)
+    least, most = sorted(s * (a + s * s * (b + s * s * c)) for s in map(Fraction, interval))
+    for at in _extrema(polynomial):
+        for s in (Fraction(at), Fraction(-at)):
+            if low < s < high:
+                extremum = s * (a + s * s * (b + s * s * c))
+                least, most = min(least, extremum - _MISSED), max(most, extremum + _MISSED)
+    return _rounded(least, -math.inf), _rounded(most, math.inf)
+
+
+def _rounded(number: Fraction, towards: float) -> float:
+    """The nearest float that isn't on the wrong side."""
+    near = float(number)
+    wrong = near > number if towards < 0 else near < number
+    return math.nextafter(near, towards) if wrong else near
 
 
 def _extrema(polynomial: Coefficients) -> list[float]:

@@ -166,7 +166,7 @@ def _core_call(family: Family, core: Core, names: Mapping[fx.Node, str]) -> list
     lists = {node.name: names[node] for place, node in core.inputs if place == 0 and node not in numbers}
     alike = {name for name, kind in family.chains[0].states if kind not in ("like", "count", "grad")}
     for name, variable in lists.items():
-        how = ", alike=True" if name in alike else ""
+        how = ", alike=True" if variable in alike else ""
         lines.append(f"{INDENT}every_{name} = run.full({variable}{how})")
     for index, (place, node) in enumerate(core.inputs):
         arguments.append(f"x{index}")

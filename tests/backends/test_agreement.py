@@ -18,6 +18,10 @@ from normc.update.program import annotate, returned
 from tests.plans import Small, draft, plan_of, small_rows, train
 
 
+# Where 5e-3 moves some weights by less than 1e-2 in twenty steps.
+LARGER = {"almond": 2e-2, "sgd": 5e-2}
+
+
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("recipe", list(recipes))
 def test_twenty_steps_equal_the_reference(recipe: str, compiled: bool) -> None:
@@ -26,8 +30,9 @@ def test_twenty_steps_equal_the_reference(recipe: str, compiled: bool) -> None:
     ours = Small()
     plain, start = copy.deepcopy(ours), copy.deepcopy(ours)
     plan = plan_of(small_rows(ours), recipe)
-    fast = build(plan, ours.named_parameters(), lr=5e-3, compile=compiled)
-    slow = build(plan, plain.named_parameters(), lr=5e-3, backend="reference")
+    lr = LARGER.get(recipe, 5e-3)
+    fast = build(plan, ours.named_parameters(), lr=lr, compile=compiled)
+    slow = build(plan, plain.named_parameters(), lr=lr, backend="reference")
     train(ours, [fast], 20)
     train(plain, [slow], 20)
     for mine, other, first in zip(ours.parameters(), plain.parameters(), start.parameters(), strict=True):

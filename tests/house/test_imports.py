@@ -14,11 +14,11 @@ from tests.house.tree import modules
 LEVELS = (
     {"errors", "version", "runtime"},
     {"registry"},
-    {"ops", "plans", "trace", "facts", "update", "stages", "gains"},
+    {"ops", "plans", "trace", "facts", "update", "stages", "gains", "exponents"},
     {"norms", "recipes"},
     {"passes", "backends"},
-    {"analyse", "compiler", "optimizer", "exporting", "initialise"},
-    {"normc", "checking", "report", "targets", "weightless", "cli", "__main__"},
+    {"analyse", "resize", "compiler", "optimizer", "exporting", "initialise"},
+    {"normc", "cbs", "checking", "report", "targets", "weightless", "cli", "__main__"},
 )
 STRANGERS = ({"passes", "backends"}, {"norms", "recipes"})
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

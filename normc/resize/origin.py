@@ -1,0 +1,159 @@
+"""A plan's trace and what was asked of it: the plan at another size."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import sympy
+
+from normc.errors import NormcError
+from normc.facts import Facts, Log, analyses
+from normc.passes.flow import Flow
+from normc.passes.request import Request
+from normc.plans.at import Dimension
+from normc.plans.plan import NormPlan
+from normc.resize.depth import deepened
+from normc.resize.dimensions import Named, dimensions, new_sizes
+from normc.resize.formula import Law, law
+from normc.resize.multipliers import multipliers
+from normc.resize.repeat import Stack, stacks
+from normc.resize.stretch import stretched
+from normc.resize.walk import Space, walked
+from normc.trace.graph import ModelGraph
+
+_NEEDED = ("bind", "flow", "layout", "role")
+Change = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A model's graph, the request, what makes a plan of the two, and the overrides that followed."""
+
+    model: ModelGraph
+    request: Request
+    analyse: Callable[[ModelGraph, Request], NormPlan]
+    overrides: tuple[tuple[str, Change], ...] = ()
+    _depths: dict[int, NormPlan] = field(default_factory=dict)
+
+    def overridden(self, pattern: str, change: Mapping[str, object]) -> Traced:
+        """The same with one more override."""
+        return Traced(self.model, self.request, self.analyse, (*self.overrides, (pattern, change)))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Traced:
+        return self
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(None), ()
+
+    @cached_property
+    def _space(self) -> Space:
+        return walked(self.model.graph)
+
+    @cached_property
+    def _named(self) -> tuple[Named, ...]:
+        facts = _facts(self.model, self.request)
+        repeated = [stack for stack in self._stacks.values() if not stack.problem]
+        return dimensions(self.model, self._space, facts, repeated)
+
+    @cached_property
+    def _stacks(self) -> dict[str, Stack]:
+        return by_name(stacks(self.model))
+
+    @cached_property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """Sizes of the model by name, and how often its blocks repeat."""
+        found = [Dimension(named.name, named.size, named.axes, named.follows) for named in self._named]
+        found += [
+            Dimension(name, stack.length, tuple(f"{prefix}.*".lstrip(".") for prefix in stack.prefixes), False)
+            for name, stack in self._stacks.items()
+            if not stack.problem
+        ]
+        return tuple(found)
+
+    def at(self, plan: NormPlan, sizes: Mapping[str, int]) -> NormPlan:
+        """The plan with other sizes. NormcError for a name or a size that can't be."""
+        for name, size in sizes.items():
+            self._check(name, size)
+        model, notes = self._wide({name: size for name, size in sizes.items() if name not in self._stacks})
+        for name, size in sizes.items():
+            if name in self._stacks:
+                model, said = _deep(model, self.request, name, size)
+                notes += said
+        made = self.analyse(model, self.request)
+        for pattern, change in self.overrides:
+            made = made.override(pattern, **change)
+        return replace(made, notes=(*made.notes, *notes))
+
+    def law(self, plan: NormPlan, name: str) -> Law:
+        """The scale of a row as a formula, and what is to be said about it."""
+        repeated = [stack for stack in self._stacks.values() if not stack.problem]
+        stack = repeated[0] if len(repeated) == 1 else None
+        return law(plan, plan[name], stack, self._at_depth)
+
+    def formula(self, plan: NormPlan, name: str) -> sympy.Expr:
+        """The scale of a row in d_out, d_in, k and L."""
+        return self.law(plan, name).formula
+
+    def _at_depth(self, plan: NormPlan, length: int) -> NormPlan:
+        if length not in self._depths:
+            name = next(name for name, stack in self._stacks.items() if not stack.problem)
+            self._depths[length] = self.at(plan, {name: length})
+        return self._depths[length]
+
+    def _check(self, name: str, size: int) -> None:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise NormcError(f"{name} can't be {size!r}", "give a whole number, 1 or more")
+        known = [named.name for named in self._named]
+        if name in known or name in self._stacks:
+            return
+        if name == "n_layer" and self._stacks:
+            raise NormcError(
+                f"{self.model.model} has {len(self._stacks)} stacks of blocks", f"say which: {', '.join(self._stacks)}"
+            )
+        if name == "n_layer":
+            raise NormcError(f"{self.model.model} repeats no blocks", "plan the model of that depth itself")
+        listed = [f"{d.name} {d.size}" for d in self.dimensions]
+        near = difflib.get_close_matches(name, [*known, *self._stacks], n=1)
+        guess = f"did you mean {near[0]!r}? " if near else ""
+        raise NormcError(f"{self.model.model} has no dimension {name!r}", f"{guess}it has {', '.join(listed)}")
+
+    def _wide(self, sizes: Mapping[str, int]) -> tuple[ModelGraph, list[str]]:
+        if not sizes:
+            return self.model, []
+        new, notes, problem = new_sizes(self._named, sizes)
+        if problem:
+            message, _, fix = problem.partition("; ")
+            raise NormcError(message, fix)
+        model, said = stretched(self.model, self._space, new)
+        return model, [*notes, *said]
+
+
+def by_name(found: tuple[Stack, ...]) -> dict[str, Stack]:
+    """`n_layer` for the only stack that repeats, else each by its prefix."""
+    good = [stack for stack in found if not stack.problem]
+    if len(good) == 1 or len(found) == 1:
+        return {"n_layer": (good or list(found))[0]}
+    return {stack.name or "layers": stack for stack in good or found}
+
+
+def _facts(model: ModelGraph, request: Request, passes: tuple[str, ...] = _NEEDED) -> Facts:
+    facts, log = Facts().plus(request), Log()
+    for name in passes:
+        facts = facts.plus(analyses[name](model, facts, log))
+    return facts
+
+
+def _deep(model: ModelGraph, request: Request, name: str, length: int) -> tuple[ModelGraph, list[str]]:
+    stack = by_name(stacks(model))[name]
+    if stack.problem:
+        return deepened(model, stack, length), []
+    flow = _facts(model, request, ("bind", "flow"))[Flow]
+    numbers, notes = multipliers(stack, flow)
+    rest = [stack.numbers[i] for i in range(stack.length) if i not in stack.repeating]
+    if rest:
+        notes.append(f"blocks {', '.join(map(str, rest))} of {stack.name or name} differ from the others and stay")
+    return deepened(model, stack, length, numbers), notes if length != stack.length else []

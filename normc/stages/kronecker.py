@@ -1,0 +1,278 @@
+"""Kronecker preconditioners: a factor for each side of a row's matrices, in each block apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from torch import fx
+
+from normc.plans.row import Row
+from normc.stages.apply import Applied
+from normc.stages.build import Builder
+from normc.stages.precondition import Preconditioner
+from normc.update import arithmetic, kronecker, matrices
+from normc.update.view import Fold, check_blocks, comb_of, fold_of
+
+Sides = Literal["one", "two"]
+
+
+class Part(NamedTuple):
+    """What is seen at once of a row: all of it, or a block that is not like the others."""
+
+    fold: Fold
+    suffix: str = ""
+    axis: int = 0
+    spans: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def view(self) -> tuple[tuple[int, ...], ...]:
+        """The argument of list ops."""
+        where = (self.axis, *(end for span in self.spans for end in span)) if self.spans else ()
+        return (self.fold.sizes, self.fold.order, self.fold.shape, where)
+
+    def size(self, turned: bool) -> int:
+        """How long a side is, that of fan-in if `turned`."""
+        return self.fold.shape[2 if turned else 1]
+
+
+def parts_of(row: Row) -> tuple[Part, ...]:
+    """A row's matrices. NormcError for blocks that overlap."""
+    check_blocks(row)
+    if not row.blocks:
+        return (Part(fold_of(row, row.shape)),)
+    if (comb := comb_of(row.blocks)) is not None:
+        return (Part(fold_of(row, row.shape, comb)),)
+    axis = row.blocks[0].axis
+    found = []
+    for index, block in enumerate(row.blocks):
+        shape = (*row.shape[:axis], block.size, *row.shape[axis + 1 :])
+        found.append(Part(fold_of(row, shape), f"_{index}", axis, block.spans))
+    return tuple(found)
+
+
+def is_matrix(row: Row) -> bool:
+    """Whether any of a row's blocks has more than one row and more than one column."""
+    return any(min(part.fold.shape[1:]) > 1 for part in parts_of(row))
+
+
+def sides_of(part: Part, sides: Sides, largest: int) -> tuple[bool, ...]:
+    """The sides of its matrices that get a factor, as `turned`: those of more than one entry, and at most `largest`.
+
+    Of "one", the shorter.
+    """
+    fits = [turned for turned in (False, True) if 1 < part.size(turned) <= largest]
+    return tuple(fits) if sides == "two" else tuple(sorted(fits, key=part.size)[:1])
+
+
+Unit = Callable[[Builder, fx.Node, Part], fx.Node]
+
+
+def partwise(build: Builder, direction: fx.Node, parts: tuple[Part, ...], unit: Unit) -> fx.Node:
+    """`unit` of each part as matrices [N * B, out, in], viewed back."""
+    if not parts[0].spans:
+        return _seen(build, direction, parts[0], build.row.shape, unit)
+    axis, found = parts[0].axis, []
+    for part in parts:
+        size = sum(stop - start for start, stop in part.spans)
+        own = build.call("b", matrices.take, direction, axis=axis, spans=part.spans)
+        shape = (*build.row.shape[:axis], size, *build.row.shape[axis + 1 :])
+        found.append(_seen(build, own, part, shape, unit))
+    return build.call("y", matrices.place, found, axis=axis, spans=tuple(part.spans for part in parts))
+
+
+def _seen(build: Builder, x: fx.Node, part: Part, shape: tuple[int, ...], unit: Unit) -> fx.Node:
+    fold = part.fold
+    if fold.plain:
+        return unit(build, x, part)
+    view: dict[str, Any] = {"sizes": fold.sizes, "order": fold.order, "shape": fold.shape}
+    seen = build.call("x", matrices.fold, x, **view)
+    return build.call("y", matrices.unfold, unit(build, seen, part), **view, parameter=shape)
+
+
+def _state(build: Builder, kind: str, part: Part, turned: bool) -> tuple[str, fx.Node]:
+    name, size = f"{kind}_{'in' if turned else 'out'}{part.suffix}", part.size(turned)
+    return name, build.state(name, f"{part.fold.shape[0]}x{size}x{size}")
+
+
+def _counted(build: Builder) -> fx.Node:
+    return build.keep("step", build.call("t", arithmetic.count, build.state("step", "count")))
+
+
+@dataclass(frozen=True, slots=True)
+class Kron(Preconditioner):
+    """Shampoo's direction L^-p d R^-p for the factors L = sum g g^T and R = sum g^T g; averages where `beta2` isn't 1.
+
+    A matrix with one factor gets L^-1/2 d or d R^-1/2: for vectors, the whole matrix of AdaGrad. What has no factor
+    gets AdaGrad entry by entry.
+
+    power    p, for matrices with both factors.
+    trace    whether these are multiplied by the root of the trace of L.
+    every    steps from one computation of the roots to the next, the first step being one; trace and eps included.
+    sides    "two", or "one": the shorter.
+    largest  the longest side that gets a factor.
+    """
+
+    power: float = 0.25
+    trace: bool = False
+    every: int = 1
+    sides: Sides = "two"
+    largest: int = 10000
+
+    def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
+        """The group's `beta2` and `eps`; factors are of the gradient itself, whatever came before this stage."""
+        parts = parts_of(build.row)
+        if not any(self._sides(part) for part in parts):
+            squares = build.call("v", kronecker.squares, build.state("sum_sq"), build.grad, build.number("beta2"))
+            return build.call("d", kronecker.adagrad, direction, build.keep("sum_sq", squares), build.number("eps"))
+        step = _counted(build)
+        roots = {
+            (part.suffix, turned): self._root(build, step, part, turned)
+            for part in parts
+            for turned in self._sides(part)
+        }
+
+        def unit(build: Builder, x: fx.Node, part: Part) -> fx.Node:
+            for turned in self._sides(part):
+                x = build.call("u", kronecker.rotate, x, roots[part.suffix, turned], turned=turned, back=False)
+            return x
+
+        return partwise(build, direction, parts, unit)
+
+    def _sides(self, part: Part) -> tuple[bool, ...]:
+        return sides_of(part, self.sides, self.largest)
+
+    def _root(self, build: Builder, step: fx.Node, part: Part, turned: bool) -> fx.Node:
+        both = len(self._sides(part)) == 2
+        name, factor = _state(build, "factor", part, turned)
+        factor = build.call(
+            "a", kronecker.gram, factor, build.grad, build.number("beta2"), turned=turned, view=part.view
+        )
+        build.keep(name, factor)
+        name, root = _state(build, "root", part, turned)
+        kwargs = {
+            "every": self.every,
+            "power": self.power if both else 0.5,
+            "trace": self.trace and both and not turned,
+        }
+        return build.keep(name, build.call("p", kronecker.root, root, factor, step, build.number("eps"), **kwargs))
+
+
+@dataclass(frozen=True, slots=True)
+class LateAdam(Preconditioner):
+    """Adam as SOAP's authors have it: the first gradient is not used, eps is added before bias is taken out.
+
+    correct    whether bias is taken out.
+    normalize  whether the direction's root mean square is set to one before that.
+    """
+
+    correct: bool = True
+    normalize: bool = False
+
+    def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
+        """The group's `momentum` and `beta2` are Adam's betas."""
+        step = _counted(build)
+        direction = self.divided(build, build.call("d", kronecker.later, direction, step))
+        return self.sized(build, direction, step)
+
+    def divided(self, build: Builder, direction: fx.Node) -> fx.Node:
+        """m / (sqrt(v) + eps)."""
+        first, second = build.state("exp_avg"), build.state("exp_avg_sq")
+        first = build.call("m", arithmetic.ema, first, direction, build.number("momentum"))
+        second = build.call("v", arithmetic.second_moment, second, direction, build.number("beta2"))
+        build.keep("exp_avg", first)
+        build.keep("exp_avg_sq", second)
+        return build.call("d", kronecker.quotient, first, second, build.number("eps"))
+
+    def sized(self, build: Builder, direction: fx.Node, step: fx.Node) -> fx.Node:
+        """The direction as long as it is to be."""
+        if self.normalize:
+            direction = build.call("d", kronecker.even, direction)
+        if not self.correct:
+            return direction
+        return build.call("d", kronecker.unbiased, direction, step, build.number("momentum"), build.number("beta2"))
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate(LateAdam):
+    """Adam in the eigenbases of Shampoo's factors, which are refreshed every so many steps.
+
+    The first step makes the bases of its gradient and moves nothing, so that no gradient is seen in a basis of its own.
+    The average gradient is kept rotated, and follows a refreshed basis; the average squares only follow the order of its
+    columns. What has no factor gets `LateAdam`.
+
+    every    steps from one refreshment to the next.
+    beta     the average of factors; None for the group's `beta2`.
+    sides    "two", or "one": the shorter.
+    largest  the longest side that is rotated.
+    """
+
+    every: int = 10
+    beta: float | None = None
+    sides: Sides = "two"
+    largest: int = 10000
+
+    def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
+        """The group's `momentum` and `beta2` are Adam's betas; factors are of the gradient itself."""
+        parts = parts_of(build.row)
+        rotated = [(part, turned) for part in parts for turned in sides_of(part, self.sides, self.largest)]
+        if not rotated:
+            return LateAdam.emit(self, build, direction)
+        step = _counted(build)
+        factors = [self._factor(build, part, turned) for part, turned in rotated]
+        bases = {key: _state(build, "basis", *key) for key in rotated}
+
+        def unit_of(back: bool) -> Unit:
+            def unit(build: Builder, x: fx.Node, part: Part) -> fx.Node:
+                for key, (_, basis) in bases.items():
+                    if key[0] == part:
+                        x = build.call("x", kronecker.rotate, x, basis, turned=key[1], back=back)
+                return x
+
+            return unit
+
+        if len({part for part, _ in rotated}) < len(parts):  # a part that isn't rotated doesn't vanish by itself
+            direction = build.call("d", kronecker.later, direction, step)
+        direction = self.divided(build, partwise(build, direction, parts, unit_of(back=False)))
+        direction = self.sized(build, partwise(build, direction, parts, unit_of(back=True)), step)
+        self._refresh(build, step, dict(zip(rotated, factors, strict=True)), bases)
+        return direction
+
+    def _factor(self, build: Builder, part: Part, turned: bool) -> fx.Node:
+        name, factor = _state(build, "factor", part, turned)
+        beta = build.number("beta2") if self.beta is None else self.beta
+        return build.keep(
+            name, build.call("a", kronecker.gram, factor, build.grad, beta, turned=turned, view=part.view)
+        )
+
+    def _refresh(
+        self,
+        build: Builder,
+        step: fx.Node,
+        factors: dict[tuple[Part, bool], fx.Node],
+        bases: dict[tuple[Part, bool], tuple[str, fx.Node]],
+    ) -> None:
+        first, second = build.state("exp_avg"), build.state("exp_avg_sq")
+        for (part, turned), (_, basis) in bases.items():
+            kwargs: dict[str, Any] = {"every": self.every, "turned": turned, "view": part.view}
+            first = build.call("m", kronecker.turn, first, basis, step, back=True, **kwargs)
+            second = build.call("v", kronecker.reorder, second, basis, factors[part, turned], step, **kwargs)
+        for key, (name, basis) in bases.items():
+            basis = build.keep(name, build.call("q", kronecker.basis, basis, factors[key], step, every=self.every))
+            kwargs = {"every": self.every, "turned": key[1], "view": key[0].view}
+            first = build.call("m", kronecker.turn, first, basis, step, back=False, **kwargs)
+        build.keep("exp_avg", first)
+        build.keep("exp_avg_sq", second)
+
+
+@dataclass(frozen=True, slots=True)
+class LateDecay(Applied):
+    """Decoupled weight decay by the group's lr times `weight_decay`, at every step but the first."""
+
+    def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
+        """w <- (1 - lr weight_decay) w. NormcError, as a bug would be, unless a stage before it counts steps."""
+        assert "step" in build.states(), "no stage counts steps"
+        lr, weight_decay = build.number("lr"), build.number("weight_decay")
+        build.weight = build.call("w", kronecker.late_decay, build.weight, build.state("step"), lr, weight_decay)
+        return direction
