@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,7 +16,10 @@ from examples.comparison import machine
 from examples.data import bible
 from normc.cbs import Point, Trial
 
-CONTEXT, WIDTH = 12, 128
+CONTEXT, WIDTH, TARGET = 12, 64, 2.1
+SIZES = (16, 32, 64, 128, 256, 512, 1024)
+LRS = {"adamw": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), "uscion": (1e-2, 2e-2, 4e-2, 8e-2, 1.6e-1)}
+DECAYS = (0.9, 0.97, 0.99)
 
 
 class ByteMLP(nn.Module):
@@ -40,10 +44,10 @@ def windows(text: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     return found[:, :-1], found[:, -1]
 
 
-def trials(optimizer: str, width: int, seed: int = 0):  # type: ignore[no-untyped-def]
+def trials(optimizer: str, width: int, seed: int = 0) -> Callable[[int, float], Trial]:
     """For `normc.cbs.measure`: from the same weights, on batches that are drawn anew each step."""
     text = bible()
-    places = torch.randint(0, len(text.validation) - CONTEXT, (8192,), generator=torch.Generator().manual_seed(1))
+    places = torch.randint(0, len(text.validation) - CONTEXT, (4096,), generator=torch.Generator().manual_seed(1))
     held_out = windows(text.validation, places)
 
     def loss(model: nn.Module) -> float:
@@ -67,3 +71,35 @@ def trials(optimizer: str, width: int, seed: int = 0):  # type: ignore[no-untype
         return Trial(model, step, loss)
 
     return train
+
+
+def main() -> None:
+    """Measure, print the table, write the plot and the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--optimizer", choices=sorted(LRS), default="adamw")
+    parser.add_argument("--quick", action="store_true", help="a toy of it, in seconds: shows that it runs, no more")
+    parser.add_argument("--out", type=Path, default=Path("out/cbs"))
+    arguments = parser.parse_args()
+    console = Console()
+    torch.set_num_threads(1)  # steps of a few milliseconds: a second thread is mostly waited for
+    width, sizes, lrs, target = WIDTH, SIZES, LRS[arguments.optimizer], TARGET
+    if arguments.quick:
+        width, sizes, lrs, target = 16, (32, 64, 128), lrs[-2:], 3.2
+
+    def report(point: Point) -> None:
+        console.print(f"batch {point.batch:4}: {point.steps or 'no'} steps at lr {point.lr:g}", highlight=False)
+
+    found = normc.cbs.measure(
+        trials(arguments.optimizer, width), sizes, target,
+        lrs=lrs, decays=DECAYS, limit=8000, resolution=0.03, report=report,
+    )  # fmt: skip
+    console.print(f"\n{arguments.optimizer} on a byte model of width {width}, {machine()}, torch {torch.__version__}")
+    console.print(found)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    found.plot(arguments.out / f"{arguments.optimizer}.png")
+    (arguments.out / f"{arguments.optimizer}.json").write_text(found.to_json())
+    console.print(f"Written to {arguments.out}: {arguments.optimizer}.png, {arguments.optimizer}.json")
+
+
+if __name__ == "__main__":
+    main()

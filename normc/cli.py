@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from normc.checking.options import add_check
 from normc.errors import NormcError
@@ -138,6 +138,8 @@ def _found(options: argparse.Namespace) -> NormPlan:
         if options.model.endswith(".json") and ":" not in options.model
         else _inferred(options)
     )
+    if options.at:
+        found = found.at(dict(map(read_size, options.at)))
     for text in options.override:
         pattern, change = read_override(text)
         found = found.override(pattern, **change)
@@ -210,6 +212,10 @@ def _plan(options: argparse.Namespace) -> int:
 
         for row in plan.matching(pattern):
             console.print(explain(plan, row.name), "")
+    if options.explain and plan.origin is not None:
+        from normc.report.explain import sizes
+
+        console.print(sizes(plan.dimensions))
     if options.json:
         print(f"wrote {options.json}", file=sys.stderr)
     return 0

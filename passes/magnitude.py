@@ -32,6 +32,7 @@ class Magnitudes:
     sizes: Mapping[fx.Node, Size | None]
     locals: Mapping[fx.Node, Local]
     unknown: Mapping[fx.Node, str]
+    samples: Samples
 
     def rms(self, node: fx.Node | None) -> float | None:
         """RMS of a node's value; 1 for no node."""
@@ -85,7 +86,7 @@ def magnitude(model: ModelGraph, facts: Facts, log: Log) -> Magnitudes:
         if local.how == "probe":
             log.gains_probed.setdefault(op_name(node), node)
         samples.forget()
-    return Magnitudes(convention, sizes, found, unknown)
+    return Magnitudes(convention, sizes, found, unknown, samples)
 
 
 def _reached(starts: Iterable[fx.Node], after: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:

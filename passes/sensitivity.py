@@ -16,6 +16,7 @@ from typing import NamedTuple
 from torch import fx
 
 from normc.facts import Facts, Log, analysis
+from normc.gains.joint import Changes, Joint, length, stretch, together
 from normc.gains.local import floats
 from normc.gains.weights import is_weight, uses_of, weight_factor
 from normc.ops.call import Contact
@@ -56,8 +57,9 @@ def sensitivity(model: ModelGraph, facts: Facts, log: Log) -> Sensitivities:
     magnitudes, binding = facts[Magnitudes], facts[Binding]
     nodes: dict[fx.Node, Gained | None] = {}
     causes: dict[fx.Node, str] = {}
+    joint = stretch(magnitudes.samples, {n: local for n, local in magnitudes.locals.items() if local.joint})
     for node in reversed(list(model.graph.nodes)):
-        nodes[node] = _gained(node, nodes, causes, magnitudes, facts[Flow])
+        nodes[node] = _gained(node, nodes, causes, magnitudes, facts[Flow], joint)
     atoms = {}
     for parameter in model.parameters:
         atoms[parameter.name] = atom = _atom(
@@ -80,9 +82,11 @@ def _gained(
     causes: dict[fx.Node, str],
     magnitudes: Magnitudes,
     flow: Flow,
+    joint: Joint | None,
 ) -> Gained | None:
     p = magnitudes.model.p
     strong = weak = 0.0
+    reached_by: list[Changes] = []
     for user in node.users:
         if user.op == "output":
             strong += float(_counts(node, user))
@@ -94,6 +98,9 @@ def _gained(
         if after is None or (local is None and user in magnitudes.unknown):
             causes[node] = causes.get(user) or magnitudes.unknown.get(user, op_name(user))
             return None
+        if joint is not None and (changes := joint.reach(node, user)) is not None:
+            reached_by.append(changes)
+            continue
         for use in local.back if local is not None else ():
             if use.operand is node:
                 reached = use.gain * after.gain
@@ -105,6 +112,10 @@ def _gained(
                     weak += share
                 else:
                     strong += share
+    if joint is not None and node in joint:
+        strong = joint.through(node, reached_by, (strong or weak) ** (1 / p)) ** p
+    elif reached_by:
+        strong += length(together(reached_by)) ** p
     return Gained(strong ** (1 / p)) if strong or not weak else Gained(weak ** (1 / p), weak=True)
 
 

@@ -1,6 +1,6 @@
 """Weights at the budget: each one as large as the nominal gains take it to be (THEORY A'3).
 
-Matrices are random and semi-orthogonal, block by block; looked-up rows and tokens have RMS 1; gains have RMS 1; biases
+Matrices (with the numbers that multiply them) are random and semi-orthogonal, block by block; looked-up rows and tokens have RMS 1; gains have RMS 1; biases
 are nothing. What is none of these, and what wasn't inferred, stays as it was. A matrix that maps to fewer entries can
 be one of two sizes: such that it keeps the RMS of random input (which is what an average gain of 1 means), or such that
 its RMS to RMS norm is 1, and it keeps that of the inputs which suit it (`inside` its norm's ball).
@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, fx
 
 from normc.checking.subject import Subject, Weights
+from normc.gains.weights import is_weight, weight_factor
 from normc.passes.bind import Binding
 from normc.plans.row import Row
+from normc.trace.graph import op_name
 from normc.update.view import fold_of
 
 _TABLES = ("embedding", "position", "token")
@@ -27,7 +29,7 @@ def at_budget(subject: Subject, seed: int = 0, inside: bool = False) -> Weights:
     factors: dict[fx.Node, float] = {}
     for row in subject.plan.rows:
         now = subject.initial.of[row.name]
-        value = _drawn(row, now, generator, inside)
+        value = _drawn(row, now, generator, inside, _offset(subject, row.name)) / _multiple(subject, row)
         found[row.name] = value.to(now)
         size = float(value.square().mean().sqrt())
         if row.role in _MATRICES and size:
@@ -37,7 +39,31 @@ def at_budget(subject: Subject, seed: int = 0, inside: bool = False) -> Weights:
     return Weights(found, factors)
 
 
-def _drawn(row: Row, now: Tensor, generator: torch.Generator, inside: bool) -> Tensor:
+def _multiple(subject: Subject, row: Row) -> float:
+    """What a table or matrix is multiplied by on its way to where it is used: it is the multiple that has norm 1."""
+    if row.role not in (*_TABLES, *_MATRICES):
+        return 1.0
+    binding = subject.facts[Binding]
+    found = {weight_factor(c.node, row.name, binding.values) for c in binding.contacts[row.name]}
+    return found.pop() or 1.0 if len(found) == 1 else 1.0
+
+
+def _offset(subject: Subject, name: str) -> bool:
+    """Whether a number is added to a parameter before it meets an activation: a gain stored as 1 + w."""
+    values = subject.facts[Binding].values
+    waiting, seen = [subject.graph.nodes[name]], {subject.graph.nodes[name]}
+    while waiting:
+        for user in waiting.pop().users:
+            if user in seen or not is_weight(values.get(user)):
+                continue
+            seen.add(user)
+            waiting.append(user)
+            if op_name(user).rstrip("_") == "aten.add" and any(isinstance(a, (int, float)) and a for a in user.args):
+                return True
+    return False
+
+
+def _drawn(row: Row, now: Tensor, generator: torch.Generator, inside: bool, offset: bool) -> Tensor:
     old = now.detach().to("cpu", torch.float64)
     if row.fallback is not None or row.rule == "none" or not old.numel():
         return old
@@ -49,7 +75,7 @@ def _drawn(row: Row, now: Tensor, generator: torch.Generator, inside: bool) -> T
         return _matrix(row, old, generator, inside)
     if row.role == "gain":
         size = float(old.square().mean().sqrt())
-        return old / size if size else torch.ones_like(old)
+        return old / size if size else torch.zeros_like(old) if offset else torch.ones_like(old)
     return torch.zeros_like(old) if row.role == "bias" else old
 
 

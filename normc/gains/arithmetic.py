@@ -53,11 +53,20 @@ def multiplied(at: At) -> Local:
     operand, other = (first, second) if at.kind(first) == "data" else (second, first)
     assert isinstance(operand, fx.Node)
     factor = at.any_size(other)
+    if factor.deviation == 0 and factor.mean and not at.model.nominal and _tables_own(operand):
+        return Local(at.size(operand), (Back(operand, factor.rms),))
     if factor.deviation == 0:
         return Local(scaled(at.size(operand), factor.mean), (Back(operand, factor.rms),))
     size = at.size(operand)
     both = Size(size.rms * factor.rms, size.mean * factor.mean, size.sign * factor.sign)
     return Local(both, (Back(operand, factor.rms),))
+
+
+def _tables_own(node: fx.Node) -> bool:
+    """Whether rows were just looked up: a multiple of a table counts as of size 1 itself, as a weight's multiple does."""
+    while op_name(node) in ("aten.dropout", "aten._to_copy", "aten.to"):
+        node = node.all_input_nodes[0]
+    return op_name(node) == "aten.embedding"
 
 
 def _of_two(at: At, first: object, second: object) -> Local:

@@ -76,11 +76,15 @@ class Back(NamedTuple):
 
 
 class Local(NamedTuple):
-    """One op's result size (of each of its results alike) and the gains from its operands; `how` it was found."""
+    """One op's result size (of each of its results alike) and the gains from its operands; `how` it was found.
+
+    `joint`: its operands had to be drawn together, and so their gains can't be told apart from those before them.
+    """
 
     size: Size
     back: tuple[Back, ...]
     how: Literal["rule", "probe"] = "rule"
+    joint: bool = False
 
 
 class Tails(LookupError):

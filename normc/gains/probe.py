@@ -41,7 +41,7 @@ def probed(at: At, problem: LookupError | None = None) -> Local:
     size = measured(before)
     if not all(math.isfinite(number) for number in (size.rms, *(use.gain for use in back))):
         raise LookupError(f"{at.name} isn't finite on Gaussian operands")
-    return Local(size, tuple(back), "probe")
+    return Local(size, tuple(back), "probe", isinstance(problem, Tails))
 
 
 def _feeds(at: At, nodes: dict[fx.Node, None], generator: torch.Generator, together: bool) -> dict[fx.Node, Any]:

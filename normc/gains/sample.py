@@ -7,7 +7,7 @@ Weights' products, inputs and norms start anew, as Gaussians of the sizes tracke
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -55,6 +55,16 @@ class Samples:
                 raise LookupError(f"{at.name} is too large to try out, or written to in part")
             waiting += sources
         return self._drawn[node]
+
+    def stretch(self, ends: Iterable[fx.Node]) -> frozenset[fx.Node]:
+        """The float tensors that are run on the way to `ends`, and these."""
+        waiting, seen = list(ends), set(ends)
+        while waiting:
+            for source in waiting.pop().all_input_nodes:
+                if source not in seen and not self._starts(source) and self._kind(source) == "data":
+                    seen.add(source)
+                    waiting.append(source)
+        return frozenset(node for node in seen if isinstance(node.meta.get("val"), Tensor) and floats(node))
 
     def forget(self) -> None:
         """Drop what was drawn, if it has become much."""
@@ -125,7 +135,7 @@ def _wide(argument: Any) -> Any:
 
 
 def operand_of(at: At, node: fx.Node) -> Tensor:
-    """A draw of an operand of that call. LookupError if it can't be had, or isn't finite anywhere."""
+    """A draw of an operand of that call. LookupError if it can't be had, or is no tensor."""
     if at.samples is None:
         raise LookupError(at.name)
     found = at.samples.of(node)

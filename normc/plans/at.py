@@ -25,6 +25,16 @@ class Dimension(NamedTuple):
     follows: bool
 
 
+class Law(NamedTuple):
+    """A row's scale: `formula` in d_out, d_in, k and L, and as `text`; `note` says which blocks L counts, or that the
+    row follows no law of depth.
+    """
+
+    formula: sympy.Expr
+    text: str
+    note: str = ""
+
+
 class Origin(Protocol):
     """A traced model and what was asked of it."""
 
@@ -35,8 +45,8 @@ class Origin(Protocol):
     def at(self, plan: NormPlan, sizes: Mapping[str, int]) -> NormPlan:
         """The plan with other sizes. NormcError for a name or a size that can't be."""
 
-    def formula(self, plan: NormPlan, name: str) -> sympy.Expr:
-        """The scale of the row of that name."""
+    def law(self, plan: NormPlan, name: str, most: int | None = 4000) -> Law | None:
+        """The scale of the row of that name. None where the model has more ops than `most`: it takes several plans."""
 
     def overridden(self, pattern: str, change: Mapping[str, object]) -> Origin:
         """The same, for a plan with one more override."""

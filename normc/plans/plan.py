@@ -155,8 +155,12 @@ class NormPlan:
         return origin_of(self).at(self, {**(sizes or {}), **more})
 
     def formula(self, name: str) -> sympy.Expr:
-        """A row's scale in d_out, d_in, k and, where it follows a law of depth, L, the number of blocks."""
-        return origin_of(self).formula(self, name)
+        """A row's scale in d_out, d_in, k and, where it follows a law of depth, L, the number of blocks.
+
+        Found from plans at three other depths, and held against each; NormcError for a plan that holds no trace.
+        """
+        law = origin_of(self).law(self, name, None)
+        return law.formula if law is not None else self[name].scale.formula
 
     def diff(self, other: NormPlan) -> tuple[Change, ...]:
         """The rows whose decisions differ, and in which fields; empty if the plans' rows agree."""

@@ -13,7 +13,8 @@ from normc.plans.row import Row
 from normc.recipes import Option, Recipe, Values, recipes
 from normc.stages.apply import Descend
 from normc.stages.build import Stage
-from normc.stages.kronecker import LateAdam, LateDecay, Rotate, is_matrix
+from normc.stages.kronecker import Rotate, is_matrix
+from normc.stages.late import LateAdam, LateDecay
 from normc.stages.size import Radius
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from normc.plans.at import Dimension
+from normc.plans.balance import balanced
 from normc.plans.geometry import NORMED, norms
 from normc.plans.plan import NormPlan
 from normc.plans.row import Evidence, Row
@@ -22,9 +25,29 @@ def explain(plan: NormPlan, name: str) -> RenderableType:
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(ratio=1)
     reasons = [evidence for evidence in row.evidence if evidence.fact not in _NUMBERS]
-    for fact, text in (*_facts(row), *map(_evidence, reasons), *_uses(row), *_update(row)):
+    for fact, text in (*_facts(row), *map(_evidence, reasons), *_uses(row), *_update(row), *_formula(plan, row)):
         grid.add_row(f"  {fact}", text)
     return Group(Text(words.shown(row.name), style="bold"), grid)
+
+
+def sizes(dimensions: Iterable[Dimension]) -> RenderableType:
+    """The model's dimensions by name, as `plan.at` and `--at` take them."""
+    found = list(dimensions)
+    follow = [dimension.name for dimension in found[1:] if dimension.follows]
+    listed = Text(", ".join(f"{dimension.name} {dimension.size}" for dimension in found))
+    if follow:
+        listed.append(f"  ({', '.join(follow)} keep their ratio to {found[0].name})", style="dim")
+    return Text("sizes  ", style="dim").append_text(listed)
+
+
+def _formula(plan: NormPlan, row: Row) -> list[tuple[str, Text]]:
+    """The scale's law of depth, where masses set it."""
+    if plan.origin is None or plan.recipe not in balanced or row.rule == "none":
+        return []
+    law = plan.origin.law(plan, row.name)
+    if law is None:
+        return []
+    return [("formula", Text(law.text).append(f"  {law.note}" if law.note else "", style="dim"))]
 
 
 # Facts that the last lines say with their numbers, and the reason that the evidence gives.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import NamedTuple
 
 import sympy
 
+from normc.plans.at import Law
+from normc.plans.expression import show_formula, write_formula
 from normc.plans.plan import NormPlan
 from normc.plans.row import KERNEL, Row
 from normc.resize.repeat import Stack
@@ -19,45 +20,38 @@ _CLOSE = 1e-9
 _POWERS = tuple(Fraction(p, 2) for p in range(-4, 5))
 
 
-class Law(NamedTuple):
-    """`formula` in d_out, d_in, k and L; `note` says what it holds for, or that no law was found."""
-
-    formula: sympy.Expr
-    note: str
-
-
 def law(plan: NormPlan, row: Row, stack: Stack | None, at: Callable[[NormPlan, int], NormPlan]) -> Law:
-    """The law of a row. `at` gives the plan with another number of blocks; it is asked three times at most."""
+    """The law of a row. `at` gives the plan with another number of blocks; it is asked for three."""
     if not row.target or row.mass is None:
-        return Law(row.scale.formula, "")
+        return _law(sympy.Integer(1), row.scale.formula, "")
     shape = (row.scale.formula / row.target).subs(KERNEL, 1) if row.kernel == 1 else row.scale.formula / row.target
-    shape = sympy.Mul(*(number(float(f)) if f.is_Float else f for f in sympy.Mul.make_args(shape)))
-    if stack is None:
-        return Law(number(row.target) * shape, "")
-    points = [(stack.length, row.mass, row.mass / row.target)]
-    for length in _lengths(stack, row.name):
+    shape = sympy.Mul(*(number(float(part)) if part.is_Float else part for part in sympy.Mul.make_args(shape)))
+    points = [(row.mass, row.mass / row.target)]
+    lengths = [stack.length + i * stack.period for i in range(4)] if stack is not None else []
+    for length in lengths[1:]:
+        assert stack is not None
         other = at(plan, length)[_name_at(stack, row.name, length)]
-        if not other.mass or not other.target:
-            return Law(number(row.target) * shape, "")
-        points.append((length, other.mass, other.mass / other.target))
-    mass, gain = _shares([(n, m) for n, m, _ in points]), _law([(n, g) for n, _, g in points])
-    if mass is None or gain is None:
-        found = number(row.target) if mass is None else mass / number(row.mass / row.target)
-        return Law(found * shape, f"S R at L = {stack.length}: it follows no power of L")
-    return Law(
-        sympy.powsimp(mass / gain * shape), f"for any L, the number of {stack.name or 'block'}s".replace("ss", "s")
-    )
+        if other.mass and other.target:
+            points.append((other.mass, other.mass / other.target))
+    if stack is None or len(points) < len(lengths):
+        return _law(number(row.target), shape, "")
+    masses = _shares([(n, m) for n, (m, _) in zip(lengths, points, strict=True)])
+    gain = _power([(n, g) for n, (_, g) in zip(lengths, points, strict=True)])
+    of = f" of {stack.name}" if stack.name else ""
+    where = f"for L blocks{of}, {stack.length} here"
+    if masses is None or gain is None:
+        found = number(row.target) if masses is None else masses / number(row.mass / row.target)
+        return _law(found, shape, f"{where}; S and R as they are here: they follow no simple law")
+    return _law(masses / gain, shape, where)
 
 
-def _lengths(stack: Stack, name: str) -> list[int]:
-    """Three other depths, no larger than need be, at which the row is there."""
-    block = stack.block(name)
-    least = stack.length - (len(stack.windows) - 1) * stack.period
-    if block in stack.repeating:
-        assert block is not None
-        least += max(0, (block - stack.first) // stack.period) * stack.period
-    found = [least + i * stack.period for i in range(5)]
-    return [length for length in found if length != stack.length][:3]
+def _law(factor: sympy.Expr, shape: sympy.Expr, note: str) -> Law:
+    factor = sympy.powsimp(factor)
+    plain = show_formula(write_formula(shape))
+    short = factor.xreplace({part: sympy.Float(part, 6) for part in factor.atoms(sympy.Float)})
+    text = str(short).replace("sqrt", "√").replace("**", "^").replace("*", "·")
+    text = plain if factor == 1 else text if shape == 1 else f"{text}·{plain}"
+    return Law(factor * shape, text, note)
 
 
 def _name_at(stack: Stack, name: str, length: int) -> str:
@@ -73,17 +67,20 @@ def _shares(points: Sequence[tuple[int, float]]) -> sympy.Expr | None:
     return None if found is None else 1 / sympy.factor_terms(found)
 
 
-def _law(points: Sequence[tuple[int, float]]) -> sympy.Expr | None:
-    """c L^p, or a root or reciprocal of a + b L. None if none of them gives all points."""
-    n, first = points[0]
+def _power(points: Sequence[tuple[int, float]]) -> sympy.Expr | None:
+    """c L^p, a root or reciprocal of a + b L, or c b^L. None if none of them gives all points."""
+    (start, first), (then, second), *_ = points
     for power in sorted(_POWERS, key=abs):
-        found = first / n ** float(power)
+        found = first / start ** float(power)
         if all(math.isclose(found * n ** float(power), y, rel_tol=_CLOSE) for n, y in points):
             return number(found) * L ** sympy.Rational(power.numerator, power.denominator)
-    for power in (2, -2, 1, -1):
-        inside = _linear([(n, y**power) for n, y in points])
+    for order in (2, -2, 1, -1):
+        inside = _linear([(n, y**order) for n, y in points])
         if inside is not None:
-            return sympy.factor_terms(inside) ** sympy.Rational(1, power)
+            return sympy.factor_terms(inside) ** sympy.Rational(1, order)
+    base = (second / first) ** (1 / (then - start))
+    if all(math.isclose(first * base ** (n - start), y, rel_tol=_CLOSE) for n, y in points):
+        return number(first / base**start) * number(base) ** L
     return None
 
 
@@ -93,8 +90,9 @@ def _linear(points: Sequence[tuple[int, float]]) -> sympy.Expr | None:
     start = first - slope * n
     if not all(math.isclose(start + slope * n, y, rel_tol=_CLOSE) for n, y in points):
         return None
-    size = max(abs(first), abs(second))
-    return (number(slope) if abs(slope) > 1e-10 * size else 0) * L + (number(start) if abs(start) > 1e-10 * size else 0)
+    least = 1e-10 * max(abs(first), abs(second))
+    terms = [number(slope) * L if abs(slope) > least else 0, number(start) if abs(start) > least else 0]
+    return sympy.Add(*terms)
 
 
 def number(value: float) -> sympy.Expr:

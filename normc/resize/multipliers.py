@@ -87,7 +87,8 @@ def _read(
     """Each number with its form, and what else it could have been."""
     a, b = (stream[0].value if stream else 1.0), (branch[0].value if branch else 1.0)
     squares = not math.isclose(a + b, 1, abs_tol=_CLOSE) and math.isclose(a * a + b * b, 1, abs_tol=_CLOSE)
-    for number, forms in ((stream, _STREAM), (branch, _BRANCH)):
+    sides: tuple[tuple[list[_Number], tuple[str, ...]], ...] = ((stream, _STREAM), (branch, _BRANCH))
+    for number, forms in sides:
         if not number:
             continue
         if stream and math.isclose(a + b, 1, abs_tol=_CLOSE):

@@ -8,17 +8,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import sympy
-
 from normc.errors import NormcError
 from normc.facts import Facts, Log, analyses
 from normc.passes.flow import Flow
 from normc.passes.request import Request
-from normc.plans.at import Dimension
+from normc.plans.at import Dimension, Law
 from normc.plans.plan import NormPlan
 from normc.resize.depth import deepened
 from normc.resize.dimensions import Named, dimensions, new_sizes
-from normc.resize.formula import Law, law
+from normc.resize.formula import law
 from normc.resize.multipliers import multipliers
 from normc.resize.repeat import Stack, stacks
 from normc.resize.stretch import stretched
@@ -88,15 +86,21 @@ class Traced:
             made = made.override(pattern, **change)
         return replace(made, notes=(*made.notes, *notes))
 
-    def law(self, plan: NormPlan, name: str) -> Law:
-        """The scale of a row as a formula, and what is to be said about it."""
+    def law(self, plan: NormPlan, name: str, most: int | None = 4000) -> Law | None:
+        """The scale of a row as a formula. None where the model has more ops than `most`: it takes several plans."""
+        if most is not None and len(self.model.graph.nodes) > most:
+            return None
         repeated = [stack for stack in self._stacks.values() if not stack.problem]
-        stack = repeated[0] if len(repeated) == 1 else None
-        return law(plan, plan[name], stack, self._at_depth)
+        found = law(plan, plan[name], repeated[0] if len(repeated) == 1 else None, self._at_depth)
+        read = f"; residual multipliers {', '.join(self._readings)}" if found.note and self._readings else ""
+        return found._replace(note=f"{found.note}{read}")
 
-    def formula(self, plan: NormPlan, name: str) -> sympy.Expr:
-        """The scale of a row in d_out, d_in, k and L."""
-        return self.law(plan, name).formula
+    @cached_property
+    def _readings(self) -> tuple[str, ...]:
+        """How the only stack's residual multipliers are read."""
+        (stack,) = (stack for stack in self._stacks.values() if not stack.problem)
+        numbers, _ = multipliers(stack, _facts(self.model, self.request, ("bind", "flow"))[Flow])
+        return tuple(dict.fromkeys(number.words() for number in numbers))
 
     def _at_depth(self, plan: NormPlan, length: int) -> NormPlan:
         if length not in self._depths:

@@ -85,7 +85,7 @@ def _again(model: ModelGraph, old: fx.Node, new: fx.Node, space: Space, sizes: S
     """Run an op on what its operands are now, if anything about it has changed."""
     name = op_name(old).rsplit(".", 1)[-1].rstrip("_")
     if name == "getitem":
-        new.meta["val"] = new.args[0].meta["val"][new.args[1]]  # type: ignore[union-attr, index]
+        new.meta["val"] = new.args[0].meta["val"][new.args[1]]  # type: ignore[union-attr]
         return
     if name == "after_write":
         _resized(new, tuple(new.args[0].meta["val"].shape))  # type: ignore[union-attr]

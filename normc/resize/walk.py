@@ -206,7 +206,7 @@ def _cat(space: Space, node: fx.Node, shapes: list[tuple[int, ...]]) -> Made:
 
 def _getitem(space: Space, node: fx.Node, shapes: list[tuple[int, ...]]) -> Made:
     source, index = node.args
-    known = space.of.get(source) if isinstance(source, fx.Node) else None  # type: ignore[arg-type]
+    known = space.of.get(source) if isinstance(source, fx.Node) else None
     if isinstance(known, list) and isinstance(index, int) and index < len(known):
         return [known[index]]
     return _like(space, node, shapes)

@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple
 from torch import fx
 
 from normc.plans.row import Row
-from normc.stages.apply import Applied
 from normc.stages.build import Builder
+from normc.stages.late import LateAdam, counted
 from normc.stages.precondition import Preconditioner
-from normc.update import arithmetic, kronecker, matrices
+from normc.update import kronecker, late, matrices
 from normc.update.view import Fold, check_blocks, comb_of, fold_of
 
 Sides = Literal["one", "two"]
@@ -96,8 +96,10 @@ def _state(build: Builder, kind: str, part: Part, turned: bool) -> tuple[str, fx
     return name, build.state(name, f"{part.fold.shape[0]}x{size}x{size}")
 
 
-def _counted(build: Builder) -> fx.Node:
-    return build.keep("step", build.call("t", arithmetic.count, build.state("step", "count")))
+def _factor(build: Builder, part: Part, turned: bool, beta: fx.Node | float) -> fx.Node:
+    name, factor = _state(build, "factor", part, turned)
+    factor = build.call("a", kronecker.gram, factor, build.grad, beta, turned=turned, view=part.view)
+    return build.keep(name, factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +126,9 @@ class Kron(Preconditioner):
         """The group's `beta2` and `eps`; factors are of the gradient itself, whatever came before this stage."""
         parts = parts_of(build.row)
         if not any(self._sides(part) for part in parts):
-            squares = build.call("v", kronecker.squares, build.state("sum_sq"), build.grad, build.number("beta2"))
-            return build.call("d", kronecker.adagrad, direction, build.keep("sum_sq", squares), build.number("eps"))
-        step = _counted(build)
+            squares = build.call("v", late.squares, build.state("sum_sq"), build.grad, build.number("beta2"))
+            return build.call("d", late.adagrad, direction, build.keep("sum_sq", squares), build.number("eps"))
+        step = counted(build)
         roots = {
             (part.suffix, turned): self._root(build, step, part, turned)
             for part in parts
@@ -160,47 +162,12 @@ class Kron(Preconditioner):
 
 
 @dataclass(frozen=True, slots=True)
-class LateAdam(Preconditioner):
-    """Adam as SOAP's authors have it: the first gradient is not used, eps is added before bias is taken out.
-
-    correct    whether bias is taken out.
-    normalize  whether the direction's root mean square is set to one before that.
-    """
-
-    correct: bool = True
-    normalize: bool = False
-
-    def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
-        """The group's `momentum` and `beta2` are Adam's betas."""
-        step = _counted(build)
-        direction = self.divided(build, build.call("d", kronecker.later, direction, step))
-        return self.sized(build, direction, step)
-
-    def divided(self, build: Builder, direction: fx.Node) -> fx.Node:
-        """m / (sqrt(v) + eps)."""
-        first, second = build.state("exp_avg"), build.state("exp_avg_sq")
-        first = build.call("m", arithmetic.ema, first, direction, build.number("momentum"))
-        second = build.call("v", arithmetic.second_moment, second, direction, build.number("beta2"))
-        build.keep("exp_avg", first)
-        build.keep("exp_avg_sq", second)
-        return build.call("d", kronecker.quotient, first, second, build.number("eps"))
-
-    def sized(self, build: Builder, direction: fx.Node, step: fx.Node) -> fx.Node:
-        """The direction as long as it is to be."""
-        if self.normalize:
-            direction = build.call("d", kronecker.even, direction)
-        if not self.correct:
-            return direction
-        return build.call("d", kronecker.unbiased, direction, step, build.number("momentum"), build.number("beta2"))
-
-
-@dataclass(frozen=True, slots=True)
 class Rotate(LateAdam):
     """Adam in the eigenbases of Shampoo's factors, which are refreshed every so many steps.
 
-    The first step makes the bases of its gradient and moves nothing, so that no gradient is seen in a basis of its own.
-    The average gradient is kept rotated, and follows a refreshed basis; the average squares only follow the order of its
-    columns. What has no factor gets `LateAdam`.
+    The first step makes the bases of its gradient and moves nothing, so that no gradient is seen in a basis of its
+    own. The average gradient is kept rotated, and follows a refreshed basis; the average squares only follow the order
+    of its columns. What has no factor gets `LateAdam`.
 
     every    steps from one refreshment to the next.
     beta     the average of factors; None for the group's `beta2`.
@@ -219,8 +186,9 @@ class Rotate(LateAdam):
         rotated = [(part, turned) for part in parts for turned in sides_of(part, self.sides, self.largest)]
         if not rotated:
             return LateAdam.emit(self, build, direction)
-        step = _counted(build)
-        factors = [self._factor(build, part, turned) for part, turned in rotated]
+        step = counted(build)
+        beta = build.number("beta2") if self.beta is None else self.beta
+        factors = [_factor(build, part, turned, beta) for part, turned in rotated]
         bases = {key: _state(build, "basis", *key) for key in rotated}
 
         def unit_of(back: bool) -> Unit:
@@ -233,18 +201,11 @@ class Rotate(LateAdam):
             return unit
 
         if len({part for part, _ in rotated}) < len(parts):  # a part that isn't rotated doesn't vanish by itself
-            direction = build.call("d", kronecker.later, direction, step)
+            direction = build.call("d", late.later, direction, step)
         direction = self.divided(build, partwise(build, direction, parts, unit_of(back=False)))
         direction = self.sized(build, partwise(build, direction, parts, unit_of(back=True)), step)
         self._refresh(build, step, dict(zip(rotated, factors, strict=True)), bases)
         return direction
-
-    def _factor(self, build: Builder, part: Part, turned: bool) -> fx.Node:
-        name, factor = _state(build, "factor", part, turned)
-        beta = build.number("beta2") if self.beta is None else self.beta
-        return build.keep(
-            name, build.call("a", kronecker.gram, factor, build.grad, beta, turned=turned, view=part.view)
-        )
 
     def _refresh(
         self,
@@ -264,15 +225,3 @@ class Rotate(LateAdam):
             first = build.call("m", kronecker.turn, first, basis, step, back=False, **kwargs)
         build.keep("exp_avg", first)
         build.keep("exp_avg_sq", second)
-
-
-@dataclass(frozen=True, slots=True)
-class LateDecay(Applied):
-    """Decoupled weight decay by the group's lr times `weight_decay`, at every step but the first."""
-
-    def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
-        """w <- (1 - lr weight_decay) w. NormcError, as a bug would be, unless a stage before it counts steps."""
-        assert "step" in build.states(), "no stage counts steps"
-        lr, weight_decay = build.number("lr"), build.number("weight_decay")
-        build.weight = build.call("w", kronecker.late_decay, build.weight, build.state("step"), lr, weight_decay)
-        return direction

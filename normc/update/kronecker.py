@@ -1,11 +1,11 @@
 """Update ops of Kronecker preconditioners: a factor for each side of a matrix, its root (Shampoo, 1802.09568), or its
 eigenbasis (SOAP, 2409.11321).
 
-What is done once in many steps is done by the `_each` forms alone, which look at each parameter's count; the plain forms
-compute it always and choose. Factors, roots and bases are [N, B, n, n], counts [N]; `turned` means the side of fan-in.
-A `view` says which matrices [N * B, out, in] are seen of a parameter: sizes, order and shape of `fold`, and of a part
-(axis, start, stop, start, stop...). As in `arithmetic`, their source is copied into every generated module: torch alone,
-and each other.
+What is done once in many steps is done by the `_each` forms alone, which look at each parameter's count; the plain
+forms compute it always and choose. Factors, roots and bases are [N, B, n, n], counts [N]; `turned` means the side of
+fan-in. A `view` says which matrices [N * B, out, in] are seen of a parameter: sizes, order and shape of `fold`, and of
+a part (axis, start, stop, start, stop...). As in `arithmetic`, their source is copied into every generated module:
+torch alone, and each other.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from normc.update.late import initial
 from normc.update.matrices import fold, take, unfold
 
 
@@ -50,11 +51,6 @@ def choose(step: Tensor, every: int, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(those.reshape(step.shape + (1,) * (old.dim() - 1)).to(old.device), new, old)
 
 
-def initial(step: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """`new` [N, ...] for the counts [N] that are 1, else `old`."""
-    return torch.where((step == 1).reshape(step.shape + (1,) * (old.dim() - 1)).to(old.device), new, old)
-
-
 def gram(a: Tensor, g: Tensor, beta: float, turned: bool, view: tuple[tuple[int, ...], ...]) -> Tensor:
     """The factor a <- beta a + (1 - beta) x x^T of one side, or for a beta of 1 the sum a + x x^T. Shape of a."""
     x = see(g, view)
@@ -80,15 +76,15 @@ def eigenpairs(a: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, ascending, and eigenvectors of symmetric matrices; in float64 where float32 doesn't converge."""
     try:
         values, vectors = torch.linalg.eigh(a)
-    except torch.linalg.LinAlgError:
+    except RuntimeError:
         values, vectors = torch.linalg.eigh(a.double())
     return values.to(a.dtype), vectors.to(a.dtype)
 
 
 def inverse_root(a: Tensor, eps: float, power: float, trace: bool) -> Tensor:
-    """(a + eps)^-power of symmetric matrices, with `trace` times the root of the trace of a; zero where a + eps is zero.
+    """(a + eps)^-power of symmetric matrices, with `trace` times the root of the trace of a. Shape and dtype of a.
 
-    Without eps, eigenvalues that may be nothing but rounding count as zero.
+    Of an eigenvalue zero without eps, zero; what may be nothing but rounding counts as that.
     """
     values, vectors = eigenpairs(a)
     values = values.clamp_min(0.0)
@@ -134,7 +130,8 @@ def ranking(q: Tensor, a: Tensor) -> Tensor:
 def refreshed(q: Tensor, a: Tensor) -> Tensor:
     """A basis after one step of power iteration, its columns in the order of `ranking`. Shape of q."""
     columns = ranking(q, a).unsqueeze(-2).expand(q.shape)
-    return torch.linalg.qr((a @ q).gather(-1, columns)).Q
+    columns, _ = torch.linalg.qr((a @ q).gather(-1, columns))
+    return columns
 
 
 def basis(q: Tensor, a: Tensor, step: Tensor, every: int) -> Tensor:
@@ -203,85 +200,4 @@ def reorder_each(
         if due(time, every):
             x = squares.unsqueeze(0)
             x.copy_(put(x, ranked(see(x, view), ranking(columns, factor), turned), view))
-    return v
-
-
-def later(g: Tensor, step: Tensor) -> Tensor:
-    """The gradient, but zero at the first step. Shape and dtype of g."""
-    return initial(step, torch.zeros_like(g), g)
-
-
-def later_each(g: list[Tensor], step: list[Tensor]) -> list[Tensor]:
-    """`later`: the same tensors, or new ones of zeros."""
-    times = torch.stack(step).tolist()
-    return [torch.zeros_like(grad) if time == 1 else grad for grad, time in zip(g, times, strict=True)]
-
-
-def quotient(m: Tensor, v: Tensor, eps: float) -> Tensor:
-    """m / (sqrt(v) + eps); zero where both are zero. Shape and dtype of m."""
-    return m / (v.sqrt() + eps).clamp_min(1e-37)
-
-
-def quotient_each(m: list[Tensor], v: list[Tensor], eps: float) -> list[Tensor]:
-    """m / (sqrt(v) + eps), as new tensors."""
-    size = list(torch._foreach_sqrt(v))
-    torch._foreach_add_(size, eps)
-    torch._foreach_clamp_min_(size, 1e-37)
-    return list(torch._foreach_div(m, size))
-
-
-def even(d: Tensor) -> Tensor:
-    """Each stacked tensor over its root mean square. Shape and dtype of d."""
-    mean = d.square().reshape(d.shape[0], -1).mean(1).reshape(d.shape[:1] + (1,) * (d.dim() - 1))
-    return d / (mean.sqrt() + 1e-30)
-
-
-def unbiased(d: Tensor, step: Tensor, momentum: float, beta2: float) -> Tensor:
-    """d sqrt(1 - beta2^k) / (1 - momentum^k) for the k-th step after the first; zero at the first. Shape of d."""
-    times = (step - 1.0).reshape(step.shape + (1,) * (d.dim() - step.dim())).to(d)
-    factor = (1.0 - torch.pow(beta2, times)).sqrt() / (1.0 - torch.pow(momentum, times))
-    return torch.where(times > 0, d * factor, 0.0)
-
-
-def unbiased_each(d: list[Tensor], step: list[Tensor], momentum: float, beta2: float) -> list[Tensor]:
-    """`unbiased`, as new tensors. Steps are 0-d tensors on the CPU, read together."""
-    times = [time - 1.0 for time in torch.stack(step).tolist()]
-    return list(torch._foreach_mul(d, [(1.0 - beta2**k) ** 0.5 / (1.0 - momentum**k) if k else 0.0 for k in times]))
-
-
-def late_decay(w: Tensor, step: Tensor, lr: float, weight_decay: float) -> Tensor:
-    """Decoupled weight decay w <- (1 - lr weight_decay) w, but at the first step. Shape and dtype of w."""
-    return initial(step, w, w * (1.0 - lr * weight_decay))
-
-
-def late_decay_each(w: list[Tensor], step: list[Tensor], lr: float, weight_decay: float) -> list[Tensor]:
-    """`late_decay`, in place."""
-    if weight_decay != 0.0:
-        torch._foreach_mul_(w, [1.0 if t == 1 else 1.0 - lr * weight_decay for t in torch.stack(step).tolist()])
-    return w
-
-
-def adagrad(g: Tensor, v: Tensor, eps: float) -> Tensor:
-    """g / sqrt(v + eps); zero where both are zero. Shape and dtype of g."""
-    return g / (v + eps).sqrt().clamp_min(1e-37)
-
-
-def adagrad_each(g: list[Tensor], v: list[Tensor], eps: float) -> list[Tensor]:
-    """g / sqrt(v + eps), as new tensors."""
-    size = list(torch._foreach_add(v, eps))
-    torch._foreach_sqrt_(size)
-    torch._foreach_clamp_min_(size, 1e-37)
-    return list(torch._foreach_div(g, size))
-
-
-def squares(v: Tensor, g: Tensor, beta: float) -> Tensor:
-    """beta v + (1 - beta) g^2, or for a beta of 1 the sum v + g^2. Shape and dtype of v."""
-    return v + g * g if beta == 1.0 else v * beta + g * g * (1.0 - beta)
-
-
-def squares_each(v: list[Tensor], g: list[Tensor], beta: float) -> list[Tensor]:
-    """`squares`, in place."""
-    if beta != 1.0:
-        torch._foreach_mul_(v, beta)
-    torch._foreach_addcmul_(v, g, g, value=1.0 if beta == 1.0 else 1.0 - beta)
     return v

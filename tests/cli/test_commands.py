@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import normc.compiler
-from normc.cli import main, read_override
+from normc.cli import main
+from normc.given import read_override
 from normc.errors import NormcError
 from normc.plans.plan import NormPlan
 from tests.plan.sample import sample

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from normc.errors import NormcError
 from normc.report.polynomials import show, table
-from normc.update.composition import LEAST, Polynomial, composed, polar, shown
+from normc.update.composition import LEAST, Polynomial, polar, shown
 from normc.update.matrices import polar as newton_schulz
 from normc.update.minimax import Coefficients, closest, image, stretched, value
 from normc.update.polynomials import KELLER, families, polynomial, polynomials
@@ -38,7 +38,7 @@ NANOGPT: tuple[Coefficients, ...] = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
-# The reference implementation's: ten steps, safety factor 1.01, cushion 0.02.
+# The reference implementation's: ten steps, safety factor 1.01, cushion 0.02; then its intervals count as points.
 REFERENCE: tuple[Coefficients, ...] = (
     (8.237312490495558, -23.157747414558205, 16.68056841144592),
     (4.082441999064834, -2.893047735332586, 0.5252849256975647),
@@ -47,7 +47,6 @@ REFERENCE: tuple[Coefficients, ...] = (
     (2.297036943455258, -1.6366255812590327, 0.4002628455953635),
     (1.8763805351440446, -1.234789657772233, 0.3589188750166889),
     (1.8564423485588517, -1.2132449880877845, 0.35680034877976435),
-    (1.8564369760985797, -1.2132402974529466, 0.3568009133792987),
 )
 # CANS, arXiv 2506.10935, appendix: seven cubics for a tolerance of .3.
 CUBICS = (
@@ -61,6 +60,12 @@ CUBICS = (
 )
 
 
+def values(polynomial: Coefficients, s: torch.Tensor) -> torch.Tensor:
+    """A polynomial, entry by entry."""
+    a, b, c = polynomial
+    return a * s + b * s**3 + c * s**5
+
+
 def assert_near(steps: tuple[Coefficients, ...], table: tuple[Coefficients, ...], tolerance: float) -> None:
     for ours, theirs in zip(steps, table, strict=True):
         assert ours == pytest.approx(theirs, rel=tolerance)
@@ -69,7 +74,7 @@ def assert_near(steps: tuple[Coefficients, ...], table: tuple[Coefficients, ...]
 def test_polar_express_is_computed_as_published() -> None:
     assert_near(polar(5, 8, None, 1e-3, cushion=0.02407327424182761).steps, PAPER, 1e-9)
     assert_near(polar(5, 5, None, 1e-3, 1.02, 0.02).steps, NANOGPT, 1e-12)
-    assert_near(polar(5, 10, None, 1e-3, 1.01, 0.02).steps[:8], REFERENCE, 1e-6)
+    assert_near(polar(5, 10, None, 1e-3, 1.01, 0.02).steps[:7], REFERENCE, 1e-7)
     assert_near(polynomials("polar-express", 5), (stretched(NANOGPT[0], 1.02), *NANOGPT[1:]), 1e-12)
 
 
@@ -107,7 +112,7 @@ def test_the_closest_polynomial_alternates(degree: int, low: float) -> None:
     high = 1.7
     polynomial = closest(degree, low * high, high)
     s = torch.linspace(low * high, high, 200_001, dtype=torch.float64)
-    error = value(polynomial, s) - 1.0  # type: ignore[arg-type, operator]  # a tensor is as good as a number
+    error = values(polynomial, s) - 1.0
     largest = float(error.abs().max())
     met = error[error.abs() > largest * (1 - 1e-4) - 2e-15].sign()
     changes = 1 + int((met[1:] != met[:-1]).sum())
@@ -128,14 +133,14 @@ def test_every_guaranteed_interval_holds_and_is_tight(text: str) -> None:
     assert len(found.intervals) == len(found.steps)
     s = torch.cat(
         [
-            torch.logspace(math.log10(found.lower), 0, 100_001, dtype=torch.float64),
-            torch.linspace(found.lower, 1, 100_001, dtype=torch.float64),
+            torch.logspace(math.log10(found.lower), 0, 20_001, dtype=torch.float64),
+            torch.linspace(found.lower, 1, 20_001, dtype=torch.float64),
         ]
     ).clamp(found.lower, 1.0)
     for step, (low, high) in zip(found.steps, found.intervals, strict=True):
-        s = value(step, s)  # type: ignore[arg-type, assignment]  # a tensor is as good as a number
-        assert low - 1e-13 <= float(s.min()) <= low + 1e-4
-        assert high - 1e-4 <= float(s.max()) <= high + 1e-13
+        s = values(step, s)
+        assert low - 1e-11 <= float(s.min()) <= low + 1e-4
+        assert high - 1e-4 <= float(s.max()) <= high + 1e-11
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -179,7 +184,7 @@ def test_safety_stands_values_that_rounding_lifted() -> None:
         s = torch.linspace(1e-3, 1, 10_001, dtype=torch.float64)
         worst = 0.0
         for step in polar(5, 12, None, 1e-12, safety).steps[:10]:
-            s = value(step, s * 1.01)  # type: ignore[arg-type, assignment]  # a tensor is as good as a number
+            s = values(step, s * 1.01)
             worst = max(worst, float(s.abs().max()))
         assert (worst < 2.05) == bounded
 
@@ -283,18 +288,15 @@ def test_newton_schulz_leaves_singular_values_where_it_is_guaranteed(text: str, 
     u, _ = torch.linalg.qr(torch.randn(2, 24, 12, generator=generator, dtype=torch.float64))
     v, _ = torch.linalg.qr(torch.randn(2, 12, 12, generator=generator, dtype=torch.float64))
     start = max(found.lower, 1e-5)
-    values = torch.logspace(math.log10(start), 0, 12, dtype=torch.float64)
-    values = values * torch.linalg.vector_norm(
-        values
-    )  # polar divides by the Frobenius norm: keep the least above lower
-    x = (u * values) @ v.mT
-    left = torch.linalg.svdvals(newton_schulz(x.to(dtype), found.steps).double())
-    expected = values / torch.linalg.vector_norm(values)
-    inside = expected >= found.lower
-    low, high = composed("", found.steps, found.lower).leaves
-    margin = 1e-9 if dtype == torch.float64 else 2e-4
+    spread = torch.logspace(math.log10(start), 0, 12, dtype=torch.float64)
+    left = torch.linalg.svdvals(newton_schulz(((u * spread) @ v.mT).to(dtype), found.steps).double())
+    # Newton-Schulz starts from Frobenius norm one. Values at the lower end are left to rounding in float32.
+    kept = int((spread / torch.linalg.vector_norm(spread) >= found.lower).sum())
+    low, high = found.leaves
+    margin = 1e-9 if dtype == torch.float64 else 1e-3
     assert float(left.max()) <= high + margin
-    assert float(left[:, : int(inside.sum())].min()) >= low - margin if bool(inside.all()) else True
+    if kept > 0:
+        assert float(left[:, :kept].min()) >= low - margin
 
 
 def test_a_cubic_equals_a_quintic_without_its_last_term() -> None:
