@@ -64,7 +64,8 @@ def _found(subject: Subject, row: Row, measured: dict[str, float], probed: set[f
     if atom.sensitivity is None or atom.magnitude is None:
         return Found(row.name, row.role, "unknown", None, measured.get(row.name), steers)
     how = "probed" if any(contact.node in probed for contact in contacts) else "rules"
-    return Found(row.name, row.role, how, atom.sensitivity * atom.magnitude, measured.get(row.name), steers)
+    nominal = atom.sensitivity * atom.magnitude * subject.facts[Sensitivities].unit
+    return Found(row.name, row.role, how, nominal, measured.get(row.name), steers)
 
 
 def _measured(subject: Subject) -> dict[str, float]:

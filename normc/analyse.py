@@ -60,7 +60,7 @@ def plan_of(model: ModelGraph, request: Request, facts: Facts, log: Log) -> Norm
         recipe=request.recipe.name,
         options=tuple(sorted(request.recipe.options.items())),
         notes=notes,
-        origin=Traced(model, request, analyse),
+        origin=Traced(model, request, analyse, facts if request.recipe.gains != "average" else None),
     )
 
 

@@ -1,9 +1,12 @@
 """sensitivity: how much the output moves for a unit move at each parameter, by a sum over all uses (THEORY A'1).
 
-S(output) = 1, and S(u)^p is the sum over the uses of u of (local gain * S(result))^p. p = 1 is Modula's bound
+S(output) = 1 / unit, and S(u)^p is the sum over the uses of u of (local gain * S(result))^p. p = 1 is Modula's bound
 (2405.14813), p = 2 takes different paths as independent. A path that only steers an average (a query through its
 softmax) counts where no other leads to the output: attention starts out close to uniform, and so it hardly adds. The
 bound has no such exception.
+
+The unit is 1, or the output's own RMS where the sizes tracked fall below 1 on the way to it: a deep stack of relus loses
+1 / sqrt(2) a layer, and targets that would move its output by 1 all the same would grow by as much.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch import fx
 
 from normc.facts import Facts, Log, analysis
 from normc.gains.joint import Changes, Joint, length, stretch, together
-from normc.gains.local import floats
+from normc.gains.local import UNIT, floats
 from normc.gains.weights import is_weight, uses_of, weight_factor
 from normc.ops.call import Contact
 from normc.passes.bind import Binding
@@ -49,6 +52,7 @@ class Sensitivities:
 
     of: Mapping[str, Atom]
     nodes: Mapping[fx.Node, Gained | None]
+    unit: float = 1.0
 
 
 @analysis("sensitivity")
@@ -57,9 +61,10 @@ def sensitivity(model: ModelGraph, facts: Facts, log: Log) -> Sensitivities:
     magnitudes, binding = facts[Magnitudes], facts[Binding]
     nodes: dict[fx.Node, Gained | None] = {}
     causes: dict[fx.Node, str] = {}
+    unit = _unit(model, magnitudes)
     joint = stretch(magnitudes.samples, {n: local for n, local in magnitudes.locals.items() if local.joint})
     for node in reversed(list(model.graph.nodes)):
-        nodes[node] = _gained(node, nodes, causes, magnitudes, facts[Flow], joint)
+        nodes[node] = _gained(node, nodes, causes, magnitudes, facts[Flow], joint, unit)
     atoms = {}
     for parameter in model.parameters:
         atoms[parameter.name] = atom = _atom(
@@ -73,7 +78,7 @@ def sensitivity(model: ModelGraph, facts: Facts, log: Log) -> Sensitivities:
     if log.gains_probed:
         ops = ", ".join(sorted(log.gains_probed))
         log.notes.append(f"no gain rule, tried out on Gaussian operands instead: {ops}")
-    return Sensitivities(atoms, nodes)
+    return Sensitivities(atoms, nodes, unit)
 
 
 def _gained(
@@ -83,13 +88,14 @@ def _gained(
     magnitudes: Magnitudes,
     flow: Flow,
     joint: Joint | None,
+    unit: float,
 ) -> Gained | None:
     p = magnitudes.model.p
     strong = weak = 0.0
     reached_by: list[Changes] = []
     for user in node.users:
         if user.op == "output":
-            strong += float(_counts(node, user))
+            strong += counts(node, user) / unit**p
             continue
         after = nodes[user]
         if after == Gained(0.0) or op_name(user) in NO_GRADIENT or user not in flow.graded:
@@ -119,7 +125,17 @@ def _gained(
     return Gained(strong ** (1 / p)) if strong or not weak else Gained(weak ** (1 / p), weak=True)
 
 
-def _counts(node: fx.Node, output: fx.Node) -> bool:
+def _unit(model: ModelGraph, magnitudes: Magnitudes) -> float:
+    """The output's RMS if it is known and below 1. Of several outputs, the largest; probabilities are as they are."""
+    output = next(node for node in model.graph.nodes if node.op == "output")
+    if magnitudes.model.nominal:
+        return 1.0
+    sizes = [magnitudes.sizes.get(node) or UNIT for node in output.all_input_nodes if counts(node, output)]
+    largest = max((1.0 if size.simplex else size.rms for size in sizes), default=1.0)
+    return min(largest, 1.0) or 1.0
+
+
+def counts(node: fx.Node, output: fx.Node) -> bool:
     """Whether a returned tensor is an output: a loss returned beside what it is made of is not a second one."""
     rest = [other for other in output.all_input_nodes if floats(other)]
     numbers = [other for other in rest if math.prod(_shape(other)) == 1]

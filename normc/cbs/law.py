@@ -30,7 +30,7 @@ class Law:
 
     def predict(self, batch: float) -> float:
         """Steps at a batch size."""
-        return self.a + self.b * batch**-self.alpha
+        return self.a + self.b / math.pow(batch, self.alpha)
 
     def examples(self, batch: float) -> float:
         """Examples at a batch size: what the run costs, by and large."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from normc.cbs.law import LEAST
 from normc.cbs.result import Measurement, Point
@@ -21,15 +22,17 @@ def measure(
     limit: int = 10_000,
     every: int = 1,
     resolution: float = 0.02,
+    search: Literal["all", "nearest"] = "all",
     report: Callable[[Point], object] | None = None,
 ) -> Measurement:
     """Steps to `target` at each batch size: at constant learning rates, of exponentially averaged weights.
 
     train       makes the run of a batch size and a learning rate, always from the same weights
-    lrs         each is tried at every batch size, the best of the smaller batches first; the fewest steps count
+    lrs         each is tried at every batch size, the nearest to the last one's best first; the fewest steps count
     decays      of averages that are kept side by side; the first that reaches the target counts
     limit       steps after which a run has failed
     every, resolution  steps between measurements of the loss: at least `every`, and that share of the steps so far
+    search      "nearest" leaves out what lies beyond a learning rate that did worse: right if there is one best one
     report      called with each batch size's result as soon as it is there
 
     A run stops at the target, or once it has taken as many steps as the best one of its batch size. NormcError for
@@ -40,10 +43,12 @@ def measure(
     order = list(dict.fromkeys(lrs))
     for batch in sizes:
         best = Point(batch, None, order[0], decays[0], math.inf)
-        for lr in order:
+        for place, lr in enumerate(order):
             left = limit if best.steps is None else best.steps - 1
             if left < 1:
                 break
+            if search == "nearest" and best.steps is not None and _beyond(order[:place], lr, best.lr):
+                continue
             found = run(train(batch, lr), target, decays, left, every, resolution)
             if found.steps is not None or (best.steps is None and found.loss < best.loss):
                 best = Point(batch, found.steps, lr, found.decay, found.loss)
@@ -62,6 +67,11 @@ def measure(
 
 def _nearest_first(lrs: Sequence[float], best: float) -> list[float]:
     return sorted(lrs, key=lambda lr: abs(math.log(lr / best)))
+
+
+def _beyond(tried: Sequence[float], lr: float, best: float) -> bool:
+    """Whether something that was tried lies between `lr` and the best."""
+    return any(min(lr, best) < other < max(lr, best) for other in tried)
 
 
 def _said(point: Point) -> str:

@@ -1,8 +1,8 @@
 """Weights at the budget: each one as large as the nominal gains take it to be (THEORY A'3).
 
-Matrices (with the numbers that multiply them) are random and semi-orthogonal, block by block; looked-up rows and tokens have RMS 1; gains have RMS 1; biases
-are nothing. What is none of these, and what wasn't inferred, stays as it was. A matrix that maps to fewer entries can
-be one of two sizes: such that it keeps the RMS of random input (which is what an average gain of 1 means), or such that
+Matrices are random and semi-orthogonal, block by block; looked-up rows and tokens have RMS 1, both together with the
+numbers that multiply them; gains have RMS 1; biases are nothing. What is none of these, and what wasn't inferred, stays
+as it was. A matrix that maps to fewer entries can be one of two sizes: such that it keeps the RMS of random input (which is what an average gain of 1 means), or such that
 its RMS to RMS norm is 1, and it keeps that of the inputs which suit it (`inside` its norm's ball).
 """
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from normc.checking.subject import Subject, Weights
-from normc.gains.weights import is_weight, weight_factor
+from normc.gains.weights import is_weight, multiple_of, weight_factor
 from normc.passes.bind import Binding
 from normc.plans.row import Row
 from normc.trace.graph import op_name
@@ -32,10 +32,10 @@ def at_budget(subject: Subject, seed: int = 0, inside: bool = False) -> Weights:
         value = _drawn(row, now, generator, inside, _offset(subject, row.name)) / _multiple(subject, row)
         found[row.name] = value.to(now)
         size = float(value.square().mean().sqrt())
-        if row.role in _MATRICES and size:
-            # A table that is a matrix too can't have the right size for both: its rows are scaled where they are read.
-            contacts = subject.facts[Binding].contacts[row.name]
-            factors |= {contact.node: 1 / size for contact in contacts if contact.kind == "lookup"}
+        lookups = [c.node for c in subject.facts[Binding].contacts[row.name] if c.kind == "lookup"]
+        # A table that is a matrix too can't have the right size for both: its rows are scaled where they are read.
+        read = size if row.role in _MATRICES and size else 1.0
+        factors |= {node: 1 / (read * multiple_of(node)) for node in lookups if read * multiple_of(node) != 1.0}
     return Weights(found, factors)
 
 

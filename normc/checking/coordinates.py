@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from normc.checking.grouping import Name, naming
-from normc.checking.onestep import BAND, Loss, are_shares, promise
+from normc.checking.onestep import BAND, Loss, are_shares
 from normc.checking.recording import LOGITS, OUTPUT, first_float, recorded
 from normc.checking.slopes import Along, Kind, judged, rising, slope
 from normc.checking.subject import Subject, seeded, subject_of
@@ -92,7 +92,7 @@ def measure_coordinates(
     for subject, name in zip(subjects, names, strict=True):
         kinds |= _kinds(subject, name)
         runs.append(_trained(subject, name, loss, steps, lr, seed))
-    bound = BAND[1] if all(are_shares(promise(subject)) for subject in subjects) else None
+    bound = BAND[1] if all(are_shares(subject) for subject in subjects) else None
     shared = [line for line in runs[0] if all(line in run for run in runs)]
     series = []
     for line in shared:

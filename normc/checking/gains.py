@@ -25,7 +25,7 @@ _NOTHING = 1e-12
 class Gain:
     """One parameter: how much a unit step of it (in its operator norm) moves the output, RMS to RMS.
 
-    `nominal` is S R as the plan has it, None where it isn't known; `budget` and `initial` are measured averages.
+    `nominal` is S R as the plan has it (in the output's own unit), None where it isn't known; `budget` and `initial` are measured averages.
     """
 
     name: str
@@ -99,7 +99,8 @@ def _gain(
 ) -> Gain:
     atom = subject.facts[Sensitivities].of[name]
     known = atom.sensitivity is not None and atom.magnitude is not None
-    nominal = (atom.sensitivity or 0.0) * (atom.magnitude or 0.0) if known else None
+    unit = subject.facts[Sensitivities].unit
+    nominal = (atom.sensitivity or 0.0) * (atom.magnitude or 0.0) * unit if known else None
     budget, initial = _measured(subject, name, there), _measured(subject, name, here)
     steers = all((g := subject.facts[Sensitivities].nodes.get(c.node)) and g.weak for c in _contacts(subject, name))
     verdict = _judged(nominal, budget, initial, bool(steers), blocked[name], atom.unknown)

@@ -16,6 +16,7 @@ from normc.checking.grouping import lines
 from normc.checking.subject import Subject, Weights, peak, rms, seeded
 from normc.checking.verdict import OK, Verdict, worst
 from normc.optimizer import build
+from normc.passes.sensitivity import Sensitivities
 from normc.plans.row import Row
 
 Loss = Callable[[Any], Tensor]
@@ -66,12 +67,12 @@ def measure_step(subject: Subject, loss: Loss | None, lr: float, seed: int) -> O
     starts = (subject.initial, at_budget(subject, seed, inside=True))
     found = [_moves(subject, start, loss, lr, seed) for start in starts]
     moves = tuple(
-        Move(row.name, _promised(row), found[0][0].get(row.name, 0.0), found[1][0].get(row.name, 0.0))
+        Move(row.name, _promised(row, subject), found[0][0].get(row.name, 0.0), found[1][0].get(row.name, 0.0))
         for row in subject.plan.rows
         if row.rule != "none"
     )
     total = promise(subject)
-    shares = are_shares(total)
+    shares = are_shares(subject)
     jointly = Move("all together", total, found[0][1], found[1][1])
     by_name = {move.name: move for move in moves}
     rows = tuple(_row(family.name, [by_name[row.name] for row in family.rows]) for family in lines(subject.plan))
@@ -80,21 +81,22 @@ def measure_step(subject: Subject, loss: Loss | None, lr: float, seed: int) -> O
 
 def promise(subject: Subject) -> float | None:
     """The sum of S R target over all that learns: the most that a step of lr 1 may move the output. None: unknown."""
-    found = [_promised(row) for row in subject.plan.rows if row.rule != "none"]
+    found = [_promised(row, subject) for row in subject.plan.rows if row.rule != "none"]
     known = [value for value in found if value is not None]
     return sum(known) if known and len(known) == len(found) else None
 
 
-def are_shares(total: float | None) -> bool:
-    """Whether targets are shares of one budget: they promise about 1."""
-    return total is not None and 0.5 <= total <= 1.5
+def are_shares(subject: Subject) -> bool:
+    """Whether targets are shares of one budget: they promise about one unit of the output."""
+    total = promise(subject)
+    return total is not None and 0.5 <= total / subject.facts[Sensitivities].unit <= 1.5
 
 
-def _promised(row: Row) -> float | None:
+def _promised(row: Row, subject: Subject) -> float | None:
     """S R target, where the row's step is a unit step of its norm; None where it isn't, or isn't known."""
     if row.rule not in _UNIT_STEPS or row.sensitivity is None or row.magnitude is None:
         return None
-    return row.sensitivity * row.magnitude * row.target
+    return row.sensitivity * row.magnitude * row.target * subject.facts[Sensitivities].unit
 
 
 def _row(name: str, moves: list[Move]) -> MoveRow:

@@ -77,7 +77,7 @@ def pointwise(at: At) -> Local:
     if len(operands) != 1 or not isinstance(at.node.target, torch._ops.OpOverload):
         raise LookupError(at.name)
     (operand,) = operands
-    function = _as_function(at.node, operand)
+    function = as_function(at.node, operand)
     if at.model.nominal:
         known = MODULA.get(at.name) if at.model.convention == "modula" else None
         slope, size = known if known is not None else sharpest(function), Size(1.0)
@@ -93,7 +93,7 @@ def pointwise(at: At) -> Local:
     return Local(size, (Back(operand, slope),))
 
 
-def _as_function(node: fx.Node, operand: fx.Node) -> Callable[[Tensor], Tensor]:
+def as_function(node: fx.Node, operand: fx.Node) -> Callable[[Tensor], Tensor]:
     """The op as a function of that operand; other tensors must be known numbers."""
 
     def fixed(other: fx.Node) -> Any:

@@ -41,6 +41,12 @@ def uses_of(weight: fx.Node, values: Mapping[fx.Node, object]) -> list[fx.Node]:
     return found
 
 
+def multiple_of(looked_up: fx.Node) -> float:
+    """The number that every use of looked-up rows multiplies them by first (sqrt(d)); 1 without one."""
+    found = {_scale(user) for user in looked_up.users if op_name(user).rstrip("_") in ("aten.mul", "aten.div")}
+    return found.pop() if len(found) == 1 and len(looked_up.users) == 1 else 1.0
+
+
 def is_weight(value: object) -> bool:
     """Whether a node's value is a weight's."""
     first = value[0] if isinstance(value, (list, tuple)) and value else value

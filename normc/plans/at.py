@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import sympy
 
 from normc.errors import NormcError
+from normc.plans.sharpness import Sharpness
 
 if TYPE_CHECKING:
     from normc.plans.plan import NormPlan
@@ -47,6 +48,9 @@ class Origin(Protocol):
 
     def law(self, plan: NormPlan, name: str, most: int | None = 4000) -> Law | None:
         """The scale of the row of that name. None where the model has more ops than `most`: it takes several plans."""
+
+    def sharpness(self, plan: NormPlan) -> Sharpness:
+        """Bounds on the model's second derivatives, by the plan's targets."""
 
     def overridden(self, pattern: str, change: Mapping[str, object]) -> Origin:
         """The same, for a plan with one more override."""

@@ -13,19 +13,22 @@ from normc.plans.expression import write_formula
 from normc.plans.fields import Fields
 from normc.plans.reading import read_row
 from normc.plans.row import Row
+from normc.plans.sharpness import Sharpness
 
 SCHEMA, VERSION = "normc-plan", 1
+_BOUNDS = ("alpha", "beta", "gamma")
 _KEYS = ("schema", "version", "hash", "model", "recipe", "options", "notes", "rows")
 
 
 class Contents(NamedTuple):
-    """What a plan holds."""
+    """What a plan holds. Its sharpness is written where it is known."""
 
     rows: tuple[Row, ...]
     model: str
     recipe: str
     options: tuple[tuple[str, Option], ...]
     notes: tuple[str, ...]
+    sharpness: Sharpness | None = None
 
 
 def write(contents: Contents, digest: str) -> str:
@@ -34,6 +37,8 @@ def write(contents: Contents, digest: str) -> str:
         "schema": SCHEMA, "version": VERSION, "hash": digest, "model": contents.model, "recipe": contents.recipe,
         "options": dict(contents.options), "notes": list(contents.notes),
     }  # fmt: skip
+    if contents.sharpness is not None and contents.sharpness.known:
+        head["sharpness"] = {name: getattr(contents.sharpness, name) for name in _BOUNDS}
     lines = [f' "{key}": {_line(contents.model, key, value)},' for key, value in head.items()]
     rows = [_row(row) for row in contents.rows]
     return "\n".join(["{", *lines, ' "rows": [', ",\n".join(rows), " ]", "}"]) + "\n"
@@ -82,15 +87,23 @@ def read(text: str) -> tuple[Contents, str]:
         raise NormcError("the plan is nested too deep", _FIX) from None
     except ValueError as problem:
         raise NormcError(f"the plan is no JSON: {problem}", _FIX) from None
-    fields = Fields.of(data, "the plan", _KEYS)
+    fields = Fields.of(data, "the plan", _KEYS, ("sharpness",))
     if fields.text("schema") != SCHEMA:
         fields.fail("schema", f"is {fields.text('schema')!r}, not {SCHEMA!r}")
     if fields.whole("version") != VERSION:
         fields.fail("version", f"is {fields.whole('version')}, and this normc reads {VERSION}")
     options = tuple((name, _option(fields, name, value)) for name, value in fields.mapping("options").items())
     rows = tuple(read_row(item, f"row {number}") for number, item in enumerate(fields.items("rows")))
-    contents = Contents(rows, fields.text("model"), fields.recipe("recipe"), options, fields.texts("notes"))
+    contents = Contents(rows, fields.text("model"), fields.recipe("recipe"), options, fields.texts("notes"), _sharpness(fields))
     return contents, fields.text("hash")
+
+
+def _sharpness(fields: Fields) -> Sharpness | None:
+    """None in a file that holds none."""
+    if "sharpness" not in fields.data:
+        return None
+    held = Fields.of(fields.data["sharpness"], "the plan's sharpness", _BOUNDS)
+    return Sharpness(*(held.number(name) for name in _BOUNDS))
 
 
 _FIX = "save it again with plan.to_json()"

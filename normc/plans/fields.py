@@ -22,8 +22,8 @@ class Fields:
     place: str
 
     @staticmethod
-    def of(data: object, place: str, keys: Iterable[str]) -> Fields:
-        """`data` as an object that has exactly these keys."""
+    def of(data: object, place: str, keys: Iterable[str], optional: Iterable[str] = ()) -> Fields:
+        """`data` as an object that has exactly these keys, and perhaps the `optional` ones."""
         keys = tuple(keys)
         if not isinstance(data, dict):
             raise NormcError(f"{place} should be an object and is {_kind(data)}", _FIX)
@@ -32,7 +32,7 @@ class Fields:
             if key not in data:
                 fields.fail(key, "is missing")
         for key in data:
-            if key not in keys:
+            if key not in (*keys, *optional):
                 fields.fail(key, f"is unknown; known: {', '.join(keys)}")
         return fields
 

@@ -21,6 +21,7 @@ from normc.plans.balance import Certificate, certify
 from normc.plans.decision import Option, decisions, digest
 from normc.plans.override import matching, overridden
 from normc.plans.row import Row
+from normc.plans.sharpness import Sharpness, unknown
 from normc.registry import Registry
 
 
@@ -45,7 +46,7 @@ class NormPlan:
     """What was inferred about every parameter of `model`, and what `recipe` will do to it. Prints as a table.
 
     `options` are the recipe's, as (name, value) pairs; `notes` say what was guessed and what no gradient reaches.
-    `origin` is what it was made from, where that is known: no file holds it.
+    `origin` is what it was made from, where that is known: no file holds it. `saved` is the sharpness that one held.
     NormcError if a name or an alias stands for two parameters.
     """
 
@@ -55,6 +56,7 @@ class NormPlan:
     options: tuple[tuple[str, Option], ...] = ()
     notes: tuple[str, ...] = ()
     origin: Origin | None = field(default=None, compare=False, repr=False)
+    saved: Sharpness | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -114,6 +116,17 @@ class NormPlan:
         """Sums of masses and of sensitivity * magnitude * target: both 1 where the recipe is one of masses."""
         return certify(self.rows)
 
+    @cached_property
+    def sharpness(self) -> Sharpness:
+        """Second order: how far the output bends, in the modular norm; computed when it is first asked for.
+
+        Bounds need gains that bound (options `gains` sharp or modula) and a rule for every op on the way: where one is
+        missing, all three are None, and `missing` says which op came first.
+        """
+        if self.origin is not None:
+            return self.origin.sharpness(self)
+        return self.saved or unknown("the plan holds no trace: make it anew with normc.plan")
+
     def matching(self, pattern: str) -> tuple[Row, ...]:
         """Rows one of whose names is `pattern`, or matches it as a case-sensitive glob. NormcError if none does."""
         found = matching(self.rows, pattern)
@@ -139,7 +152,8 @@ class NormPlan:
         chosen = {row.name for row in self.matching(pattern)}
         rows = overridden(self.rows, chosen, pattern, self.recipe, norm=norm, scale=scale, mass=mass)
         change = {"norm": norm, "scale": scale, "mass": mass}
-        return replace(self, rows=rows, origin=self.origin and self.origin.overridden(pattern, change))
+        origin = self.origin and self.origin.overridden(pattern, change)
+        return replace(self, rows=rows, origin=origin, saved=None)
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
@@ -178,15 +192,14 @@ class NormPlan:
 
     def to_json(self) -> str:
         """The plan as a document: stable, versioned, one line a fact, with its hash."""
-        return document.write(
-            document.Contents(self.rows, self.model, self.recipe, self.options, self.notes), self.hash
-        )
+        contents = document.Contents(self.rows, self.model, self.recipe, self.options, self.notes, self.sharpness)
+        return document.write(contents, self.hash)
 
     @staticmethod
     def from_json(text: str) -> NormPlan:
         """The plan that `to_json` wrote. NormcError, naming row and field, for anything but such a document."""
         contents, claimed = document.read(text)
-        found = NormPlan(*contents)
+        found = NormPlan(*contents[:5], saved=contents.sharpness)
         if found.hash != claimed:
             raise NormcError(
                 f"the plan's hash is {claimed[:16]}, its rows' {found.hash[:16]}: it was changed by hand or damaged",

@@ -7,14 +7,15 @@ from rich.text import Text
 
 from normc.plans.plan import NormPlan
 from normc.plans.row import Row
+from normc.plans.sharpness import Sharpness
 from normc.report.families import families
-from normc.report.words import shown, size
+from normc.report.words import number, shown, size
 
 _NAMED = 6
 
 
 def footer(plan: NormPlan) -> Table:
-    """Coverage, ties, fallbacks, unused, frozen, state, recipe and options, notes, hash."""
+    """Coverage, ties, fallbacks, unused, frozen, state, recipe and options, sharpness, notes, hash."""
     grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column()
@@ -43,9 +44,18 @@ def _lines(plan: NormPlan) -> list[tuple[str, Text]]:
     lines.append(("state", Text(size(plan.state_bytes))))
     options = ", ".join(f"{shown(name)} {value}" for name, value in plan.options)
     lines.append(("recipe", Text(f"{plan.recipe}: {options}" if options else plan.recipe)))
+    if dict(plan.options).get("gains", "average") != "average":
+        lines.append(("sharpness", Text(_sharpness(plan.sharpness))))
     lines += [("note", Text(shown(note), style="yellow")) for note in plan.notes]
     lines.append(("hash", Text(plan.hash[:16], style="bold")))
     return lines
+
+
+def _sharpness(found: Sharpness) -> str:
+    if found.alpha is None or found.beta is None or found.gamma is None:
+        return f"unknown: {shown(found.missing)}"
+    sizes = f"α {number(found.alpha)}, β {number(found.beta)}, γ {number(found.gamma)}"
+    return f"{sizes}: a step moves the output by at most lr + {number(found.alpha / 2)} lr²"
 
 
 def _counted(rows: list[Row]) -> str:

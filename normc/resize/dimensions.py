@@ -50,9 +50,11 @@ class Named:
 def dimensions(model: ModelGraph, space: Space, facts: Facts, repeated: Iterable[Stack]) -> tuple[Named, ...]:
     """All named sizes, those that others follow first."""
     places, owners = _places(model, space, repeated)
-    inner = _inner(space.one(model.nodes[p.name])[axis] for p in model.parameters for axis in range(len(p.shape)))
     kinds = _kinds(model, space, facts)
-    streams = _streams(space, facts)
+    counted = {atom for atom, kind in kinds.items() if kind == "n_block"}
+    inner = _inner((dim for p in model.parameters for dim in space.one(model.nodes[p.name])), counted)
+    streams = [stream for stream in _streams(space, facts) if any(atom in places for atom in leaves(stream))]
+    streams.sort(key=lambda stream: -max(len(places.get(atom, ())) for atom in leaves(stream)))
     groups = _groups(places)
     found: list[Named] = []
     used: set[Atom] = set()
@@ -67,8 +69,9 @@ def dimensions(model: ModelGraph, space: Space, facts: Facts, repeated: Iterable
         atoms = [atom for atom in group if atom not in used]
         if not atoms or all(atom.fixed for atom in atoms):
             continue
+        own = {kinds.get(atom, "") for atom in atoms}
         kind = next((kinds[atom] for atom in atoms if atom in kinds), "")
-        if not kind:
+        if not kind or own == {"", "d_output"}:
             kind = "d_head" if atoms[0] in inner else _hidden(owners[atoms[0]], facts)
         if kind == "window":
             continue
@@ -76,7 +79,12 @@ def dimensions(model: ModelGraph, space: Space, facts: Facts, repeated: Iterable
         name = kind if counts[kind] == 1 else f"{kind}_{counts[kind]}"
         axes = {_shown(place) for atom in atoms for place in places[atom]}
         found.append(Named(name, (atoms[0],), tuple(atoms), tuple(sorted(axes)), kind in FOLLOWS))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda named: not (named.follows and named is first_of(found))))
+
+
+def first_of(found: Iterable[Named]) -> Named | None:
+    """The dimension that others follow."""
+    return next((named for named in found if named.follows), None)
 
 
 Place = tuple[str, ...]
@@ -119,21 +127,21 @@ def _shown(place: Place) -> str:
     return place[0]
 
 
-def _inner(dims: Iterable[Dim]) -> set[Atom]:
+def _inner(dims: Iterable[Dim], counted: set[Atom]) -> set[Atom]:
     """Atoms that are the inner part of some axis: a head's width, beside the number of heads."""
     found: set[Atom] = set()
     for dim in dims:
-        _walk(dim, found)
+        _walk(dim, counted, found)
     return found
 
 
-def _walk(dim: Dim, found: set[Atom]) -> None:
-    flat = [atom for atom in expanded(dim) if not constant((atom,))]
+def _walk(dim: Dim, counted: set[Atom], found: set[Atom]) -> None:
+    flat = [atom for atom in expanded(dim) if not constant((atom,)) and atom not in counted]
     for atom in flat[1:]:
         found.update(leaves((atom,)))
     for atom in flat[:1]:
         for term in atom.terms or ():
-            _walk(term, found)
+            _walk(term, counted, found)
 
 
 def _outermost(dim: Dim, inner: set[Atom]) -> set[Atom]:
@@ -152,7 +160,7 @@ def _streams(space: Space, facts: Facts) -> list[Dim]:
     for join in facts[Flow].joins:
         value, dims = facts[Binding].values.get(join.node), space.one(join.node)
         features = [is_feature(dim) for dim in value.dims] if isinstance(value, Value) else []
-        at = features.index(True) if True in features else len(dims) - 1
+        at = max((i for i, feature in enumerate(features) if feature), default=len(dims) - 1)
         flat = expanded(dims[at]) if dims else ()
         if flat and flat not in seen and not constant(flat):
             seen.add(flat)
@@ -169,7 +177,11 @@ def _kinds(model: ModelGraph, space: Space, facts: Facts) -> dict[Atom, str]:
             for atom in leaves(dim):
                 found.setdefault(atom, kind)
 
-    say((dim for node in model.graph.nodes if "input" in node.meta for dim in space.one(node)), "d_input")
+    for parameter in model.parameters:
+        for contact in facts[Binding].contacts[parameter.name]:
+            for part in contact.parts:
+                dim = space.one(model.nodes[parameter.name])[part.axis]
+                say([_factor(dim, part.size, part.stride)] if part.use == "block" else [], "n_block")
     for parameter in model.parameters:
         layout = facts[Layouts].of[parameter.name]
         dims = space.one(model.nodes[parameter.name])
@@ -180,11 +192,21 @@ def _kinds(model: ModelGraph, space: Space, facts: Facts) -> dict[Atom, str]:
         say((dims[i] for i in layout.where("block") if not layout.where("kernel")), "n_block")
         if facts[Roles].of[parameter.name] == "output":
             say((dims[i] for i in layout.where("out")), "d_output")
+        say([(atom,) for dim in dims for atom in leaves(dim) if atom.data], "d_input")
     for heads in _heads(space, facts):
         flat = [atom for atom in leaves(heads) if not atom.fixed]
         say([(atom,) for atom in flat[:1]], "n_head" if len(flat) == 1 else "n_kv_head")
         say([(atom,) for atom in flat[1:]], "n_group")
     return found
+
+
+def _factor(dim: Dim, size: int, stride: int) -> Dim:
+    """The factor of that size and stride, if there is one."""
+    flat = expanded(dim)
+    for at, atom in enumerate(flat):
+        if atom.size == size and size_of(flat[at + 1 :]) == stride:
+            return (atom,)
+    return ()
 
 
 def _heads(space: Space, facts: Facts) -> Iterator[Dim]:
@@ -215,7 +237,7 @@ def new_sizes(found: Iterable[Named], given: Mapping[str, int]) -> tuple[dict[At
                 if scaled % named.size:
                     return {}, [], _nearest(named, [atom.size], given[named.name])
                 sizes[atom] = scaled // named.size
-    first = next((named for named in found if named.follows), None)
+    first = first_of(found)
     notes: list[str] = []
     if first is None or first.name not in given:
         return sizes, notes, ""

@@ -12,12 +12,14 @@ from normc.errors import NormcError
 from normc.facts import Facts, Log, analyses
 from normc.passes.flow import Flow
 from normc.passes.request import Request
+from normc.passes.sharpness import AVERAGES, sharpness
 from normc.plans.at import Dimension, Law
 from normc.plans.plan import NormPlan
+from normc.plans.sharpness import Sharpness, unknown
 from normc.resize.depth import deepened
 from normc.resize.dimensions import Named, dimensions, new_sizes
 from normc.resize.formula import law
-from normc.resize.multipliers import multipliers
+from normc.resize.multipliers import Multiplier, multipliers
 from normc.resize.repeat import Stack, stacks
 from normc.resize.stretch import stretched
 from normc.resize.walk import Space, walked
@@ -29,17 +31,27 @@ Change = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Traced:
-    """A model's graph, the request, what makes a plan of the two, and the overrides that followed."""
+    """A model's graph, the request, what makes a plan of the two, and the overrides that followed.
+
+    `facts` are kept where a sharpness can be made of them.
+    """
 
     model: ModelGraph
     request: Request
     analyse: Callable[[ModelGraph, Request], NormPlan]
+    facts: Facts | None = None
     overrides: tuple[tuple[str, Change], ...] = ()
     _depths: dict[int, NormPlan] = field(default_factory=dict)
 
     def overridden(self, pattern: str, change: Mapping[str, object]) -> Traced:
         """The same with one more override."""
-        return Traced(self.model, self.request, self.analyse, (*self.overrides, (pattern, change)))
+        return replace(self, overrides=(*self.overrides, (pattern, change)), _depths={})
+
+    def sharpness(self, plan: NormPlan) -> Sharpness:
+        """Bounds on the model's second derivatives, by the plan's targets."""
+        if self.facts is None:
+            return unknown(AVERAGES)
+        return sharpness(self.model, self.facts, {row.name: row.target for row in plan.rows})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Traced:
         return self
@@ -92,15 +104,16 @@ class Traced:
             return None
         repeated = [stack for stack in self._stacks.values() if not stack.problem]
         found = law(plan, plan[name], repeated[0] if len(repeated) == 1 else None, self._at_depth)
-        read = f"; residual multipliers {', '.join(self._readings)}" if found.note and self._readings else ""
+        words = dict.fromkeys(number.words() for number in self._multipliers)
+        read = f"; residual multipliers {', '.join(words)}" if found.note and words else ""
         return found._replace(note=f"{found.note}{read}")
 
     @cached_property
-    def _readings(self) -> tuple[str, ...]:
-        """How the only stack's residual multipliers are read."""
-        (stack,) = (stack for stack in self._stacks.values() if not stack.problem)
-        numbers, _ = multipliers(stack, _facts(self.model, self.request, ("bind", "flow"))[Flow])
-        return tuple(dict.fromkeys(number.words() for number in numbers))
+    def _multipliers(self) -> list[Multiplier]:
+        """Numbers on residual streams that follow a depth."""
+        flow = _facts(self.model, self.request, ("bind", "flow"))[Flow]
+        repeated = [stack for stack in self._stacks.values() if not stack.problem]
+        return [number for stack in repeated for number in multipliers(stack, flow)[0]]
 
     def _at_depth(self, plan: NormPlan, length: int) -> NormPlan:
         if length not in self._depths:
@@ -132,7 +145,7 @@ class Traced:
         if problem:
             message, _, fix = problem.partition("; ")
             raise NormcError(message, fix)
-        model, said = stretched(self.model, self._space, new)
+        model, said = stretched(self.model, self._space, new, {number.node for number in self._multipliers})
         return model, [*notes, *said]
 
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(eq=False, slots=True)
 class Atom:
-    """One unknown size, traced as `size`; `fixed` if it is a number that no other size changes."""
+    """One unknown size, traced as `size`; `fixed` if it is a number that no other size changes.
+
+    `data`: an input has it, or it follows from a size that an input has.
+    """
 
     size: int
     fixed: bool = False
     link: Atom | None = None
     product: Dim | None = None
     terms: tuple[Dim, ...] | None = None
-    origin: list[str] = field(default_factory=list)
+    data: bool = False
 
     @property
     def plain(self) -> bool:
@@ -31,9 +34,14 @@ class Atom:
 Dim = tuple[Atom, ...]
 
 
-def fresh(size: int, fixed: bool = False) -> Dim:
+def fresh(size: int, fixed: bool = False, data: bool = False) -> Dim:
     """A dimension of which nothing is known."""
-    return (Atom(size, fixed),) if size != 1 else ()
+    return (Atom(size, fixed, data=data),) if size != 1 else ()
+
+
+def _share(atom: Atom, size: int) -> Dim:
+    """A factor or term of an atom."""
+    return fresh(size, atom.fixed, atom.data)
 
 
 def size_of(dim: Dim) -> int:
@@ -103,7 +111,7 @@ def unite(first: Dim, second: Dim) -> bool:
             small, large, rest = (x, y, b) if x.size < y.size else (y, x, a)
             if large.size % small.size or not large.plain:
                 return False
-            inner = fresh(large.size // small.size, large.fixed)
+            inner = _share(large, large.size // small.size)
             large.product = (small, *inner)
             rest[:1] = [small, *inner]
     return not a and not b
@@ -128,7 +136,7 @@ def _merge(x: Atom, y: Atom) -> bool:
             return False
         a.link = b
         b.fixed = b.fixed or (a.fixed and b.plain)
-        b.origin += a.origin
+        b.data = b.data or a.data
         return True
     assert x.terms is not None and y.terms is not None
     return _align(list(x.terms), list(y.terms), x, y)
@@ -163,7 +171,7 @@ def _halves(dim: Dim, at: int) -> tuple[Dim, Dim] | None:
         return None
     at //= inner
     if first.terms is None:
-        first.terms = (fresh(at, first.fixed), fresh(first.size - at, first.fixed))
+        first.terms = (_share(first, at), _share(first, first.size - at))
         return (*first.terms[0], *flat[1:]), (*first.terms[1], *flat[1:])
     before: list[Dim] = []
     terms = list(first.terms)
@@ -255,7 +263,7 @@ def _divided(atom: Atom, outer: int) -> list[Atom] | None:
         return None
     inner = atom.size // outer
     if atom.terms is None:
-        atom.product = (*fresh(outer, atom.fixed), *fresh(inner, atom.fixed))
+        atom.product = (*_share(atom, outer), *_share(atom, inner))
         return list(atom.product)
     if len(atom.terms) == outer and all(size_of(term) == inner for term in atom.terms):
         for term in atom.terms[1:]:

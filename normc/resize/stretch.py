@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,9 +31,12 @@ def copied(model: ModelGraph) -> tuple[ModelGraph, dict[fx.Node, fx.Node]]:
     return replace(model, graph=graph, nodes=found), nodes
 
 
-def stretched(model: ModelGraph, space: Space, sizes: Sizes) -> tuple[ModelGraph, list[str]]:
+def stretched(
+    model: ModelGraph, space: Space, sizes: Sizes, kept: Collection[fx.Node] = ()
+) -> tuple[ModelGraph, list[str]]:
     """The graph with those sizes, and what is to be said about numbers that were taken for a function of a size.
 
+    Numbers in the calls of `kept` are none.
     NormcError, naming the op and its line, where an op doesn't run at them.
     """
     made, nodes = copied(model)
@@ -46,7 +49,8 @@ def stretched(model: ModelGraph, space: Space, sizes: Sizes) -> tuple[ModelGraph
         elif old.op != "call_function" or old in free:
             _resized(new, _shape(space.one(old), sizes))
         else:
-            _numbers(old, new, space, sizes, notes)
+            if old not in kept:
+                _numbers(old, new, space, sizes, notes)
             _again(model, old, new, space, sizes)
     parameters = tuple(
         replace(parameter, shape=tuple(made.nodes[parameter.name].meta["val"].shape)) for parameter in model.parameters

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
+from normc.trace.guesses import grouped_mm
+
 Shape = tuple[int, ...]
 
 
@@ -21,7 +23,7 @@ Shape = tuple[int, ...]
 _NO_SIZES = frozenset({
     "dim", "dims", "dim0", "dim1", "axis", "axes", "stride", "padding", "dilation", "kernel_size", "output_padding",
     "step", "offset", "diagonal", "padding_idx", "correction", "dimension", "source", "destination", "shifts",
-    "upscale_factor", "downscale_factor", "exponent", "other", "alpha", "value", "fill_value", "output_size",
+    "upscale_factor", "downscale_factor", "exponent", "other", "alpha", "value", "fill_value",
 })  # fmt: skip
 
 
@@ -79,6 +81,8 @@ class Question:
             return literals[leaf.number] if isinstance(leaf, _Size) else leaf
 
         args, kwargs = _mapped(self.form, put)
+        if self.target is torch.ops.aten._grouped_mm.default:
+            return grouped_mm(*args, **dict(kwargs))
         return self.target(*args, **dict(kwargs))
 
 

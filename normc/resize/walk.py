@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from normc.resize.sizes import Dim, constant, fresh, part, size_of, summed, unite, viewed
@@ -48,7 +49,7 @@ def walked(graph: fx.Graph) -> Space:
             continue
         shapes = shapes_of(node)
         if node.op != "call_function" or not node.all_input_nodes:
-            made = [tuple(map(fresh, shape)) for shape in shapes]
+            made = [tuple(fresh(size, data="input" in node.meta) for size in shape) for shape in shapes]
         else:
             name = op_name(node).rsplit(".", 1)[-1].rstrip("_")
             rule = _RULES.get(name, _asked)
@@ -104,7 +105,7 @@ def _result(asked: Question, found: Ties, at: Callable[[Slot], Dim], place: tupl
     parts = [at(min(found.groups[n], key=lambda slot: (abs(size_at(asked, slot) - size), slot.operand < 0)))
              for n in numbers]  # fmt: skip
     if place in found.odd:
-        return fresh(size, fixed=all(constant(dim) for dim in parts))
+        return fresh(size, all(constant(dim) for dim in parts), data=True)
     if op_name_of(asked) in ("repeat", "tile"):
         parts.reverse()
     product = tuple(atom for dim in parts for atom in dim)
@@ -204,6 +205,17 @@ def _cat(space: Space, node: fx.Node, shapes: list[tuple[int, ...]]) -> Made:
     return [(*parts[0][:along], summed([dims[along] for dims in parts]), *parts[0][along + 1 :])]
 
 
+def _index(space: Space, node: fx.Node, shapes: list[tuple[int, ...]]) -> Made:
+    """Entries at known places are told apart: their dimension can't grow."""
+    dims, places = space.one(node.args[0]), node.args[1]
+    for along, place in enumerate(places if isinstance(places, (list, tuple)) else ()):
+        known = place.meta.get("concrete") if isinstance(place, fx.Node) else None
+        if isinstance(known, Tensor) and known.dtype == torch.int64 and 0 < known.numel() <= _FEW and dims[along]:
+            for entry in known.flatten().tolist():
+                part(dims[along], entry % size_of(dims[along]), 1)
+    return _asked(space, node, shapes)
+
+
 def _getitem(space: Space, node: fx.Node, shapes: list[tuple[int, ...]]) -> Made:
     source, index = node.args
     known = space.of.get(source) if isinstance(source, fx.Node) else None
@@ -216,6 +228,7 @@ def _first(space: Space, node: fx.Node, shapes: list[tuple[int, ...]]) -> Made:
     return [space.one(node.args[0])]
 
 
+_FEW = 8
 Rule = Callable[[Space, fx.Node, list[tuple[int, ...]]], Made]
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as", "ravel",
@@ -223,7 +236,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "unbind", "tensor_split", "unsafe_chunk", "unsafe_split"),
                     _split),
     "slice": _slice, "narrow": _slice, "select": _select, "getitem": _getitem, "after_write": _first,
-    "cat": _cat, "concat": _cat, "concatenate": _cat,
+    "index": _index, "cat": _cat, "concat": _cat, "concatenate": _cat,
 }  # fmt: skip
 VIEWS = frozenset(name for name, rule in _RULES.items() if rule is _view)
 SPLITS = frozenset(name for name, rule in _RULES.items() if rule is _split)

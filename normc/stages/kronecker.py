@@ -106,8 +106,8 @@ def _factor(build: Builder, part: Part, turned: bool, beta: fx.Node | float) -> 
 class Kron(Preconditioner):
     """Shampoo's direction L^-p d R^-p for the factors L = sum g g^T and R = sum g^T g; averages where `beta2` isn't 1.
 
-    A matrix with one factor gets L^-1/2 d or d R^-1/2: for vectors, the whole matrix of AdaGrad. What has no factor
-    gets AdaGrad entry by entry.
+    A matrix with one factor gets L^-1/2 d or d R^-1/2: for vectors, the whole matrix of AdaGrad. A row that has none,
+    or a block with none, gets AdaGrad entry by entry.
 
     power    p, for matrices with both factors.
     trace    whether these are multiplied by the root of the trace of L.
@@ -125,19 +125,16 @@ class Kron(Preconditioner):
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """The group's `beta2` and `eps`; factors are of the gradient itself, whatever came before this stage."""
         parts = parts_of(build.row)
-        if not any(self._sides(part) for part in parts):
+        if not all(self._sides(part) for part in parts):
             squares = build.call("v", late.squares, build.state("sum_sq"), build.grad, build.number("beta2"))
             return build.call("d", late.adagrad, direction, build.keep("sum_sq", squares), build.number("eps"))
         step = counted(build)
-        roots = {
-            (part.suffix, turned): self._root(build, step, part, turned)
-            for part in parts
-            for turned in self._sides(part)
-        }
+        sides = [(part, turned) for part in parts for turned in self._sides(part)]
+        roots = {key: self._root(build, step, *key) for key in sides}
 
         def unit(build: Builder, x: fx.Node, part: Part) -> fx.Node:
             for turned in self._sides(part):
-                x = build.call("u", kronecker.rotate, x, roots[part.suffix, turned], turned=turned, back=False)
+                x = build.call("u", kronecker.rotate, x, roots[part, turned], turned=turned, back=False)
             return x
 
         return partwise(build, direction, parts, unit)
@@ -147,17 +144,10 @@ class Kron(Preconditioner):
 
     def _root(self, build: Builder, step: fx.Node, part: Part, turned: bool) -> fx.Node:
         both = len(self._sides(part)) == 2
-        name, factor = _state(build, "factor", part, turned)
-        factor = build.call(
-            "a", kronecker.gram, factor, build.grad, build.number("beta2"), turned=turned, view=part.view
-        )
-        build.keep(name, factor)
+        factor = _factor(build, part, turned, build.number("beta2"))
         name, root = _state(build, "root", part, turned)
-        kwargs = {
-            "every": self.every,
-            "power": self.power if both else 0.5,
-            "trace": self.trace and both and not turned,
-        }
+        power, trace = self.power if both else 0.5, self.trace and both and not turned
+        kwargs: dict[str, Any] = {"every": self.every, "power": power, "trace": trace}
         return build.keep(name, build.call("p", kronecker.root, root, factor, step, build.number("eps"), **kwargs))
 
 

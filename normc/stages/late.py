@@ -57,7 +57,7 @@ class LateDecay(Applied):
     """Decoupled weight decay by the group's lr times `weight_decay`, at every step but the first."""
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
-        """w <- (1 - lr weight_decay) w. NormcError, as a bug would be, unless a stage before it counts steps."""
+        """w <- (1 - lr weight_decay) w, for a chain in which a stage before this one counts steps."""
         assert "step" in build.states(), "no stage counts steps"
         lr, weight_decay = build.number("lr"), build.number("weight_decay")
         build.weight = build.call("w", late.late_decay, build.weight, build.state("step"), lr, weight_decay)

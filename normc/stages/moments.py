@@ -131,5 +131,6 @@ class Penalty(Moment):
     kind: ClassVar[str] = "decay"
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
-        """g + weight_decay w."""
-        return build.call("g", arithmetic.penalised, direction, build.weight, build.number("weight_decay"))
+        """g + weight_decay w, which is the gradient to all stages after it."""
+        build.grad = build.call("g", arithmetic.penalised, direction, build.weight, build.number("weight_decay"))
+        return build.grad

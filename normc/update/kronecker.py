@@ -129,8 +129,8 @@ def ranking(q: Tensor, a: Tensor) -> Tensor:
 
 def refreshed(q: Tensor, a: Tensor) -> Tensor:
     """A basis after one step of power iteration, its columns in the order of `ranking`. Shape of q."""
-    columns = ranking(q, a).unsqueeze(-2).expand(q.shape)
-    columns, _ = torch.linalg.qr((a @ q).gather(-1, columns))
+    order = ranking(q, a).unsqueeze(-2).expand(q.shape)
+    columns: Tensor = torch.linalg.qr((a @ q).gather(-1, order))[0]
     return columns
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -12,11 +14,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import normc
 from normc.cbs import Measurement, Point, Trial, averaged, fit, measure
 from normc.cbs.trial import checks, run
 from normc.errors import NormcError
+from tests.house.tree import ROOT
 
 COORDINATES, NOISE = 20_000, 2.0
 
@@ -27,12 +31,13 @@ class Weights(nn.Module):
     def __init__(self, count: int = 1, value: float = 1.0) -> None:
         super().__init__()
         self.w = nn.Parameter(torch.full((count,), value, dtype=torch.float64))
+        self.seen: torch.Tensor
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
 
 def height(model: nn.Module) -> float:
     """The mean of w^2 / 2."""
-    assert isinstance(model.w, torch.Tensor)
+    assert isinstance(model, Weights)
     return float(model.w.square().mean()) / 2
 
 
@@ -95,7 +100,7 @@ def test_with_noise_steps_are_those_of_the_formula_and_so_is_the_law() -> None:
         known.append(min(every.values()))
         assert point.steps is not None
         assert abs(point.steps - known[-1]) <= 1
-    steps = [point.steps for point in found.points]
+    steps = [point.steps or 0 for point in found.points]
     assert steps == sorted(steps, reverse=True)
     assert found.fit().critical == pytest.approx(fit(sizes, known).critical, rel=0.05)
     assert found.points[0].lr < found.points[-1].lr  # noise wants small steps
@@ -108,6 +113,12 @@ def _gets_there(point: Point, lr: float, target: float) -> bool:
         tail = 0.2 * 0.8**t + (1 - lr) * tail
         variance += tail**2
     return variance * lr**2 * NOISE**2 / point.batch / 2 < 0.9 * target
+
+
+def inside(average: AveragedModel) -> Weights:
+    """The copy that holds the averages."""
+    assert isinstance(average.module, Weights)
+    return average.module
 
 
 def test_an_average_is_the_weighted_mean_of_all_steps() -> None:
@@ -123,9 +134,9 @@ def test_an_average_is_the_weighted_mean_of_all_steps() -> None:
         states.append(model.w.detach().clone())
         weights = torch.tensor([0.7 ** (step - k) for k in range(step + 1)], dtype=torch.float64)
         expected = (weights[:, None] * torch.stack(states)).sum(0) / weights.sum()
-        torch.testing.assert_close(average.module.w.detach(), expected)
-    assert int(average.module.seen) == 6
-    assert not average.module.training
+        torch.testing.assert_close(inside(average).w.detach(), expected)
+    assert int(inside(average).seen) == 6
+    assert not inside(average).training
     assert model.training
     for bad in (1.0, -0.1, math.nan):
         with pytest.raises(NormcError, match="can't decay"):
@@ -139,7 +150,7 @@ def test_an_average_without_decay_is_the_model_itself() -> None:
     with torch.no_grad():
         model.w.fill_(3.0)
     average.update_parameters(model)
-    torch.testing.assert_close(average.module.w.detach(), model.w.detach())
+    torch.testing.assert_close(inside(average).w.detach(), model.w.detach())
 
 
 def test_the_first_average_to_arrive_counts() -> None:
@@ -186,6 +197,20 @@ def test_a_learning_rate_gets_no_more_steps_than_the_best() -> None:
     steps = found.points[0].steps
     assert steps is not None
     assert taken == {0.2: 3 * steps, 0.001: 3 * (steps - 1)}
+
+
+def test_a_search_of_the_nearest_learning_rates_leaves_out_the_others() -> None:
+    tried: dict[int, list[float]] = {1: [], 2: [], 3: []}
+
+    def train(batch: int, lr: float) -> Trial:
+        tried[batch].append(lr)
+        return quadratic(1, 0.0)(batch, lr)
+
+    # Without averaging, w falls by |1 - lr| a step: 0.8 is best, and what is beyond 1.2 does as badly as 0.8 from 1.
+    lrs = (0.1, 0.2, 0.4, 0.8, 1.6, 1.9)
+    found = measure(train, (1, 2, 3), 1e-3, lrs=lrs, decays=(0.0,), resolution=0, search="nearest")
+    assert {point.lr for point in found.points} == {0.8}
+    assert tried == {1: [0.1, 0.2, 0.4, 0.8, 1.6], 2: [0.8, 0.4, 1.6], 3: [0.8, 0.4, 1.6]}
 
 
 def test_a_target_that_is_never_reached_is_an_error_that_says_how_near_it_was() -> None:
@@ -243,3 +268,14 @@ def test_a_measurement_prints_saves_and_draws(tmp_path: Path) -> None:
 def test_the_door_opens_to_it() -> None:
     assert normc.cbs.measure is measure
     assert "cbs" in dir(normc)
+
+
+@pytest.mark.slow
+def test_the_example_in_small_writes_what_it_says(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "examples.critical_batch", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {file.name for file in tmp_path.iterdir()} == {"adamw.png", "adamw.json"}
+    document = json.loads((tmp_path / "adamw.json").read_text())
+    assert [point["batch"] for point in document["points"]] == [32, 64, 128]
+    assert f"critical {document['law']['critical']:.0f}" in done.stdout

