@@ -99,7 +99,7 @@ def main() -> None:
         lrs=lrs, decays=DECAYS, limit=8000, every=2, resolution=0.04, search="nearest", report=report,
     )  # fmt: skip
     took = f"{time.process_time() - start:.0f} s of one thread of {machine()}, torch {torch.__version__}"
-    console.print(f"\n{arguments.optimizer} on a byte model of width {width}; {took}")
+    console.print(f"\n{arguments.optimizer} on a byte model of width {width}; {took}", soft_wrap=True)
     console.print(found)
     arguments.out.mkdir(parents=True, exist_ok=True)
     found.plot(arguments.out / f"{arguments.optimizer}.png")

@@ -52,8 +52,10 @@ def _told(outputs: list[Bound | Missing]) -> Sharpness:
     missing = [output for output in outputs if isinstance(output, Missing)]
     if missing:
         return unknown(min(missing).why)
-    _, _, *second = through([(1.0, output) for output in outputs if isinstance(output, Bound)], ())
-    return Sharpness(*second) if max(second) < _MOST else unknown("it grows without bound")
+    found = through([(1.0, output) for output in outputs if isinstance(output, Bound)], ())
+    if not max(found) < _MOST:
+        return unknown("it grows without bound")
+    return Sharpness(found.alpha, found.beta, found.gamma)
 
 
 class _Walk:

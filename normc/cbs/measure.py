@@ -39,6 +39,8 @@ def measure(
     arguments that make no sense, and where fewer than three batch sizes reach the target.
     """
     sizes = _checked(batches, target, lrs, decays, limit, every, resolution)
+    if search not in ("all", "nearest"):
+        raise NormcError(f"there is no search {search!r} of learning rates", "known: all, nearest")
     points: list[Point] = []
     order = list(dict.fromkeys(lrs))
     for batch in sizes:

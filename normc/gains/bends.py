@@ -113,7 +113,7 @@ def normalised(at: At, local: Local) -> Iterable[Bend]:
 
 @curvature("aten.softmax", "aten._softmax", "aten._safe_softmax")
 def softmax(at: At, local: Local) -> Iterable[Bend]:
-    """From the largest logit to the sum of the probabilities: a third central moment of numbers in [-1, 1], at most 1."""
+    """From the largest logit to the sum of the probabilities: a third central moment in [-1, 1], at most 1."""
     operand = at.data[0]
     return (Bend(operand, operand, 1.0),)
 

@@ -77,8 +77,7 @@ class Samples:
         self._entries += entries_of(node)
 
     def _starts(self, node: fx.Node) -> bool:
-        known = isinstance(node.meta.get("concrete"), Tensor)
-        return known or node.op != "call_function" or (self._kind(node) == "data" and floats(node) and self._fresh(node))
+        return _known(node) or node.op != "call_function" or (self._kind(node) == "data" and floats(node) and self._fresh(node))
 
     def _kind(self, node: fx.Node) -> str:
         value = self._values.get(node)
@@ -87,7 +86,7 @@ class Samples:
 
     def _made(self, node: fx.Node) -> Any:
         concrete, like = node.meta.get("concrete"), node.meta.get("val")
-        if isinstance(concrete, Tensor):
+        if isinstance(concrete, Tensor) and _known(node):
             return concrete.double() if concrete.dtype.is_floating_point else concrete
         if not self._starts(node):
             return run(node, self._drawn)
@@ -103,6 +102,11 @@ class Samples:
             dtype=torch.complex128 if like.dtype.is_complex else torch.float64,
         )  # fmt: skip
         return drawn * size.deviation + size.mean
+
+
+def _known(node: fx.Node) -> bool:
+    """Whether a value is there to be used: a constant, or an index among the inputs. Activations fed in count as of size 1."""
+    return isinstance(node.meta.get("concrete"), Tensor) and not ("input" in node.meta and floats(node))
 
 
 def entries_of(node: fx.Node) -> int:

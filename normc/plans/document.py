@@ -94,7 +94,9 @@ def read(text: str) -> tuple[Contents, str]:
         fields.fail("version", f"is {fields.whole('version')}, and this normc reads {VERSION}")
     options = tuple((name, _option(fields, name, value)) for name, value in fields.mapping("options").items())
     rows = tuple(read_row(item, f"row {number}") for number, item in enumerate(fields.items("rows")))
-    contents = Contents(rows, fields.text("model"), fields.recipe("recipe"), options, fields.texts("notes"), _sharpness(fields))
+    contents = Contents(
+        rows, fields.text("model"), fields.recipe("recipe"), options, fields.texts("notes"), _sharpness(fields)
+    )
     return contents, fields.text("hash")
 
 
@@ -103,7 +105,7 @@ def _sharpness(fields: Fields) -> Sharpness | None:
     if "sharpness" not in fields.data:
         return None
     held = Fields.of(fields.data["sharpness"], "the plan's sharpness", _BOUNDS)
-    return Sharpness(*(held.number(name) for name in _BOUNDS))
+    return Sharpness(held.number("alpha"), held.number("beta"), held.number("gamma"))
 
 
 _FIX = "save it again with plan.to_json()"

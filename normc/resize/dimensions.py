@@ -69,9 +69,9 @@ def dimensions(model: ModelGraph, space: Space, facts: Facts, repeated: Iterable
         atoms = [atom for atom in group if atom not in used]
         if not atoms or all(atom.fixed for atom in atoms):
             continue
-        own = {kinds.get(atom, "") for atom in atoms}
+        said = {kinds.get(atom, "") for atom in atoms}
         kind = next((kinds[atom] for atom in atoms if atom in kinds), "")
-        if not kind or own == {"", "d_output"}:
+        if not kind or said == {"", "d_output"}:
             kind = "d_head" if atoms[0] in inner else _hidden(owners[atoms[0]], facts)
         if kind == "window":
             continue
@@ -178,10 +178,10 @@ def _kinds(model: ModelGraph, space: Space, facts: Facts) -> dict[Atom, str]:
                 found.setdefault(atom, kind)
 
     for parameter in model.parameters:
+        dims = space.one(model.nodes[parameter.name])
         for contact in facts[Binding].contacts[parameter.name]:
-            for part in contact.parts:
-                dim = space.one(model.nodes[parameter.name])[part.axis]
-                say([_factor(dim, part.size, part.stride)] if part.use == "block" else [], "n_block")
+            stacked = [part for part in contact.parts if part.use == "block" and contact.kind != "convolve"]
+            say((_factor(dims[part.axis], part.size, part.stride) for part in stacked), "n_block")
     for parameter in model.parameters:
         layout = facts[Layouts].of[parameter.name]
         dims = space.one(model.nodes[parameter.name])
@@ -190,8 +190,10 @@ def _kinds(model: ModelGraph, space: Space, facts: Facts) -> dict[Atom, str]:
         say((dims[i] for i in layout.where("index")), index)
         say((dims[i] for i in layout.where("kernel")), "window")
         say((dims[i] for i in layout.where("block") if not layout.where("kernel")), "n_block")
+        if facts[Roles].of[parameter.name] == "router":
+            say((dims[i] for i in layout.where("out")), "n_block")
         if facts[Roles].of[parameter.name] == "output":
-            say((dims[i] for i in layout.where("out")), "d_output")
+            say((dims[i] for i in layout.where("out")), "vocab" if "embedding" in roles else "d_output")
         say([(atom,) for dim in dims for atom in leaves(dim) if atom.data], "d_input")
     for heads in _heads(space, facts):
         flat = [atom for atom in leaves(heads) if not atom.fixed]

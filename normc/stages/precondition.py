@@ -15,8 +15,8 @@ from torch import fx
 
 from normc.stages.build import Builder, Space, Stage
 from normc.update import arithmetic, precondition
-from normc.update.precondition import TINY
 
+TINY = 1e-37
 View = tuple[tuple[int, ...], ...]
 
 

@@ -86,3 +86,15 @@ class Factored(Statistic):
             floor = floor_of(build, self.floor)
             found.append(Sized(build.call("o", precondition.rank_one, rows, columns, floor=floor), part.view))
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class FactoredOrMean(Factored):
+    """`Factored`, but all entries of a vector have one average."""
+
+    def emit(self, build: Builder, gradient: fx.Node, memory: Memory) -> list[Sized]:
+        """v of r c / mean(r)."""
+        parts = seen(build.row, self.apart)
+        if all(min(part.fold.shape[1:]) <= 1 for part in parts):
+            return [Sized(average(build, gradient, memory, part, "block"), part.view) for part in parts]
+        return Factored.emit(self, build, gradient, memory)

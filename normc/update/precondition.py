@@ -1,4 +1,4 @@
-"""Update ops of preconditioners: running averages of squares, entry by entry or over rows, columns or matrices, and what
+"""Update ops of preconditioners: running averages of squares, of entries or over rows, columns or matrices, and what
 divides by their roots (Adam, Adafactor, Adalayer).
 
 Averages of squares are [N, *parameter] with the `view` (), else [N, B, out or 1, in or 1] of the matrices that the view
@@ -14,8 +14,6 @@ from torch import Tensor
 
 from normc.update.arithmetic import rowwise
 from normc.update.kronecker import put, see
-
-TINY = 1e-37
 
 
 def numbers(x: Tensor, like: Tensor) -> Tensor:
@@ -104,7 +102,7 @@ def mean_square_each(
 
 
 def rank_one(r: Tensor, c: Tensor, floor: float) -> Tensor:
-    """What averages over rows r [..., out, 1] and columns c [..., 1, in] say of entries: r c / mean(r) [..., out, in]."""
+    """Averages of rows r [..., out, 1] and columns c [..., 1, in] as of entries: r c / mean(r) [..., out, in]."""
     return r / r.mean(-2, keepdim=True).clamp_min(floor) * c
 
 

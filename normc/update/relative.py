@@ -6,6 +6,8 @@ They see whole tensors with the `view` (), else each of the matrices that the vi
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,8 @@ from normc.update.kronecker import put, see
 def size_of(x: Tensor) -> Tensor:
     """The root mean square of every stacked tensor [N, ...], in a shape that x can be multiplied with."""
     flat = x.reshape(x.shape[0], -1)
-    return (torch.linalg.vector_norm(flat, dim=1) / max(flat.shape[1], 1) ** 0.5).reshape((-1,) + (1,) * (x.dim() - 1))
+    length: Tensor = torch.linalg.vector_norm(flat, dim=1).reshape(x.shape[:1] + (1,) * (x.dim() - 1))
+    return length / math.sqrt(max(flat.shape[1], 1))
 
 
 def clip_rms(d: Tensor, threshold: float, view: tuple[tuple[int, ...], ...] = ()) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,16 +17,18 @@ from normc.plans.row import Block, Row
 from normc.recipes import recipes
 from normc.update.program import annotate, returned
 from tests.plans import Small, draft, plan_of, small_rows, train
-
+from tests.ties import firm_bases
 
 # Where 5e-3 moves some weights by less than 1e-2 in twenty steps.
-LARGER = {"almond": 2e-2, "sgd": 5e-2}
+LARGER = {"almond": 2e-2, "sgd": 5e-2, "shampoo": 1e-2}
 
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("recipe", list(recipes))
-def test_twenty_steps_equal_the_reference(recipe: str, compiled: bool) -> None:
+def test_twenty_steps_equal_the_reference(recipe: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 1e-4 of weights that move by more than 1e-2; float32 against float64."""
+    if recipe == "soap":
+        firm_bases(monkeypatch)
     torch.manual_seed(0)
     ours = Small()
     plain, start = copy.deepcopy(ours), copy.deepcopy(ours)
@@ -95,8 +98,13 @@ def rows(draw: st.DrawFn) -> Row:
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(rows(), min_size=1, max_size=5), st.sampled_from(list(recipes)), st.integers(0, 99))
 def test_rewrites_keep_what_the_plain_program_computes(drafts: list[Row], recipe: str, seed: int) -> None:
-    from dataclasses import replace
+    with pytest.MonkeyPatch.context() as patch:
+        if recipe == "soap":
+            firm_bases(patch)
+        keeps_what_the_plain_program_computes(drafts, recipe, seed)
 
+
+def keeps_what_the_plain_program_computes(drafts: list[Row], recipe: str, seed: int) -> None:
     torch.manual_seed(seed)
     # Each draft twice, so that there are stacks; the second is stored transposed, or has no gradient.
     drafts = [replace(row, name=f"layers.{copy_}.{i}") for i, row in enumerate(drafts) for copy_ in range(2)]
@@ -109,15 +117,16 @@ def test_rewrites_keep_what_the_plain_program_computes(drafts: list[Row], recipe
     start = {name: parameter.detach().clone() for name, parameter in fast.items()}
     ours = build(plan, fast.items(), lr=0.1, compile=False)
     slow = build(plan, plain.items(), lr=0.1, backend="reference")
-    for step in range(2):
+    first = int(recipe == "soap")  # which moves nothing at its first step
+    for step in range(first + 2):
         for i, name in enumerate(fast):
-            skipped = i % 4 == 3 and step == 1
+            skipped = i % 4 == 3 and step == first + 1
             plain[name].grad = None if skipped else torch.randn(plain[name].shape)
             fast[name].grad = None if skipped else plain[name].grad.clone()  # type: ignore[union-attr]
         ours.step()
         slow.step()
-        # After the first step: two steps of a sign may lead back.
-        assert step or not any(torch.equal(fast[row.name], start[row.name]) for row in plan.rows)
+        # Two steps of a sign may lead back.
+        assert step != first or not any(torch.equal(fast[row.name], start[row.name]) for row in plan.rows)
     for row in plan.rows:
         size = 1e-3 * 0.1 * max(1.0, *row.scale.per_block)
         torch.testing.assert_close(fast[row.name], plain[row.name], atol=size, rtol=1e-5)

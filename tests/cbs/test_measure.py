@@ -206,7 +206,7 @@ def test_a_search_of_the_nearest_learning_rates_leaves_out_the_others() -> None:
         tried[batch].append(lr)
         return quadratic(1, 0.0)(batch, lr)
 
-    # Without averaging, w falls by |1 - lr| a step: 0.8 is best, and what is beyond 1.2 does as badly as 0.8 from 1.
+    # Without averages w becomes (1 - lr) w in each step: of these, 0.8 is best, and 0.4 and 1.6 do alike.
     lrs = (0.1, 0.2, 0.4, 0.8, 1.6, 1.9)
     found = measure(train, (1, 2, 3), 1e-3, lrs=lrs, decays=(0.0,), resolution=0, search="nearest")
     assert {point.lr for point in found.points} == {0.8}
@@ -235,6 +235,7 @@ def test_bad_arguments_are_named() -> None:
         ({"lrs": (0.1, -1)}, "no learning rates"),
         ({"decays": (1.0,)}, "no decays"),
         ({"limit": 0}, "limit"),
+        ({"search": "some"}, "no search 'some'"),
     ):
         with pytest.raises(NormcError, match=words):
             measure(train, **{**good, **bad})

@@ -98,7 +98,8 @@ def rescale(x: Tensor, u: Tensor) -> Tensor:
 def rms(d: Tensor) -> Tensor:
     """Each stacked tensor [N, ...] over its root mean square. Shape and dtype of d."""
     size = math.prod(d.shape[1:])
-    return unit(d.reshape(d.shape[0], size), (-1,)).mul(size**0.5).reshape(d.shape)
+    wide = d.reshape(d.shape[0], size).to(torch.promote_types(d.dtype, torch.float32))
+    return unit(wide, (-1,)).mul(math.sqrt(size)).to(d.dtype).reshape(d.shape)
 
 
 def rowwise(x: Tensor, number: float | tuple[float, ...]) -> float | Tensor:

@@ -127,7 +127,7 @@ def polar(x: Tensor, polynomials: tuple[tuple[float, float, float], ...], dtype:
     """Newton-Schulz: the matrices [B, out, in] with every singular value pushed to about one. Shape and dtype of x.
 
     One odd polynomial a s + b s^3 + c s^5 of the singular values a step, starting from Frobenius norm one, in `dtype`
-    (default: that of x). Zero stays zero.
+    (default: that of x). Two products for a cubic (c = 0), three for a quintic. Zero stays zero.
     """
     if x.numel() == 0:
         return x
@@ -136,8 +136,11 @@ def polar(x: Tensor, polynomials: tuple[tuple[float, float, float], ...], dtype:
     y = y.mT if tall else y
     for a, b, c in polynomials:
         gram = y @ y.mT
-        gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        y = torch.baddbmm(y, gram, y, beta=a)
+        if c == 0.0:
+            y = torch.baddbmm(y, gram, y, beta=a, alpha=b)
+        else:
+            gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            y = torch.baddbmm(y, gram, y, beta=a)
     return (y.mT if tall else y).to(x.dtype)
 
 
@@ -225,8 +228,8 @@ def spectral_32x32(run: Run) -> None:
     # h.*.attn.c_attn.weight x2, 32 x 96, fan-in on axis 0, blocks q k v, hidden, spectral, scale 1
     # h.*.attn.c_proj.weight x2, 32 x 32, fan-in on axis 0, hidden, spectral, scale 1
     momentum = run.number("momentum")
-    lr = run.number("lr")
     weight_decay = run.number("weight_decay")
+    lr = run.number("lr")
     w = run.weights
     g = run.grads
     momentum_buffer = run.states["momentum_buffer"]
@@ -248,8 +251,8 @@ def adamw_mixed(run: Run) -> None:
     momentum = run.number("momentum")
     beta2 = run.number("beta2")
     eps = run.number("eps")
-    lr = run.number("lr")
     weight_decay = run.number("weight_decay")
+    lr = run.number("lr")
     w = run.weights
     g = run.grads
     step = run.states["step"]
@@ -266,8 +269,8 @@ def spectral_32x128(run: Run) -> None:
     # h.*.mlp.c_fc.weight x2, 32 x 128, fan-in on axis 0, hidden, spectral, scale 2
     # h.*.mlp.c_proj.weight x2, 128 x 32, fan-in on axis 0, hidden, spectral, scale 1
     momentum = run.number("momentum")
-    lr = run.number("lr")
     weight_decay = run.number("weight_decay")
+    lr = run.number("lr")
     w = run.weights
     g = run.grads
     momentum_buffer = run.states["momentum_buffer"]

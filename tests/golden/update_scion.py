@@ -27,11 +27,11 @@ from normc.runtime import Bucket, Entry, Run, Update
 
 
 POLYNOMIALS_1 = (
-    (7.996622083237707, -21.18650907793566, 14.381891134403759),
-    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
-    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
-    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
-    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+    (7.996622083237705, -21.18650907793565, 14.38189113440374),
+    (4.042929935166727, -2.808917465908706, 0.5000178451051299),
+    (3.8916678022926625, -2.7724841532176843, 0.5060648178503389),
+    (3.2857536577556563, -2.368129493342539, 0.46449024233003106),
+    (2.34654132585964, -1.709782838268708, 0.42323551169305257),
 )
 
 
@@ -108,7 +108,7 @@ def polar(x: Tensor, polynomials: tuple[tuple[float, float, float], ...], dtype:
     """Newton-Schulz: the matrices [B, out, in] with every singular value pushed to about one. Shape and dtype of x.
 
     One odd polynomial a s + b s^3 + c s^5 of the singular values a step, starting from Frobenius norm one, in `dtype`
-    (default: that of x). Zero stays zero.
+    (default: that of x). Two products for a cubic (c = 0), three for a quintic. Zero stays zero.
     """
     if x.numel() == 0:
         return x
@@ -117,15 +117,19 @@ def polar(x: Tensor, polynomials: tuple[tuple[float, float, float], ...], dtype:
     y = y.mT if tall else y
     for a, b, c in polynomials:
         gram = y @ y.mT
-        gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        y = torch.baddbmm(y, gram, y, beta=a)
+        if c == 0.0:
+            y = torch.baddbmm(y, gram, y, beta=a, alpha=b)
+        else:
+            gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            y = torch.baddbmm(y, gram, y, beta=a)
     return (y.mT if tall else y).to(x.dtype)
 
 
 def rms(d: Tensor) -> Tensor:
     """Each stacked tensor [N, ...] over its root mean square. Shape and dtype of d."""
     size = math.prod(d.shape[1:])
-    return unit(d.reshape(d.shape[0], size), (-1,)).mul(size**0.5).reshape(d.shape)
+    wide = d.reshape(d.shape[0], size).to(torch.promote_types(d.dtype, torch.float32))
+    return unit(wide, (-1,)).mul(math.sqrt(size)).to(d.dtype).reshape(d.shape)
 
 
 def rowwise(x: Tensor, number: float | tuple[float, ...]) -> float | Tensor:
