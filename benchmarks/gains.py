@@ -82,7 +82,9 @@ def _measured(subject: Subject) -> dict[str, float]:
         outputs = [out for out in subject.run(Weights(leaves, budget.factors)) if out.requires_grad]
         learning = [name for name, leaf in leaves.items() if leaf.requires_grad]
         for probe in range(PROBES):
-            noise = [torch.randn(out.shape, generator=generator).to(out) / max(out.numel(), 1) ** 0.5 for out in outputs]
+            noise = [
+                torch.randn(out.shape, generator=generator).to(out) / max(out.numel(), 1) ** 0.5 for out in outputs
+            ]
             found = torch.autograd.grad(
                 outputs, [leaves[name] for name in learning], noise, retain_graph=probe + 1 < PROBES, allow_unused=True
             )

@@ -86,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 
     recipes = commands.add_parser("recipes", help="list the recipes, their formulas, state and sources")
     recipes.add_argument("--show", metavar="NAME", help="print the stages of one")
+    recipes.add_argument(
+        "--polynomials", nargs="?", const="all", metavar="NAME", help="what Newton-Schulz polynomials guarantee"
+    )
     recipes.add_argument("--width", type=int, metavar="N", help=argparse.SUPPRESS)
     recipes.set_defaults(run=_recipes)
 
@@ -250,9 +253,13 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _recipes(options: argparse.Namespace) -> int:
-    from normc.report.recipes import listing, show
+    from normc.report import polynomials, recipes
 
-    _console(options.width).print(show(options.show) if options.show else listing())
+    if options.polynomials:
+        shown = polynomials.show(options.polynomials) if options.polynomials != "all" else polynomials.table()
+    else:
+        shown = recipes.show(options.show) if options.show else recipes.listing()
+    _console(options.width).print(shown)
     return 0
 
 

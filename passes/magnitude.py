@@ -80,7 +80,7 @@ def magnitude(model: ModelGraph, facts: Facts, log: Log) -> Magnitudes:
             local = _local(at)
         except LookupError as problem:
             sizes[node] = None
-            unknown[node] = _cause(at, problem)
+            unknown[node] = _cause(at, problem, unknown)
             continue
         sizes[node], found[node] = local.size, local
         if local.how == "probe":
@@ -148,10 +148,12 @@ def _counted(at: At) -> Size:
         return UNIT
 
 
-def _cause(at: At, problem: LookupError) -> str:
-    """The first op whose size isn't known, rather than those that follow it."""
+def _cause(at: At, problem: LookupError, unknown: Mapping[fx.Node, str]) -> str:
+    """The first op whose size isn't known, and why, rather than those that follow it."""
     before = next((node for node in at.data if at.sizes.get(node, UNIT) is None), None)
     if before is not None:
-        return f"behind {op_name(before)}"
+        return unknown.get(before, f"behind {op_name(before)}")
     source = at.node.meta.get("source", "")
-    return f"no gain rule for {op_name(at.node)}" + (f" ({source})" if source else "")
+    rule = "no gain rule for" if gain_of(at.node) is None else "the gain rule doesn't say it of"
+    why = str(problem)
+    return f"{rule} {op_name(at.node)}" + (f" ({source})" if source else "") + (f": {why}" if " " in why else "")

@@ -110,8 +110,8 @@ def _gained(
         for use in local.back if local is not None else ():
             if use.operand is node:
                 reached = use.gain * after.gain
-                if reached > _MOST:
-                    causes[node] = f"it grows without bound before {op_name(user)}"
+                if not reached <= _MOST:
+                    causes[node] = magnitudes.unknown.get(node) or f"it grows without bound before {op_name(user)}"
                     return None
                 share = reached**p
                 if (use.weak or after.weak) and not magnitudes.model.nominal:

@@ -111,7 +111,7 @@ class _Walk:
         )
         parts = [own]
         for contact in contacts:
-            if bends and contact.kind != "gain":
+            if bends and contact.kind in MATRIX:
                 raise LookupError(f"no second-order rule for {contact.parameter} in {name}")
             met = through([(use.gain, bound) for use, bound in gains if contact.data in (None, use.operand)], ())
             parts.append(self._added(contact, met, rule is straight))

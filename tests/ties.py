@@ -1,5 +1,8 @@
-"""Eigenbases that rounding doesn't choose: a gradient of low rank leaves most of its factors' bases open, and in them SOAP
-sees later gradients entry by entry. Two runs that differ in rounding agree only if something else chooses for both."""
+"""Eigenbases that rounding doesn't choose.
+
+A gradient of low rank leaves most of its factors' bases open, and SOAP sees later gradients entry by entry in them: two
+runs that differ in rounding agree only if something else chooses for both.
+"""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Size(NamedTuple):
 
 
 class Back(NamedTuple):
-    """A use of an operand: RMS of the result's change for a change of RMS 1.
+    """A use of an operand: RMS of the result's change for a change of RMS 1; nan if that isn't known.
 
     `weak`: only what steers an average (a query through its softmax); where another way leads to the output, it doesn't
     count. `why` says what the gain is, where that isn't plain.

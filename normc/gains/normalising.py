@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from normc.gains.local import At, Back, Local, Size, gain
+from normc.gains.local import UNIT, At, Back, Local, Size, gain
 from normc.ops.call import shape_of
 
 
@@ -14,8 +14,12 @@ from normc.ops.call import shape_of
     "aten._native_batch_norm_legit",
 )  # fmt: skip
 def normalised(at: At) -> Local:
-    """1 / rms of the stream (THEORY A'2); 1 where every activation counts as of size 1."""
+    """1 / rms of the stream (THEORY A'2); 1 where every activation counts as of size 1. What comes out has size 1 even
+    where that of the stream isn't known.
+    """
     operand = at.data[0]
+    if at.sizes.get(operand, UNIT) is None and not at.model.nominal:
+        return Local(UNIT, (Back(operand, math.nan),))
     rms = at.size(operand).rms
     if rms == 0:
         raise LookupError("a norm of nothing")

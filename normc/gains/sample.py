@@ -77,7 +77,11 @@ class Samples:
         self._entries += entries_of(node)
 
     def _starts(self, node: fx.Node) -> bool:
-        return _known(node) or node.op != "call_function" or (self._kind(node) == "data" and floats(node) and self._fresh(node))
+        return (
+            _known(node)
+            or node.op != "call_function"
+            or (self._kind(node) == "data" and floats(node) and self._fresh(node))
+        )
 
     def _kind(self, node: fx.Node) -> str:
         value = self._values.get(node)

@@ -40,7 +40,8 @@ class Adafactor(EntryByEntry):
     summary: ClassVar[str] = "the gradient over the root of its rows' and columns' average squares"
     source: ClassVar[str] = "torch.optim.Adafactor, arXiv 1804.04235; arXiv 2407.07972"
     formula: ClassVar[str] = (
-        "r, c: average squares of rows and columns;  v = r c / mean(r);  u = g / sqrt(v);  u = u / max(1, rms(u) / clip);  "
+        "r, c: average squares of rows and columns;  v = r c / mean(r);  u = g / sqrt(v);  "
+        "u = u / max(1, rms(u) / clip);  "
         "w = (1 - lr weight_decay) w - min(lr, 1 / sqrt(t)) max(eps2, rms(w)) u"
     )
     known: ClassVar[Mapping[str, Option]] = {

@@ -22,8 +22,8 @@ class ModulaAdam(Modula):
     summary: ClassVar[str] = "Adam without eps, each norm set by mass and sensitivity, bounded at the output"
     source: ClassVar[str] = "arXiv 2405.14813 and its package modula"
     formula: ClassVar[str] = (
-        "m = m + (1 - momentum)^((t - 1) / t) (g - m);  v = v + (1 - beta2)^((t - 1) / t) (g^2 - v);  d = m / sqrt(v);  "
-        "w = w - lr scale d / norm(d);  w = (1 - lr weight_decay target) w;  target = mass / (S R)"
+        "m = m + (1 - momentum)^((t - 1) / t) (g - m);  v = v + (1 - beta2)^((t - 1) / t) (g^2 - v);  "
+        "d = m / sqrt(v);  w = w - lr scale d / norm(d);  w = (1 - lr weight_decay target) w;  target = mass / (S R)"
     )
     defaults: ClassVar[tuple[Values, Values]] = (
         {"momentum": 0.9, "weight_decay": 0.01, "beta2": 0.99},

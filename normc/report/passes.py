@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from normc.update.composition import LOWER, composed, shown
+from normc.update.matrices import polar
 from normc.update.program import Program
 
 
@@ -24,4 +28,16 @@ def passes(program: Program) -> RenderableType:
     rows = sum(len(chain.rows) for chain in program.chains)
     chains, functions = len(program.chains), len(program.families)
     summary = f"{rows} parameters in {chains} stacks, updated by {functions} functions; {len(program.idle)} idle"
-    return Group(grid, Text(f"\n{summary}"))
+    return Group(grid, *(Text(f"\n{text}") for text in _guarantees(program)), Text(f"\n{summary}"))
+
+
+def _guarantees(program: Program) -> list[str]:
+    """What each chain of polynomials does to singular values."""
+    found: dict[str, None] = {}
+    for chain in program.chains:
+        for node in chain.graph.nodes:
+            steps: Any = node.kwargs.get("polynomials")
+            if node.target is polar and steps:
+                leaves = shown(composed("given", steps).leaves)
+                found[f"Newton-Schulz, {len(steps)} steps: singular values of [{LOWER:g}, 1] end in {leaves}"] = None
+    return list(found)

@@ -45,7 +45,8 @@ def listing() -> RenderableType:
             grid.add_row(Text(head, style="dim"), Text(text))
     for name, (own, why) in recipes.aliases.items():
         grid.add_row(Text(name, style="bold"), Text(f"{own}: {why}"))
-    return Group(grid, Text("\nnormc recipes --show NAME prints a recipe's stages", style="dim"))
+    more = "\n--show NAME prints a recipe's stages; --polynomials what Newton-Schulz guarantees"
+    return Group(grid, Text(more, style="dim"))
 
 
 def _facts(recipe: Recipe) -> Iterator[tuple[str, str]]:

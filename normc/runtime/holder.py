@@ -41,18 +41,20 @@ class GradientHolder(torch.optim.Optimizer):
         held = [(parameter, parameter.grad) for parameter in self._holding()]
         if held:
             text = f"zero_grad() leaves {len(held)} gradients as they are, which hold the average of all before"
-            self._tell("zero_grad", f"{text}\n  fix: leave the call out: {self.update.recipe} never zeroes gradients")
+            self._tell(
+                "zero_grad", f"{text}\n  fix: leave the call out: {self.update.recipe} never zeroes gradients", 3
+            )
         for parameter, _ in held:
             parameter.grad = None
         super().zero_grad(set_to_none)
         for parameter, grad in held:
             parameter.grad = grad
 
-    def _tell(self, topic: str, text: str) -> None:
-        """Warn, once of each topic."""
+    def _tell(self, topic: str, text: str, frames: int) -> None:
+        """Warn, once of each topic; the caller is so many frames away."""
         if topic not in self._told:
             self._told = (*self._told, topic)
-            warnings.warn(text, self._warning(), stacklevel=4)
+            warnings.warn(text, self._warning(), stacklevel=frames)
 
     def _check_held(self, names: list[str], grads: list[Tensor]) -> None:
         """Warn if gradients that hold the average aren't those of the last step."""
@@ -60,7 +62,7 @@ class GradientHolder(torch.optim.Optimizer):
         lost = [name for name, grad in zip(names, grads, strict=True) if name in last and last[name]() is not grad]
         if lost:
             problem = f"the average of {lost[0]!r} is lost: its gradient is another than at the last step"
-            self._tell("lost", f"{problem}\n  fix: don't call model.zero_grad(), nor set a parameter's grad")
+            self._tell("lost", f"{problem}\n  fix: don't call model.zero_grad(), nor set a parameter's grad", 7)
         self._last = {**last, **{name: weakref.ref(grad) for name, grad in zip(names, grads, strict=True)}}
 
     def _with_gradients(self) -> defaultdict[Any, Any]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import fx
 
 from normc.plans.geometry import norms
-from normc.update import arithmetic, matrices, power
+from normc.update import arithmetic, matrices, power, precondition, relative
 from normc.update.program import placeholders, returned
 
 Op = Callable[..., Any]
@@ -27,9 +27,13 @@ class Finding(NamedTuple):
 
 
 # Multiples by one positive number for each parameter: op to whether a call of it is one.
-positive: dict[Op, Callable[[fx.Node], bool]] = {arithmetic.scale: lambda node: float(node.kwargs["factor"]) > 0}  # type: ignore[arg-type]  # fx's Argument
+positive: dict[Op, Callable[[fx.Node], bool]] = {
+    arithmetic.scale: lambda node: float(node.kwargs["factor"]) > 0,  # type: ignore[arg-type]  # fx's Argument
+    precondition.debiased: lambda node: True,
+    relative.clip_rms: lambda node: "view" not in node.kwargs,
+}
 # Multiples by a positive number for each entry.
-diagonal: set[Op] = {arithmetic.adam_direction}
+diagonal: set[Op] = {arithmetic.adam_direction, precondition.divided, precondition.arctangent}
 _VIEWS = (matrices.fold, matrices.take, matrices.flip, matrices.unfold)
 
 
@@ -121,7 +125,8 @@ def _constrained(graph: fx.Graph) -> Iterator[Finding]:
             continue
         why = bound if _sized(node.args[1]) else "the same arithmetic"
         with graph.inserting_before(node):
-            step = graph.call_function(arithmetic.constrained, (weight, node.args[1], lr), {**node.kwargs, **decay})
+            args, kwargs = (weight, node.args[1], lr), {**node.kwargs, **decay}
+            step = graph.create_node("call_function", arithmetic.constrained, args, kwargs, "w")
         node.replace_all_uses_with(step)
         for gone in (node, before):
             graph.erase_node(gone)

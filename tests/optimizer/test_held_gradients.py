@@ -1,0 +1,177 @@
+"""Gradients that hold the average (scion-light): never zeroed, saved, restored, and updated a few at a time."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from normc.errors import NormcWarning
+from normc.exporting import export
+from normc.optimizer import Optimizer, build, defer, program_of
+from normc.passes import batch
+from normc.recipes import recipes
+from tests.optimizer.test_checkpoint import through_file
+from tests.optimizer.test_export import imported
+from tests.optimizer.test_step import weights
+from tests.plans import Small, draft, loss_of, plan_of, small_rows
+
+
+def made(dtype: torch.dtype = torch.float32, recipe: str = "scion-light") -> tuple[Small, Optimizer]:
+    torch.manual_seed(0)
+    model = Small().to(dtype)
+    return model, build(plan_of(small_rows(model), recipe), model.named_parameters(), lr=1e-2, compile=False)
+
+
+def train(model: nn.Module, opt: Any, steps: int, first: int = 0) -> None:
+    for seed in range(first, first + steps):
+        loss_of(model, seed).backward()
+        opt.step()
+
+
+def test_zero_grad_leaves_them_and_says_so_once() -> None:
+    model, opt = made()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        opt.zero_grad()
+        train(model, opt, 1)
+        kept = {name: parameter.grad for name, parameter in model.named_parameters()}
+        opt.zero_grad()
+        opt.zero_grad(set_to_none=False)
+    assert [warning.category for warning in caught] == [NormcWarning]
+    assert "never zeroes" in str(caught[0].message)
+    assert caught[0].filename == __file__
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is kept[name]
+        assert parameter.grad is not None
+    assert float(model.head.weight.grad.abs().sum()) > 0  # type: ignore[union-attr]
+    assert not opt.state
+
+
+def test_other_gradients_of_a_mixed_plan_are_zeroed() -> None:
+    model, _ = made()
+    plan = plan_of(small_rows(model), "lion, hidden=scion-light")
+    opt = build(plan, model.named_parameters(), lr=1e-2, compile=False)
+    train(model, opt, 1)
+    with pytest.warns(NormcWarning, match="6 gradients"):
+        opt.zero_grad()
+    assert model.embed.weight.grad is None
+    assert model.up[0].weight.grad is not None
+
+
+def test_a_lost_average_is_noticed() -> None:
+    model, opt = made()
+    train(model, opt, 2)
+    model.zero_grad()
+    with pytest.warns(NormcWarning, match=r"average of '.*' is lost") as caught:
+        train(model, opt, 1, 2)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.zero_grad()
+        train(model, opt, 1, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_are_saved_and_come_back(dtype: torch.dtype) -> None:
+    model, opt = made(dtype)
+    train(model, opt, 3)
+    saved, at = through_file(opt.state_dict()), copy.deepcopy(model.state_dict())
+    assert not opt.state
+    assert set(saved["state"][0]) == {"gradient"}
+    assert all(state["gradient"].dtype == dtype for state in saved["state"].values())
+    train(model, opt, 3, 3)
+    again, other = made(dtype)
+    train(again, other, 1, 7)
+    again.load_state_dict(at)
+    other.load_state_dict(saved)
+    assert not any(other.state.values())
+    assert again.head.weight.grad is not None
+    assert again.head.weight.grad is not saved["state"][0]["gradient"]
+    train(again, other, 3, 3)
+    assert torch.equal(weights(again), weights(model))
+    # A checkpoint of before the first step has no average.
+    other.load_state_dict(made(dtype)[1].state_dict())
+    assert again.head.weight.grad is None
+
+
+def test_a_checkpoint_may_come_before_the_plan() -> None:
+    model, opt = made()
+    train(model, opt, 2)
+    again = copy.deepcopy(model)
+    later = defer(recipes["scion-light"], again.named_parameters(), lr=1e-2, compile=False)
+    later.load_state_dict(through_file(opt.state_dict()))
+    later.adopt(opt.plan)
+    train(again, later, 2, 2)
+    train(model, opt, 2, 2)
+    assert torch.equal(weights(again), weights(model))
+
+
+def test_copies_and_pickles_have_the_gradients() -> None:
+    model, opt = made()
+    train(model, opt, 2)
+    twins = [copy.deepcopy((model, opt)), pickle.loads(pickle.dumps((model, opt)))]
+    train(model, opt, 2, 2)
+    for twin_model, twin in twins:
+        train(twin_model, twin, 2, 2)
+        assert torch.equal(weights(twin_model), weights(model))
+
+
+def test_narrow_gradients_fade_in_place_and_wide_arithmetic_steps() -> None:
+    w = nn.Parameter(torch.ones(6, 4, dtype=torch.bfloat16))
+    g = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    opt = build(plan_of([draft("w", (6, 4), "hidden")], "scion-light"), [("w", w)], lr=0.1, compile=False)
+    w.grad = g.clone()
+    place = w.grad.data_ptr()
+    opt.step()
+    assert w.grad.data_ptr() == place
+    assert torch.equal(w.grad, g * 0.9)
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [100, 600, 1200])
+def test_turns_and_pieces_step_as_the_whole_does(size: int, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit in float64 arithmetic but for what Newton-Schulz's batches round."""
+    whole_model, whole = made()
+    train(whole_model, whole, 4)
+    monkeypatch.setattr(batch, "AT_ONCE", size)
+    model, _ = made()
+    plan = plan_of(small_rows(model), "scion-light").override("up.1.weight", scale=2.0)
+    program = program_of(plan)
+    turns = [family for family in program.families if family.again]
+    assert sum(1 + len(family.again) for family in program.families if family.core) > 4
+    assert {row.name for family in program.families for chain in family.chains for row in chain.rows} | {
+        row.name for family in turns for rows in family.again for row in rows
+    } == {row.name for row in plan.rows}
+    opt = build(plan, model.named_parameters(), lr=1e-2, compile=compiled)
+    plain_model, _ = made()
+    slow = build(plan, plain_model.named_parameters(), lr=1e-2, backend="reference")
+    train(model, opt, 4)
+    train(plain_model, slow, 4)
+    torch.testing.assert_close(weights(model), weights(plain_model), atol=1e-5, rtol=0)
+    same, again = made()
+    train(same, again, 4)
+    torch.testing.assert_close(weights(same), weights(whole_model), atol=1e-6, rtol=0)
+
+
+def test_an_exported_update_holds_gradients_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "AT_ONCE", 600)
+    model, opt = made()
+    module = imported(export(opt, tmp_path / "update.py"), monkeypatch)
+    again = copy.deepcopy(model)
+    other = module.Optimizer(again.named_parameters(), lr=1e-2, compile=False)
+    train(model, opt, 2)
+    train(again, other, 2)
+    state = through_file(other.state_dict())
+    other.load_state_dict(state)
+    train(model, opt, 2, 2)
+    train(again, other, 2, 2)
+    with pytest.warns(UserWarning, match="never zeroes"):
+        other.zero_grad()
+    assert torch.equal(weights(again), weights(model))
