@@ -5,8 +5,8 @@ S(output) = 1 / unit, and S(u)^p is the sum over the uses of u of (local gain * 
 softmax) counts where no other leads to the output: attention starts out close to uniform, and so it hardly adds. The
 bound has no such exception.
 
-The unit is 1, or the output's own RMS where the sizes tracked fall below 1 on the way to it: a deep stack of relus loses
-1 / sqrt(2) a layer, and targets that would move its output by 1 all the same would grow by as much.
+The unit is 1, or the output's own RMS where the sizes tracked fall below 1 on the way to it: a deep stack of relus
+loses 1 / sqrt(2) a layer, and targets that would move its output by 1 all the same would grow by as much.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Matrices are random and semi-orthogonal, block by block; looked-up rows and tokens have RMS 1, both together with the
 numbers that multiply them; gains have RMS 1; biases are nothing. What is none of these, and what wasn't inferred, stays
-as it was. A matrix that maps to fewer entries can be one of two sizes: such that it keeps the RMS of random input (which is what an average gain of 1 means), or such that
-its RMS to RMS norm is 1, and it keeps that of the inputs which suit it (`inside` its norm's ball).
+as it was. A matrix that maps to fewer entries can be one of two sizes: such that it keeps the RMS of random input
+(which is what an average gain of 1 means), or such that its RMS to RMS norm is 1, and it keeps that of the inputs which
+suit it (`inside` its norm's ball).
 """
 
 from __future__ import annotations

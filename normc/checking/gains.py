@@ -25,7 +25,8 @@ _NOTHING = 1e-12
 class Gain:
     """One parameter: how much a unit step of it (in its operator norm) moves the output, RMS to RMS.
 
-    `nominal` is S R as the plan has it (in the output's own unit), None where it isn't known; `budget` and `initial` are measured averages.
+    `nominal` is S R as the plan has it, for an output in its own unit; None if it isn't known. `budget` and `initial`
+    are measured averages.
     """
 
     name: str

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from normc.gains.local import At, Back, Local, Size, Tails, gain, number, sign_of
+from normc.gains.local import At, Back, Local, Size, TailsError, gain, number, sign_of
 
 # The gains of the paper's package (2405.14813, bond.py) where they are not the largest slope.
 MODULA = {"relu": 2**-0.5, "gelu": 2**-0.5}
@@ -87,7 +87,7 @@ def pointwise(at: At) -> Local:
         size, slope = average(function, given)
         if rare(function, given) or not math.isfinite(slope):
             if not steady(given):
-                raise Tails(at.name)
+                raise TailsError(at.name)
             size, slope = average(function, number(given.mean))  # it hardly varies
     if not (math.isfinite(slope) and math.isfinite(size.rms)):
         raise LookupError(at.name)

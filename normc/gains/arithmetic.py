@@ -7,7 +7,7 @@ import math
 from torch import fx
 
 from normc.gains.activations import pointwise, steady
-from normc.gains.local import At, Back, Local, Size, Tails, floats, gain, scaled, together
+from normc.gains.local import At, Back, Local, Size, TailsError, floats, gain, scaled, together
 from normc.ops.call import shape_of
 from normc.trace.graph import op_name
 
@@ -63,7 +63,7 @@ def multiplied(at: At) -> Local:
 
 
 def _tables_own(node: fx.Node) -> bool:
-    """Whether rows were just looked up: a multiple of a table counts as of size 1 itself, as a weight's multiple does."""
+    """Whether rows were just looked up: the multiple of a table counts as of size 1 itself, as a weight's does."""
     while op_name(node) in ("aten.dropout", "aten._to_copy", "aten.to"):
         node = node.all_input_nodes[0]
     return op_name(node) == "aten.embedding"
@@ -97,7 +97,7 @@ def divided(at: At) -> Local:
     if y.rms == 0:
         raise LookupError("division by zero")
     if not at.model.nominal and not steady(y):
-        raise Tails("a quotient by what may be next to nothing")
+        raise TailsError("a quotient by what may be next to nothing")
     size = Size(x.rms / y.rms, x.mean / y.rms, x.sign * y.sign)
     return Local(size, (Back(first, 1 / y.rms), Back(second, x.rms / y.rms**2)))
 

@@ -1,6 +1,6 @@
-"""Gains through a stretch of the graph that was drawn together: random changes of its end, brought back by each op's own
-derivative at what was drawn. Where a large slope meets a small one (exp and the division by its sum), the product of
-their averages would say nothing.
+"""Gains through a stretch of the graph that was drawn together: random changes of its end, brought back by each op's
+own derivative at what was drawn. Where a large slope meets a small one (exp and the division by its sum), the product
+of their averages would say nothing.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class Local(NamedTuple):
     joint: bool = False
 
 
-class Tails(LookupError):
+class TailsError(LookupError):
     """Two moments say too little: the result would be made by a few entries of a Gaussian that may not be there."""
 
 
@@ -100,8 +100,8 @@ class At:
     """One call: its operands' sizes, what kind each operand is, and whether a weight's product happens here.
 
     `weights`: look at the weights among the operands instead of the activations. `tables`: parameters that have RMS 1
-    where they are added (positions, tokens); a bias starts at nothing. `samples`: draws of the operands, where asked for.
-    `mixed`: weights that activations have a part in (a modulated filter): their entries count, as those of activations.
+    where they are added (positions, tokens); a bias starts at nothing. `samples`: draws of the operands, where asked
+    for. `mixed`: weights that activations have a part in (a modulated filter): their entries count, as activations' do.
     """
 
     node: fx.Node

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from normc.gains.local import At, Back, Local, Size, Tails, floats, sign_of
+from normc.gains.local import At, Back, Local, Size, TailsError, floats, sign_of
 from normc.gains.sample import LARGEST, entries_of, operand_of, run
 
 _STEP = 1e-4
@@ -30,7 +30,7 @@ def probed(at: At, problem: LookupError | None = None) -> Local:
     if sum(entries_of(node) for node in (*nodes, at.node)) > LARGEST:
         raise LookupError(f"{at.name} is too large to try out")
     generator = torch.Generator().manual_seed(0)
-    feeds = _feeds(at, nodes, generator, together=isinstance(problem, Tails))
+    feeds = _feeds(at, nodes, generator, together=isinstance(problem, TailsError))
     before = _first(at, feeds)
     back = []
     for operand in operands:
@@ -41,7 +41,7 @@ def probed(at: At, problem: LookupError | None = None) -> Local:
     size = measured(before)
     if not all(math.isfinite(number) for number in (size.rms, *(use.gain for use in back))):
         raise LookupError(f"{at.name} isn't finite on Gaussian operands")
-    return Local(size, tuple(back), "probe", isinstance(problem, Tails))
+    return Local(size, tuple(back), "probe", isinstance(problem, TailsError))
 
 
 def _feeds(at: At, nodes: dict[fx.Node, None], generator: torch.Generator, together: bool) -> dict[fx.Node, Any]:

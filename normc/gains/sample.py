@@ -109,7 +109,7 @@ class Samples:
 
 
 def _known(node: fx.Node) -> bool:
-    """Whether a value is there to be used: a constant, or an index among the inputs. Activations fed in count as of size 1."""
+    """Whether a value is there to be used: a constant, or an index that is fed in. Activations fed in have size 1."""
     return isinstance(node.meta.get("concrete"), Tensor) and not ("input" in node.meta and floats(node))
 
 

@@ -31,7 +31,8 @@ def weight_factor(contact: fx.Node, parameter: str, values: Mapping[fx.Node, obj
 
 def uses_of(weight: fx.Node, values: Mapping[fx.Node, object]) -> list[fx.Node]:
     """The nodes that a weight goes into, through what is a weight still, and that are none themselves."""
-    waiting, seen, found = [weight], {weight}, []
+    waiting, seen = [weight], {weight}
+    found: list[fx.Node] = []
     while waiting:
         for user in waiting.pop().users:
             if user in seen or user.op == "output":

@@ -11,7 +11,7 @@ from normc.errors import NormcError
 from normc.plans.geometry import Geometry
 from normc.plans.row import D_IN, D_OUT, KERNEL, Row
 from normc.recipes import Option, Recipe, Values, recipes
-from normc.stages.apply import Cautious, Descend, decay_named
+from normc.stages.apply import Cautious, Descend, QkClip, decay_named
 from normc.stages.build import Stage
 from normc.stages.moments import Ema, Moment, Nesterov
 from normc.stages.norm import Lmo
@@ -54,6 +54,8 @@ class Muon(Recipe):
                gradients this averages them, which is the same to an LMO.
     adjust_lr  as the dialect has it; or original sqrt(max(1, o/i)), match_rms_adamw .2 sqrt(max(o, i)), spectral
                sqrt(o/i).
+    qk_clip    the largest attention logit that is let be, as 100; 0 lets all be. Needs heads as blocks, and the
+               optimizer's observe_logits.
     """
 
     name: ClassVar[str] = "muon"
@@ -72,6 +74,7 @@ class Muon(Recipe):
         "adamw_lr_ratio": 1.0,
         "decay": "decoupled",
         "cautious": False,
+        "qk_clip": 0.0,
     }
     defaults: ClassVar[tuple[Values, ...]] = (DIALECTS["torch"].matrices, DIALECTS["torch"].rest)
     rule: ClassVar[str] = "lmo"
@@ -119,7 +122,8 @@ class Muon(Recipe):
     def matrices(self) -> tuple[Stage, ...]:
         """What input and hidden rows get."""
         mask = (Cautious(),) if self.option("cautious") else ()
-        return (self.moment(), Lmo(self.steps()), *mask, decay_named(self.text("decay")), Descend())
+        clip = (QkClip(self.number("qk_clip")),) if self.option("qk_clip") else ()
+        return (self.moment(), Lmo(self.steps()), *mask, decay_named(self.text("decay")), Descend(), *clip)
 
     def moment(self) -> Moment:
         """The average, looked at one step ahead if `nesterov`."""

@@ -65,7 +65,7 @@ def faults(row: Row, chosen: bool) -> tuple[str, ...]:
     """What is wrong with a row's treatment, if it is orthogonalised as it is stored (`chosen`) or left to AdamW."""
     if row.role == "unused" or row.fallback is not None:
         return ()
-    if row.norm != "spectral":
+    if row.role not in ("input", "hidden"):
         return (f"orthogonalised, but it is {_THINGS.get(row.role, f'a {row.role}')}",) if chosen else ()
     if not chosen:
         return (f"left to AdamW, but it is {_THINGS.get(row.role, f'a {row.role}')}",)

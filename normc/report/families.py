@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from normc.plans.row import Row
 
+_FEW = 3  # so many sizes of step are shown apart; more become one line with their range
 Index = tuple[int, ...]
 Box = tuple[tuple[int, ...], ...]
 
@@ -49,8 +50,13 @@ def _is_number(part: str) -> bool:
 def _alike(pattern: str, members: list[Row]) -> list[Family]:
     """The families among rows of one pattern."""
     groups: dict[object, dict[Index, Row]] = {}
+    scales: dict[object, set[object]] = {}
     for row in members:
-        groups.setdefault(_sameness(row), {})[_split(row.name)[1]] = row
+        scales.setdefault(_sameness(row), set()).add(_size(row))
+    for row in members:
+        same = _sameness(row)
+        key = same if len(scales[same]) > _FEW else (same, _size(row))
+        groups.setdefault(key, {})[_split(row.name)[1]] = row
     indices = [_split(row.name)[1] for row in members]
     everything = tuple(tuple(sorted(set(column))) for column in zip(*indices, strict=True))
     found = []
@@ -83,6 +89,11 @@ def _sameness(row: Row) -> object:
         row.fallback,
         aliases,
     )
+
+
+def _size(row: Row) -> object:
+    """How large a row's steps are."""
+    return tuple(f"{value:.5g}" for value in row.scale.per_block)
 
 
 def _boxes(indices: list[Index]) -> list[Box]:

@@ -55,7 +55,7 @@ def _sharpness(found: Sharpness) -> str:
     if found.alpha is None or found.beta is None or found.gamma is None:
         return f"unknown: {shown(found.missing)}"
     sizes = f"α {number(found.alpha)}, β {number(found.beta)}, γ {number(found.gamma)}"
-    return f"{sizes}: a step moves the output by at most lr + {number(found.alpha / 2)} lr²"
+    return f"{sizes}, for activations of size 1: a step moves the output by at most lr + {number(found.alpha / 2)} lr²"
 
 
 def _counted(rows: list[Row]) -> str:

@@ -54,7 +54,7 @@ def dimensions(model: ModelGraph, space: Space, facts: Facts, repeated: Iterable
     counted = {atom for atom, kind in kinds.items() if kind == "n_block"}
     inner = _inner((dim for p in model.parameters for dim in space.one(model.nodes[p.name])), counted)
     streams = [stream for stream in _streams(space, facts) if any(atom in places for atom in leaves(stream))]
-    streams.sort(key=lambda stream: -max(len(places.get(atom, ())) for atom in leaves(stream)))
+    streams.sort(key=lambda stream: (_data(stream), -max(len(places.get(atom, ())) for atom in leaves(stream))))
     groups = _groups(places)
     found: list[Named] = []
     used: set[Atom] = set()
@@ -63,7 +63,7 @@ def dimensions(model: ModelGraph, space: Space, facts: Facts, repeated: Iterable
         used |= own
         axes = {_shown(place) for atom in own for place in places.get(atom, ())}
         name = "d_model" if not number else f"d_model_{number + 1}"
-        found.append(Named(name, stream, tuple(own), tuple(sorted(axes)), True))
+        found.append(Named(name, stream, tuple(own), tuple(sorted(axes)), not number or not _data(stream)))
     counts: dict[str, int] = {}
     for group in groups:
         atoms = [atom for atom in group if atom not in used]
@@ -151,6 +151,11 @@ def _outermost(dim: Dim, inner: set[Atom]) -> set[Atom]:
     if first is None:
         return set()
     return {leaf for leaf in leaves((first,)) if not leaf.fixed}
+
+
+def _data(dim: Dim) -> bool:
+    """Whether a size comes from the inputs alone."""
+    return all(atom.data for atom in leaves(dim))
 
 
 def _streams(space: Space, facts: Facts) -> list[Dim]:

@@ -107,7 +107,9 @@ def _again(model: ModelGraph, old: fx.Node, new: fx.Node, space: Space, sizes: S
     except (RuntimeError, TypeError, ValueError, IndexError, AssertionError, NotImplementedError) as problem:
         raise _refused(model, old, str(problem).split("\n")[0][:160]) from None
     shapes = [tuple(part.shape) for part in out] if isinstance(out, (tuple, list)) else [tuple(out.shape)]
-    if shapes != predicted:
+    several = isinstance(out, (tuple, list))
+    read = {user.args[1] for user in old.users if several and op_name(user) == "operator.getitem" and user.users}
+    if any(a != b for i, (a, b) in enumerate(zip(shapes, predicted, strict=True)) if not read or i in read):
         raise _refused(model, old, f"it gives {shapes[0]}, and {predicted[0]} is what follows needs")
     new.meta["val"] = out
     new.meta.pop("concrete", None)

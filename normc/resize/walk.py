@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from normc.resize.sizes import Dim, constant, fresh, part, size_of, summed, unite, viewed
+from normc.resize.sizes import Dim, constant, fresh, leaves, part, size_of, summed, unite, viewed
 from normc.resize.ties import Question, Slot, Ties, question, size_at, ties
 from normc.trace.graph import op_name
 
@@ -73,7 +73,11 @@ def _asked(space: Space, node: fx.Node, shapes: list[tuple[int, ...]]) -> Made:
     found = ties(asked)
     if found is None or [tuple(map(len, (shape,))) for shape in found.results] != [(len(s),) for s in shapes]:
         return _like(space, node, shapes)
-    literals = {slot: fresh(size_at(asked, slot)) for group in found.groups for slot in group if slot.operand < 0}
+    known = [atom for operand in operands for dim in space.one(operand) for atom in leaves(dim)]
+    raw = bool(known) and all(atom.data for atom in known)
+    literals = {
+        slot: fresh(size_at(asked, slot), data=raw) for group in found.groups for slot in group if slot.operand < 0
+    }
 
     def at(slot: Slot) -> Dim:
         return literals[slot] if slot.operand < 0 else space.one(operands[slot.operand])[slot.place]

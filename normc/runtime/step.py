@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -36,6 +36,30 @@ class UpdateOptimizer(NamedOptimizer):
         for bucket in self.update.buckets:
             self._step(bucket, members)
         return loss
+
+    @torch.no_grad()
+    def observe_logits(self, largest: Mapping[str, Tensor]) -> None:
+        """Say the largest attention logit of each head since the last step, by the name of a query's or key's weight.
+
+        Needs a recipe's option `qk_clip`, and a plan made with heads=True: numbers are for the plan's blocks of that
+        parameter, in their order; 0 leaves one alone. Of several calls before a step, the largest count.
+        """
+        members: dict[str, Tensor] = {}
+        for group in self.param_groups:
+            members.update(zip(group["param_names"], group["params"], strict=True))
+        for given, logits in largest.items():
+            name = self._name(given)
+            kept = [pair for bucket in self.update.buckets if name in bucket.names for pair in bucket.states]
+            kept = [(state, kind) for state, kind in kept if state.startswith("largest_logit")]
+            states = [self._state(members[name], state, kind) for state, kind in kept]
+            heads = [state.numel() for state in states]
+            if not heads or sum(heads) != logits.numel():
+                self._fail(
+                    f"{logits.numel()} logits were given for the {sum(heads)} heads of {name!r}",
+                    "plan with heads=True and the option qk_clip, and give one for each block of the parameter",
+                )
+            for state, part in zip(states, logits.detach().flatten().split(heads), strict=True):
+                state.copy_(torch.maximum(state, part.to(state)))
 
     def _step(self, bucket: Bucket, members: dict[str, Tensor]) -> None:
         found = [members.get(name) for name in bucket.names]

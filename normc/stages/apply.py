@@ -175,6 +175,36 @@ class Cap(Applied):
         return direction
 
 
+@dataclass(frozen=True, slots=True)
+class QkClip(Applied):
+    """After the step, heads whose logits were seen to be too large get smaller queries and keys (MuonClip, 2507.20534).
+
+    A row's blocks are its heads; `observe_logits` of the optimizer says what they have made. With both queries and keys
+    scaled by sqrt(threshold / largest), the same inputs make logits of `threshold` at most. Rows without blocks, and
+    heads that nothing was said of, stay as they are.
+    """
+
+    threshold: float = 100.0
+
+    def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
+        """w <- sqrt(min(1, threshold / largest)) w, head by head."""
+        if not self.threshold > 0:
+            raise NormcError(f"logits can't be clipped at {self.threshold}", "give a positive number, as 100")
+        if not build.row.blocks:
+            return direction
+        seen: list[fx.Node] = []
+
+        def unit(build: Builder, x: fx.Node, fold: Fold) -> fx.Node:
+            name = f"largest_logit_{len(seen)}" if seen else "largest_logit"
+            seen.append(build.state(name, f"{fold.shape[0]}"))
+            clipped = build.call("w", bounding.clip_logits, x, seen[-1], threshold=self.threshold)
+            build.keep(name, build.call("z", bounding.forget, seen[-1]))
+            return clipped
+
+        build.weight = blockwise(build, build.weight, unit, "matrix", (1.0,), apart=True)
+        return direction
+
+
 def _seen_alike(build: Builder, view: fx.Node, source: fx.Node, other: fx.Node) -> fx.Node:
     """`other` through the views by which `view` was made of `source`."""
     if view is source:

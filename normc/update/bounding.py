@@ -28,6 +28,25 @@ def sphere(w: Tensor, d: Tensor, r: Tensor, lr: float) -> Tensor:
     return moved * (r / torch.where(length > 0, length, 1.0))
 
 
+def clip_logits(w: Tensor, largest: Tensor, threshold: float) -> Tensor:
+    """Matrices w [N * B, out, in] times sqrt(min(1, threshold / largest)), for the largest logits [N, B] that their
+    heads have made; 0 is for none known. Shape and dtype of w.
+    """
+    share = (threshold / largest.clamp(min=threshold)).sqrt()
+    return w * share.reshape(w.shape[0], 1, 1).to(w.dtype)
+
+
+def forget(x: Tensor) -> Tensor:
+    """Zeros. Shape and dtype of x."""
+    return torch.zeros_like(x)
+
+
+def forget_each(x: list[Tensor]) -> list[Tensor]:
+    """Zeros, in place."""
+    torch._foreach_zero_(x)
+    return x
+
+
 def cap_entries(w: Tensor, bound: float) -> Tensor:
     """Entries within -bound and bound. Shape and dtype of w."""
     return w.clamp(-bound, bound)

@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -122,11 +122,19 @@ def functions(program: Program) -> list[Callable[..., Any]]:
 def needs(op: Callable[..., Any]) -> list[Callable[..., Any]]:
     """The functions of ours that an op calls. An op may name nothing else but torch, Tensor and math."""
     assert isinstance(op, types.FunctionType), op
-    used = {name: op.__globals__[name] for name in op.__code__.co_names if name in op.__globals__}
+    used = {name: op.__globals__[name] for name in _names(op.__code__) if name in op.__globals__}
     ours: list[Callable[..., Any]] = [value for value in used.values() if isinstance(value, types.FunctionType)]
     rest = [name for name, value in used.items() if value not in ours and name not in ("torch", "Tensor", "math")]
     assert not rest, f"{op.__module__}.{op.__name__} names {rest[0]}: a generated module has no such thing"
     return ours
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """What code names, in comprehensions too."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _names(inner)
 
 
 def op_source(op: Callable[..., Any]) -> str:

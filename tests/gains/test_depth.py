@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -159,6 +160,6 @@ def steepest(layer: Callable[[], nn.Module], shape: tuple[int, ...], normed: boo
 @pytest.mark.parametrize("name", STACKS)
 def test_no_target_grows_exponentially_with_depth(name: str) -> None:
     found = {depth: steepest(*STACKS[name], depth) for depth in DEPTHS}
-    for before, after in zip(DEPTHS, DEPTHS[1:], strict=False):
+    for before, after in itertools.pairwise(DEPTHS):
         growth = math.log(found[after] / found[before]) / math.log(after / before)
         assert growth < POWER, f"{found}: depth^{growth:.2f} from {before} to {after}"

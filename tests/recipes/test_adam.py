@@ -54,7 +54,7 @@ def test_fifty_steps_equal_torch(kind: str, decay: float, dtype: torch.dtype, to
         lambda model: theirs(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=decay),
     )
     assert apart < tolerance
-    assert moved > 1e-2
+    assert moved > 1e-3
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
@@ -71,7 +71,7 @@ def test_fifty_steps_of_atan2_have_their_closed_form(a: float, b: float, dtype: 
         lambda model: Loop(model, one),
     )
     assert apart < tolerance
-    assert moved > 1e-2
+    assert moved > 1e-3
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-12])
@@ -88,7 +88,7 @@ def test_atan2_without_averages_is_the_sign(size: float) -> None:
 def test_atan2_of_large_numbers_is_adam() -> None:
     """a atan2(m, a sqrt(v)) = m / sqrt(v) to second order in 1 / a."""
     one = lambda model: ours(model, "adam-atan2", 2e-3, {"a": 1e4, "b": 1e4}, beta2=0.95)  # noqa: E731
-    two = lambda model: ours(model, "adamw", 2e-3, weight_decay=0.0, beta2=0.95, eps=0.0)  # noqa: E731
+    two = lambda model: ours(model, "adamw", 2e-3, weight_decay=0.0, beta2=0.95, eps=1e-30)  # noqa: E731
     assert difference(made(torch.float64), one, two)[0] < 1e-6
 
 

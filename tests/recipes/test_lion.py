@@ -32,7 +32,8 @@ def test_lion_and_signum_equal_the_original(
 
 def test_lion_with_equal_betas_is_signum_to_the_bit() -> None:
     models = [fresh(torch.float32) for _ in range(2)]
-    for model, recipe, values in zip(models, ("lion", "signum"), ({"beta2": 0.9}, {}), strict=True):
+    own: list[dict[str, Any]] = [{"beta2": 0.9}, {}]
+    for model, recipe, values in zip(models, ("lion", "signum"), own, strict=True):
         plan = plan_of(rows_of(model), recipe)
         train(model, [build(plan, model.named_parameters(), lr=1e-3, compile=False, **values)])
     assert difference(*models) == 0.0

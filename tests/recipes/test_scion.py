@@ -130,7 +130,7 @@ def test_recipes_equal_the_paper(dtype: torch.dtype, tolerance: float, recipe: s
 def test_weight_decay_of_uscion_is_scion_with_a_larger_radius() -> None:
     """x + gamma rho lmo - gamma mu x is a convex step of gamma mu towards the ball of radius rho / mu."""
     mu, lr, dtype = 0.25, 2e-3, torch.float64
-    larger = {f"radius_{key}": value / mu for key, value in
+    larger: dict[str, Any] = {f"radius_{key}": value / mu for key, value in
               {"hidden": 3.0, "output": 10.0, "embedding": 1.0, "position": 0.1, "vector": 0.3}.items()}  # fmt: skip
     models = [fresh(dtype) for _ in range(2)]
     free = build(plan_of(rows_of(models[0]), "uscion"), models[0].named_parameters(), lr=lr, weight_decay=mu,

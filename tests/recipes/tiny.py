@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 import normc
 from normc.optimizer import build
+from normc.plans.plan import NormPlan
 
 VOCABULARY, CONTEXT = 17, 8
 
@@ -42,6 +44,7 @@ class TinyGPT(nn.Module):
 
     def __init__(self, width: int = 16, layers: int = 2, fused: bool = False, conv: bool = False) -> None:
         super().__init__()
+        self.shape = {"width": width, "layers": layers, "fused": fused, "conv": conv}
         self.tok, self.pos = nn.Embedding(VOCABULARY, width), nn.Embedding(CONTEXT, width)
         self.conv = nn.Conv1d(width, width, 3, padding=1) if conv else None
         self.norm1 = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
@@ -81,9 +84,15 @@ def made(dtype: torch.dtype = torch.float32, **shape: Any) -> TinyGPT:
     return TinyGPT(**shape).to(dtype)
 
 
-def ours(model: nn.Module, recipe: str, lr: float, options: Mapping[str, Any] | None = None, **values: Any) -> Any:
+@lru_cache
+def planned(recipe: str, options: tuple[tuple[str, Any], ...], **shape: Any) -> NormPlan:
+    """The plan of `made`'s model."""
+    return normc.plan(made(**shape), (tokens(0)[:, :-1],), recipe=recipe, options=dict(options))
+
+
+def ours(model: TinyGPT, recipe: str, lr: float, options: Mapping[str, Any] | None = None, **values: Any) -> Any:
     """normc's optimizer of a planned model, uncompiled."""
-    plan = normc.plan(model, (tokens(0)[:, :-1],), recipe=recipe, options=options)
+    plan = planned(recipe, tuple((options or {}).items()), dtype=next(model.parameters()).dtype, **model.shape)
     return build(plan, model.named_parameters(), lr=lr, compile=False, **values)
 
 
@@ -96,7 +105,7 @@ def train(model: nn.Module, opt: Any, steps: int = 50) -> None:
 
 
 def difference(
-    model: nn.Module, one: Callable[[nn.Module], Any], two: Callable[[nn.Module], Any], steps: int = 50
+    model: TinyGPT, one: Callable[[TinyGPT], Any], two: Callable[[TinyGPT], Any], steps: int = 50
 ) -> tuple[float, float]:
     """The largest difference of two optimizers' weights, and the largest change, from the same weights and batches."""
     other, start = copy.deepcopy(model), copy.deepcopy(model)
