@@ -31,6 +31,7 @@ def check(
     recipe: str = DEFAULT_RECIPE,
     options: Mapping[str, Option] | None = None,
     tare: Mapping[str, float] | None = None,
+    init: bool = False,
     loss: Loss | None = None,
     widths: Family | None = None,
     depths: Family | None = None,
@@ -44,6 +45,7 @@ def check(
 
     example_inputs  as for `plan`; also for relatives that are given without inputs of their own
     tare            as for `plan`
+    init            start all models from the weights that `normc.init_` gives them
     loss            of what the model returns; by default the model's own if it returns one number, else a random linear
                     functional of the output (one step), the squared distance from Gaussian targets (coordinate checks)
     widths, depths  {size: model, (model, inputs), or a function that makes either}: for the coordinate checks
@@ -55,13 +57,13 @@ def check(
         raise NormcError("a check needs a step, a probe and a learning rate", "give steps, probes >= 1 and lr > 0")
     request = Request(recipes[recipe].configure(**(options or {})), tare=dict(tare or {}))
     with rng_untouched():
-        subject = subject_of(model, example_inputs, request)
+        subject = subject_of(model, example_inputs, request, init)
         notes: list[str] = []
         gains, step = _of_itself(subject, loss, probes, sharp, seed, notes)
         given: tuple[tuple[Along, Family | None], ...] = (("width", widths), ("depth", depths))
         parts: dict[Along, Coordinates | None] = {
             along: measure_coordinates(
-                along, family, request, example_inputs=example_inputs, loss=loss, steps=steps, lr=lr, seed=seed
+                along, family, request, example_inputs=example_inputs, init=init, loss=loss, steps=steps, lr=lr, seed=seed
             ) if family is not None else None
             for along, family in given
         }  # fmt: skip

@@ -66,6 +66,7 @@ def measure_coordinates(
     request: Request,
     *,
     example_inputs: Any,
+    init: bool,
     loss: Loss | None,
     steps: int,
     lr: float,
@@ -83,7 +84,7 @@ def measure_coordinates(
         with seeded(seed):
             member = made if isinstance(made, (nn.Module, tuple)) else made()
             model, inputs = member if isinstance(member, tuple) else (member, None)
-            subjects.append(subject_of(model, inputs if inputs is not None else example_inputs, request))
+            subjects.append(subject_of(model, inputs if inputs is not None else example_inputs, request, init))
     sizes = tuple(family)
     largest = naming(subjects[sizes.index(max(sizes))].model, along)
     names = [largest if along == "width" else naming(subject.model, along) for subject in subjects]

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from normc.analyse import facts_of, plan_of
 from normc.errors import NormcError
 from normc.facts import Facts, Log
+from normc.initialise import init_
 from normc.passes.request import Request
 from normc.plans.plan import NormPlan
 from normc.trace import ModelGraph, feeds_of, own_inputs, trace
@@ -150,14 +151,19 @@ def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().clone().float() if half else tensor.detach().clone()
 
 
-def subject_of(model: nn.Module, example_inputs: Any, request: Request) -> Subject:
-    """Copy, trace and analyse. NormcError as `private`, and where the model can't be traced."""
+def subject_of(model: nn.Module, example_inputs: Any, request: Request, init: bool = False) -> Subject:
+    """Copy, trace and analyse; `init` gives the copy the weights of `normc.init_`.
+
+    NormcError as `private`, and where the model can't be traced.
+    """
     twin, args, kwargs = private(model, example_inputs)
     graph = trace(twin, args, kwargs)
     log = Log()
     facts = facts_of(graph, request, log)
+    plan = plan_of(graph, request, facts, log)
+    if init:
+        init_(twin, plan)
     initial = {name: tensor.detach().clone() for name, tensor in twin.named_parameters()}
     return Subject(
-        twin, args, kwargs, graph, facts, plan_of(graph, request, facts, log),
-        feeds_of(graph, twin, args, kwargs), Weights(initial),
+        twin, args, kwargs, graph, facts, plan, feeds_of(graph, twin, args, kwargs), Weights(initial),
     )  # fmt: skip

@@ -58,8 +58,8 @@ class Everett(Recipe):
     decay              decoupled (by each layer's own lr), independent, or cautious; sgd has it in the gradient.
 
     n is a layer's own fan-in, without a convolution's window; for tables and dense inputs the fan-out, which is the
-    model's width; for a vector its length. Adam's eps is eps (n / base_width)^-g, as gradients are n^-g. Vectors have no
-    multiplier. States and single numbers have no width: their lr is as it is.
+    model's width; for a vector its length. Adam's eps is eps (n / base_width)^-g, as gradients are n^-g. Vectors have
+    no multiplier. States and single numbers have no width: their lr is as it is.
     """
 
     name: ClassVar[str] = "everett"
@@ -119,7 +119,7 @@ class Everett(Recipe):
     def powers(self, row: Row) -> Powers | None:
         """What a row's rules are powers of; None for what has no width."""
         layer = _LAYERS.get(row.role)
-        if layer is None:
+        if layer is None or (layer != "embedding" and row.fan_in < 1):
             return None
         found = exponents(self.text("parameterisation"), self.text("optimizer"), self.text("alignment"))
         width, size = _width(row, layer)

@@ -15,7 +15,8 @@ from normc.stages.precondition import Floor, Precondition, Warm
 
 class ModulaAdam(Modula):
     """Adam's direction under Modula's norms. As in the paper's code, nothing is added to the root, zero over zero is
-    zero, and both averages take their first gradient whole.
+    zero, and both averages take their first gradient whole. (A square too small for float32 is the smallest one, where
+    the paper's code moves nothing.)
     """
 
     name: ClassVar[str] = "modula-adam"

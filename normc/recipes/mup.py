@@ -36,8 +36,8 @@ class MupAdam(Recipe):
     """muP: the lr of a matrix between activations falls as the model is wider than base_width; other rates stay.
 
     The model's width is its embedding's; each matrix's own fan-in then is as many times that of the model that was
-    tuned. Without an embedding, and without a dense input, a fan-in itself is held against base_width. Decay per step is
-    the same for all. In blocks eps falls like gradients: that of a vector by its own length.
+    tuned. Without an embedding, and without a dense input, a fan-in itself is held against base_width. Decay per step
+    is the same for all. In blocks eps falls like gradients: that of a vector by its own length.
     """
 
     name: ClassVar[str] = "mup-adam"
@@ -45,8 +45,8 @@ class MupAdam(Recipe):
     source: ClassVar[str] = "arXiv 2203.03466; for eps, 2505.01618"
     formula: ClassVar[str] = "AdamW; hidden matrices by lr base_width / width"
     assumes: ClassVar[str] = (
-        "hidden weights start with deviation 1 / sqrt(fan-in) and attention is by 1 / d_head; outputs are multiplied by "
-        "base_width / width"
+        "hidden weights start with deviation 1 / sqrt(fan-in) and attention is by 1 / d_head; outputs are multiplied "
+        "by base_width / width"
     )
     known: ClassVar[Mapping[str, Option]] = {"base_width": 256.0}
     defaults: ClassVar[tuple[Values, ...]] = (_VALUES, _VALUES)
@@ -73,7 +73,7 @@ class MupAdam(Recipe):
     def rate(self, row: Row, part: Part) -> tuple[sympy.Expr, str]:
         """What lr is multiplied by, and why."""
         deep = self.rules(part, 1.0).lr
-        if part != "hidden":
+        if part != "hidden" or row.fan_in < 1:
             return _exact(deep), f"{row.role}: its lr doesn't follow the width{self._place(part)}"
         base = Fraction(self.number("base_width"))
         own, why = base, f"fan-in against {float(base):g}: no one width of the model is known"
@@ -157,7 +157,8 @@ class UMup(MupAdam):
     summary: ClassVar[str] = "AdamW of unit-scaled weights, whose lr follows fan-in and depth: u-muP"
     source: ClassVar[str] = "arXiv 2407.17465, table 2"
     formula: ClassVar[str] = (
-        "AdamW; tables by lr / sqrt(fan-out), in the stack by lr / sqrt(depth), hidden matrices also by 1 / sqrt(fan-in)"
+        "AdamW; tables by lr / sqrt(fan-out), in the stack by lr / sqrt(depth), hidden matrices also by "
+        "1 / sqrt(fan-in)"
     )
     assumes: ClassVar[str] = (
         "weights start with deviation 1 and layers are multiplied as in u-muP; depth is the number of layers"
@@ -171,7 +172,7 @@ class UMup(MupAdam):
     def rate(self, row: Row, part: Part) -> tuple[sympy.Expr, str]:
         """By fan-in, and by depth in the stack."""
         deep, where = self.rules(part, 1.0).lr, f"in the stack of {self.number('depth'):g} layers, as it is taken to be"
-        if part == "hidden":
+        if part == "hidden" and row.fan_in > 0:
             return _exact(deep) / sympy.sqrt(D_IN * KERNEL), f"hidden: 1 / sqrt(fan-in), {where}"
         if part == "embedding":
             return 1 / sympy.sqrt(D_OUT), f"{row.role}: 1 / sqrt(fan-out), the length of its vectors"

@@ -172,5 +172,6 @@ def _deep(model: ModelGraph, request: Request, name: str, length: int) -> tuple[
     numbers, notes = multipliers(stack, flow)
     rest = [stack.numbers[i] for i in range(stack.length) if i not in stack.repeating]
     if rest:
-        notes.append(f"of {stack.name or name}, {', '.join(map(str, rest))} of {stack.name or name} differ from the others and stay")
+        which = ", ".join(map(str, rest))
+        notes.append(f"of the blocks of {stack.name or 'the model'}, these are unlike the others and stay: {which}")
     return deepened(model, stack, length, numbers), notes if length != stack.length else []

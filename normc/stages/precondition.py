@@ -16,7 +16,10 @@ from torch import fx
 from normc.stages.build import Builder, Space, Stage
 from normc.update import arithmetic, precondition
 
+# The least mean of squares to divide by; and the least root, that of the smallest square in float32: a gradient whose
+# square is none is not larger.
 TINY = 1e-37
+LEAST = 3e-23
 View = tuple[tuple[int, ...], ...]
 
 
@@ -168,14 +171,14 @@ class Plus(Division):
         args = (average.value, by.squares, this_step(build), average.momentum, beta2, build.number("eps"))
         if self.ratio is None and not by.view and isinstance(average.momentum, fx.Node) and isinstance(beta2, fx.Node):
             return build.call("d", arithmetic.adam_direction, *args)
-        return build.call("d", precondition.divided, *args, floor=TINY, **_own(by, ratio=self.ratio))
+        return build.call("d", precondition.divided, *args, floor=LEAST, **_own(by, ratio=self.ratio))
 
 
 @dataclass(frozen=True, slots=True)
 class Floor(Division):
-    """By the root, but at least by a number: `TINY` divides zero by zero to zero. None for the dtype's precision."""
+    """By the root, but at least by a number: `LEAST` divides zero by zero to zero. None for the dtype's precision."""
 
-    value: float | None = TINY
+    value: float | None = LEAST
 
     def emit(self, build: Builder, average: Average, by: Sized, beta2: fx.Node | float) -> fx.Node:
         """d / max(sqrt(v), floor)."""

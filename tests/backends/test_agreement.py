@@ -116,7 +116,7 @@ def keeps_what_the_plain_program_computes(drafts: list[Row], recipe: str, seed: 
     plain = {name: torch.nn.Parameter(parameter.detach().clone()) for name, parameter in fast.items()}
     start = {name: parameter.detach().clone() for name, parameter in fast.items()}
     # Shampoo's factors square a condition number, which float32 has to bear.
-    numbers = {"eps": 1e-2} if recipe == "shampoo" else {}
+    numbers: dict[str, Any] = {"eps": 1e-2} if recipe == "shampoo" else {}
     ours = build(plan, fast.items(), lr=0.1, compile=False, **numbers)
     slow = build(plan, plain.items(), lr=0.1, backend="reference", **numbers)
     first = int(recipe == "soap")  # which moves nothing at its first step
