@@ -30,7 +30,7 @@ from normc.update.program import (
 Size = tuple[int, int]
 
 # Entries that are worked on at once where gradients hold the average: what saves a buffer shall not copy all of them.
-AT_ONCE = 2**22
+AT_ONCE = 2**21
 
 
 def batch(program: Program) -> Program:

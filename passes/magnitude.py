@@ -14,7 +14,7 @@ from torch import fx
 
 from normc.facts import Facts, Log, analysis
 from normc.gains.activations import BENDING, pointwise
-from normc.gains.local import UNIT, At, Local, Model, Size, floats, gain_of, gains
+from normc.gains.local import UNIT, At, Local, Model, Size, entry, floats, gain_of, gains
 from normc.gains.probe import measured, probed
 from normc.gains.sample import Samples, operand_of
 from normc.ops.call import MATRIX
@@ -58,12 +58,12 @@ def magnitude(model: ModelGraph, facts: Facts, log: Log) -> Magnitudes:
     binding, convention = facts[Binding], Model(facts[Request].recipe.gains)
     products = {c.node for found in binding.contacts.values() for c in found if c.kind in MATRIX}
     roles = facts[Roles].of
-    tables = frozenset(name for name, role in roles.items() if role in ("position", "token", "embedding"))
+    tables = frozenset(name for name, role in roles.items() if role in _TABLES)
     sizes: dict[fx.Node, Size | None] = {}
     found: dict[fx.Node, Local] = {}
     unknown: dict[fx.Node, str] = {}
     samples = Samples(
-        binding.values, sizes, lambda node: node in products or op_name(node) in _ANEW, lambda name: _drawn(roles[name])
+        binding.values, sizes, lambda node: node in products or op_name(node) in _ANEW, lambda node: _drawn(node, roles)
     )
     mixed: set[fx.Node] = set()
     for node in model.graph.nodes:
@@ -131,11 +131,16 @@ _SHAPED = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "broadcast
 _ANEW = frozenset(name for name in gains if gains.home(name).endswith(".normalising"))
 
 
-def _drawn(role: str) -> Size:
+_TABLES = ("position", "token", "embedding")
+_SUMMING = ("input", "hidden", "output", "router", "depthwise")
+
+
+def _drawn(parameter: fx.Node, roles: Mapping[str, str]) -> Size:
     """Entries of a parameter where a stretch of the graph is run: nothing for a bias, 1 for a gain."""
+    role = roles[parameter.meta["param"]]
     if role in ("bias", "gain"):
         return Size(1.0, 1.0, 1) if role == "gain" else Size(0.0)
-    return UNIT
+    return entry(parameter) if role in _SUMMING else UNIT
 
 
 def _counted(at: At) -> Size:

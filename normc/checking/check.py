@@ -63,7 +63,8 @@ def check(
         given: tuple[tuple[Along, Family | None], ...] = (("width", widths), ("depth", depths))
         parts: dict[Along, Coordinates | None] = {
             along: measure_coordinates(
-                along, family, request, example_inputs=example_inputs, init=init, loss=loss, steps=steps, lr=lr, seed=seed
+                along, family, request, example_inputs=example_inputs, init=init, loss=loss, steps=steps, lr=lr,
+                seed=seed,
             ) if family is not None else None
             for along, family in given
         }  # fmt: skip

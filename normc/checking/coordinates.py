@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from normc.checking.grouping import Name, naming
 from normc.checking.onestep import BAND, Loss, are_shares
 from normc.checking.recording import LOGITS, OUTPUT, first_float, recorded
-from normc.checking.slopes import Along, Kind, judged, rising, slope
+from normc.checking.slopes import Along, Kind, judged, rising, settled, slope
 from normc.checking.subject import Subject, seeded, subject_of
 from normc.checking.verdict import Verdict
 from normc.errors import NormcError
@@ -99,7 +99,11 @@ def measure_coordinates(
     for line in shared:
         values = [run[line] for run in runs]
         series.append(_series(line, kinds.get(line, "plain"), sizes, values, along, bound))
-    return Coordinates(along, sizes, steps, lr, tuple(_distinct(series)))
+    shown = list(_distinct(series))
+    step = next((one.verdict for one in shown if one.kind == "step"), None)
+    verdicts = settled([one.verdict for one in shown], step, bound is not None)
+    found = tuple(replace(one, verdict=verdict) for one, verdict in zip(shown, verdicts, strict=True))
+    return Coordinates(along, sizes, steps, lr, found)
 
 
 def _distinct(series: Iterable[Series]) -> Iterator[Series]:

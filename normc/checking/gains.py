@@ -168,8 +168,9 @@ SMALL = (
     "over-estimate: steps may be smaller than they might be, which is safe"
 )
 INIT_LARGE = (
-    "at the budget the gains agree; the initial weights don't: until training has brought them to their norms, a step "
-    "moves the output more than planned (small embeddings before a norm, or weights that are too large)"
+    "at the budget the gains agree: the plan is right, and the initial weights are off (small embeddings in front of a "
+    "norm, or weights that are too large). Until training has brought them to their norms, a step moves the output "
+    "further: warm up the learning rate, or start from normc.init_ (check it with --init)"
 )
 INIT_SMALL = (
     "at the budget the gains agree; the initial weights are smaller than their norms' spheres: first steps move the "
@@ -189,7 +190,7 @@ def _judged(
     if initial < _NOTHING and blocked:
         return Verdict("note", "0 at init", ZERO)
     if initial > FACTOR * nominal:
-        return Verdict("wrong", "large at init", INIT_LARGE)
+        return Verdict("note", "large at init", INIT_LARGE)
     if min(budget, initial) * FACTOR < nominal and steers:
         return Verdict("note", "steers", STEERS)
     if budget * FACTOR < nominal:

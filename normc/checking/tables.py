@@ -15,7 +15,7 @@ from rich.text import Text
 from normc.checking.coordinates import Coordinates, Series
 from normc.checking.gains import FACTOR, Gains
 from normc.checking.onestep import BAND, OneStep
-from normc.checking.slopes import GROWS
+from normc.checking.slopes import GROWS, SURELY
 from normc.checking.verdict import STYLES, Verdict
 from normc.report.words import number, shown
 
@@ -121,7 +121,7 @@ def _gains(part: Gains, width: int) -> tuple[str, str, Table, list[Verdict]]:
     lead = (
         "S R: RMS of the output's change for a unit step of the parameter (in its operator norm). Nominal: from the "
         "graph; measured: by backward passes of random projections of the output, for weights that keep the RMS of "
-        f"random input, as nominal gains have it, and for the initial ones. !! beyond {FACTOR:g}x."
+        f"random input, as nominal gains have it, and for the initial ones. !! where the former are beyond {FACTOR:g}x."
     )
     if any(row.count > 1 for row in part.rows):
         lead += " Of layers on one line, the one that is farthest off."
@@ -175,8 +175,8 @@ def _coordinates(part: Coordinates, width: int) -> tuple[str, str, Table, list[V
     lead = (
         f"RMS of every activation after {part.count} steps at lr {number(part.lr)}, by {part.along}; spread is largest "
         f"over smallest. Slopes of log2 RMS against log2 {part.along}: before the steps, after them, and of the change "
-        f"that they made. Flat is within ±{GROWS:g}."
-        + (" What levels off counts by its last doubling." if part.along == "depth" else "")
+        f"that they made. Flat is within ±{GROWS:g}; !! beyond ±{SURELY:g}."
+        + (" What levels off counts by what its last doublings foretell." if part.along == "depth" else "")
     )
     return (
         f"Coordinate check over {part.along}",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
-from torch import fx
+from torch import Tensor, fx
 
 from normc.gains.activations import pointwise, steady
 from normc.gains.local import At, Back, Local, Size, TailsError, floats, gain, scaled, together
 from normc.ops.call import shape_of
 from normc.trace.graph import op_name
+
+_CLOSE = 1e-2  # tables of half precision
 
 
 @gain("aten.add", "aten.sub", "aten.rsub", "aten.__iadd__", "aten.subtract")
@@ -23,6 +26,8 @@ def summed(at: At) -> Local:
             return centred
     if at.name == "rsub":
         factors = [-factors[1], 1.0]
+    if at.model.nominal and (turn := _turn(at)):
+        factors = [factor * turn for factor in factors]
     back, sizes = [], []
     for operand, factor in zip(at.node.args[:2], factors, strict=True):
         if (size := at.added(operand)) is not None:
@@ -30,6 +35,24 @@ def summed(at: At) -> Local:
         if isinstance(operand, fx.Node) and at.kind(operand) == "data" and floats(operand):
             back.append(Back(operand, abs(factor)))
     return Local(together(sizes), tuple(back))
+
+
+def _turn(at: At) -> float:
+    """Of a cos + b sin, where the squares of the two tables sum to 1: a rotation, of gain 1, not of |cos| + |sin|. What
+    makes their sum 1; 0 for any other sum.
+    """
+    tables = []
+    for term in at.node.args[:2]:
+        if not isinstance(term, fx.Node) or op_name(term) not in ("aten.mul", "aten.mul_"):
+            return 0.0
+        constants = [c for c in term.all_input_nodes if isinstance(c.meta.get("concrete"), Tensor)]
+        tables += [constants[0].meta["concrete"].double()] if len(constants) == 1 else []
+    if len(tables) != 2 or tables[0].shape != tables[1].shape or not tables[0].numel():
+        return 0.0
+    squares = tables[0].square() + tables[1].square()
+    if float((squares - 1).abs().max()) > _CLOSE:
+        return 0.0
+    return 1 / sum(float(table.square().mean().sqrt()) for table in tables)
 
 
 def _centred(at: At) -> Local | None:
@@ -110,18 +133,37 @@ def chosen(at: At) -> Local:
     return Local(size, tuple(Back(operand, 1.0) for operand in data))
 
 
+# What is written takes the place of as many entries.
+_REPLACING = frozenset({
+    "copy", "slice_scatter", "select_scatter", "after_write", "index_copy", "scatter", "masked_scatter",
+})  # fmt: skip
+
+
 @gain("aten.copy", "aten.masked_scatter", "aten.slice_scatter", "aten.select_scatter", "aten.scatter",
       "effects.after_write", "aten.index_copy", "aten.index_fill", "aten.slice_backward")  # fmt: skip
 def written(at: At) -> Local:
-    """A part of the entries is replaced: its change is diluted by its share of them."""
-    data = at.data
-    size = max((at.size(operand) for operand in data), key=lambda size: size.rms)
-    whole = max(math.prod(at.shape), 1)
-    back = []
-    for operand in data:
-        share = min(math.prod(shape_of(operand)) / whole, 1.0)
-        back.append(Back(operand, 1.0 if at.model.nominal or at.name == "copy" else math.sqrt(share)))
-    return Local(size, tuple(back))
+    """A part of the entries is replaced: sizes and changes count by their share of them."""
+    base = at.node.args[0]
+    assert isinstance(base, fx.Node)
+    sources = [source for source in at.data if source is not base]
+    whole = math.prod(at.shape) or 1
+    shares = [1.0 if at.name == "copy" else min(math.prod(shape_of(node)) / whole, 1.0) for node in sources]
+    rest = max(1 - sum(shares), 0.0) if at.name in _REPLACING else 1.0
+    back, sizes = [], []
+    for operand, share in zip((base, *sources), (rest, *shares), strict=True):
+        if (size := at.added(operand)) is not None:
+            sizes.append(Size(size.rms * math.sqrt(share), size.mean * share, size.sign))
+        if at.kind(operand) == "data" and floats(operand):
+            back.append(Back(operand, 1.0 if at.model.nominal else math.sqrt(share)))
+    return Local(beside(sizes), tuple(back))
+
+
+def beside(sizes: Iterable[Size]) -> Size:
+    """The size of entries beside each other, each with the root of its share in it."""
+    parts = list(sizes)
+    signs = {part.sign for part in parts}
+    rms = math.sqrt(sum(part.rms**2 for part in parts))
+    return Size(rms, sum(part.mean for part in parts), signs.pop() if len(signs) == 1 else 0)
 
 
 @gain("aten.index_add", "aten.scatter_add", "aten.scatter_reduce", "aten.index_reduce")

@@ -33,7 +33,7 @@ class Samples:
         values: Mapping[fx.Node, Any],
         sizes: Mapping[fx.Node, Size | None],
         fresh: Callable[[fx.Node], bool],
-        weight: Callable[[str], Size],
+        weight: Callable[[fx.Node], Size],
     ) -> None:
         self._values, self._sizes, self._fresh, self._weight = values, sizes, fresh, weight
         self._drawn: dict[fx.Node, Any] = {}
@@ -98,7 +98,7 @@ class Samples:
             raise LookupError(f"{node.name} isn't known")
         size = self._sizes.get(node, UNIT)
         if "param" in node.meta:
-            size = self._weight(node.meta["param"])
+            size = self._weight(node)
         if size is None or not math.isfinite(size.rms):
             raise LookupError(f"the size of {node.name} isn't known")
         drawn = torch.randn(

@@ -16,9 +16,10 @@ class ScionLight(Scion):
     """Backward adds to gradients that are never zeroed; after each step they are multiplied by momentum.
 
     The same steps as Scion's, to round-off: an LMO doesn't see that the sum is 1 / (1 - momentum) times the average.
-    One copy of weights and one of gradients, in their own dtype, is all that is kept. The optimizer's zero_grad()
-    leaves gradients alone; model.zero_grad() must not be called, nor gradients scaled or clipped between backward and
-    step: divide the losses of an accumulated batch instead.
+    One copy of weights and one of gradients, in their own dtype, is all that is kept. A step works on 2^21 entries at a
+    time, or on one parameter, if that is larger and not of the norm "sign": it holds some wide copies of no more. The
+    optimizer's zero_grad() leaves gradients alone; model.zero_grad() must not be called, nor gradients scaled or
+    clipped between backward and step: divide the losses of an accumulated batch instead.
 
     constrained   False lets the weights free, as uscion does.
     """

@@ -165,7 +165,8 @@ class Printer:
             return names[value]
         if isinstance(value, list):
             return "[" + ", ".join(self.argument(item, names) for item in value) + "]"
-        if isinstance(value, tuple) and value and isinstance(value[0], tuple) and isinstance(value[0][0], float):
+        rows = value if isinstance(value, tuple) and value and all(isinstance(item, tuple) for item in value) else ()
+        if rows and all(item and isinstance(item[0], float) for item in rows):
             return self.constant("POLYNOMIALS", value)
         return self.constant("SCALES", value) if _is_long(value) else literal(value)
 

@@ -20,13 +20,16 @@ from tests.plans import Small, draft, plan_of, small_rows, train
 from tests.ties import firm_bases
 
 # Where 5e-3 moves some weights by less than 1e-2 in twenty steps.
-LARGER = {"almond": 2e-2, "sgd": 5e-2, "shampoo": 1e-2}
+LARGER = {"almond": 2e-2, "sgd": 5e-2, "shampoo": 1e-2, "adafactor": 2e-2, "everett": 1e-3}
+# Adafactor's steps are relative to the weights, at least to 1e-3: a bias of zero hardly moves. Everett's at 16 wide,
+# tuned at 1024, are as large as they may be for matrices.
+LEAST = {"adafactor": 1e-4, "everett": 5e-3}
 
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("recipe", list(recipes))
 def test_twenty_steps_equal_the_reference(recipe: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within 1e-4 of weights that move by more than 1e-2; float32 against float64."""
+    """Within 1e-4 of weights that move by more than 1e-2 (or `LEAST`); float32 against float64."""
     if recipe == "soap":
         firm_bases(monkeypatch)
     torch.manual_seed(0)
@@ -40,7 +43,7 @@ def test_twenty_steps_equal_the_reference(recipe: str, compiled: bool, monkeypat
     train(plain, [slow], 20)
     for mine, other, first in zip(ours.parameters(), plain.parameters(), start.parameters(), strict=True):
         assert float((mine - other).detach().abs().max()) < 1e-4
-        assert float((mine - first).detach().abs().max()) > 1e-2
+        assert float((mine - first).detach().abs().max()) > LEAST.get(recipe, 1e-2)
 
 
 def test_compiled_steps_equal_the_reference_and_bf16_is_near() -> None:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 import normc
 from normc.checking.gains import GainRow
 from normc.checking.report import CheckReport
+from normc.checking.slopes import judged, rising, settled
+from normc.checking.verdict import Verdict
 from normc.errors import NormcError
 from tests.checking.models import batch, mlp, seeded_gpt, tokens
 from tests.trace.state import rng_state, state_of
@@ -53,12 +55,15 @@ def test_two_runs_agree_to_the_last_digit(plain: CheckReport) -> None:
     assert normc.check(seeded_gpt(), tokens(), sharp=6).to_json() == plain.to_json()
 
 
-def test_weights_that_are_ten_times_too_large_are_marked() -> None:
-    sound, wrong = (normc.check(mlp(factor=factor), batch(), sharp=0) for factor in (1.0, 10.0))
-    assert sound.ok
-    assert not wrong.ok
-    for row in gains(wrong).values():
-        assert row.verdict.word == "large at init"
+def test_weights_that_are_ten_times_too_large_are_explained_and_mended_by_init() -> None:
+    """The plan is right: the check says so, with the factor, and marks no line."""
+    sound, large = (normc.check(mlp(factor=factor), batch(), sharp=0) for factor in (1.0, 10.0))
+    assert sound.ok and large.ok
+    assert large.step is not None and large.step.verdict.word == "large at init"
+    mended = normc.check(mlp(factor=10.0), batch(), sharp=0, init=True)
+    assert {row.verdict.word for row in gains(mended).values()} <= {"ok", "small at init"}
+    for row in gains(large).values():
+        assert (row.verdict.level, row.verdict.word) == ("note", "large at init")
         assert row.shown.ratios[1] == pytest.approx(100, rel=0.3)  # two other matrices, each tenfold
         assert row.shown.ratios[0] == pytest.approx(1, abs=0.4)
 
@@ -191,3 +196,36 @@ def test_targets_that_share_one_budget_keep_one_step_in_its_band(recipe: str) ->
         assert 0.4 < step.jointly.budget < 1.75
         assert step.peak[1] < 2.5
         assert step.verdict.level == "ok"
+
+
+def test_a_fault_at_init_is_marked_where_it_is_and_not_where_it_is_felt() -> None:
+    """One standard deviation for all widths; the weights of `init_` have none of it."""
+    widths = {width: mlp(width, deviation=0.1) for width in (64, 128, 256)}
+    report = normc.check(mlp(), batch(), sharp=0, widths=widths)
+    marked = [name for name, one in series(report, "widths").items() if one.verdict.level == "wrong"]
+    assert marked == ["2", "3", "output"]
+    mended = normc.check(mlp(), batch(), sharp=0, widths=widths, init=True)
+    assert [one.verdict.word for one in series(mended, "widths").values()].count("grows") == 0 and mended.ok
+
+
+@pytest.mark.parametrize(("power", "expected"), [(0.5, 0.5), (1.0, 1.0), (0.0, 0.0)])
+def test_powers_of_the_depth_are_what_they_are(power: float, expected: float) -> None:
+    assert rising((2, 4, 8), [size**power for size in (2, 4, 8)]) == pytest.approx(expected)
+
+
+def test_what_levels_off_is_flat() -> None:
+    assert (found := rising((2, 4, 8), [1 - 1 / size for size in (2, 4, 8)])) is not None and found < 0.15
+
+
+def test_between_flat_and_a_wrong_exponent_nothing_is_marked() -> None:
+    assert judged("plain", "width", (0.0, 0.0, 0.35), (1.0,), None).level == "note"
+    assert judged("plain", "width", (0.0, 0.0, 0.5), (1.0,), None).level == "wrong"
+    assert judged("plain", "width", (0.35, 0.35, 0.9), (1.0,), None).level == "wrong"
+    assert judged("plain", "width", (-0.35, -0.35, 0.0), (1.0,), None).level == "note"
+
+
+def test_growth_within_the_targets_budget_is_a_note() -> None:
+    verdicts = [judged("plain", "width", (0.0, 0.0, 0.5), (1.0,), None)]
+    band = Verdict("note", "in band")
+    assert [settled(verdicts, band, bounded)[0].level for bounded in (True, False)] == ["note", "wrong"]
+    assert settled(verdicts, Verdict("wrong", "grows"), True)[0].level == "wrong"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.memory import extra
 from normc.errors import NormcWarning
 from normc.exporting import export
 from normc.optimizer import Optimizer, build, defer, program_of
@@ -158,6 +159,17 @@ def test_turns_and_pieces_step_as_the_whole_does(size: int, compiled: bool, monk
     same, again = made()
     train(same, again, 4)
     torch.testing.assert_close(weights(same), weights(whole_model), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_copies_no_more_than_a_matrix_at_a_time(dtype: torch.dtype) -> None:
+    """Beside 177 MB of weights and as much of gradients (half in bf16), on meta, where ops make sizes but no data."""
+    rows = [draft(f"layers.{i}.w", (3072, 768), "hidden") for i in range(4)]
+    rows += [draft("head", (40000, 768), "output"), draft("norm", (768,), "gain")]
+    state, peak = extra(plan_of(rows, "scion-light"), dtype)
+    assert state == 0
+    assert peak <= 5 * 4 * 3072 * 768
+    assert extra(plan_of(rows, "scion"), dtype)[1] > 100e6
 
 
 def test_an_exported_update_holds_gradients_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

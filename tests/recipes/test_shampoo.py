@@ -101,7 +101,7 @@ def test_vectors_and_single_sides_get_the_root_of_their_one_factor() -> None:
     ):
         torch.testing.assert_close(last_step(list(grads), (6, 4), **options), expected, atol=1e-12, rtol=0)
     flat = [g.flatten() for g in gradients((2, 2), 8)]
-    full = sum(torch.outer(g, g) for g in flat)
+    full = torch.stack([torch.outer(g, g) for g in flat]).sum(0)
     expected = inverse_power(full, 0.5) @ flat[-1]
     torch.testing.assert_close(last_step(flat, (4,)), expected, atol=1e-12, rtol=0)
     expected = flat[-1] / (sum(g.square() for g in flat) + 1e-6).sqrt()

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     """One line a model, the wrong rows under it, and the sum."""
     lines, right, total, fallbacks = [], 0, 0, 0
     for name in sorted(CASES):
-        plan = normc.plan(CASES[name].build(), CASES[name].inputs())
+        plan = normc.plan(CASES[name].build(), CASES[name].inputs(), recipe="uscion")
         wrong = wrong_rows(CASES[name], plan)
         good = len(plan) - sum(1 for row in plan.rows if any(line.startswith(f"{row.name}:") for line in wrong))
         fallbacks += sum(1 for row in plan.rows if row.fallback)

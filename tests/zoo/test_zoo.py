@@ -15,7 +15,7 @@ from tests.zoo.models import CASES
 
 
 def said(row: Row) -> str:
-    """A row in the notation of the expectations."""
+    """A row in the notation of the expectations, whose norms are Scion's."""
     index = any(use.role == row.role and "index" in use.axes for use in row.uses)
     letters = []
     for axis in range(len(row.shape)):
@@ -61,7 +61,7 @@ def test_every_row_is_right_and_becomes_a_step(name: str) -> None:
     torch.manual_seed(0)
     case = CASES[name]
     model = case.build()
-    plan = normc.plan(model, case.inputs())
+    plan = normc.plan(model, case.inputs(), recipe="uscion")
     names = [parameter for parameter, _ in model.named_parameters()]
     assert [row.name for row in plan.rows] == names
     assert not (wrong := wrong_rows(case, plan)), "\n".join(wrong)
