@@ -10,8 +10,8 @@ import pytest
 
 import normc.compiler
 from normc.cli import main
-from normc.given import read_override
 from normc.errors import NormcError
+from normc.given import read_override
 from normc.plans.plan import NormPlan
 from tests.plan.sample import sample
 

@@ -15,7 +15,7 @@ import normc
 
 WIDTH = 8
 DEPTHS = (2, 8, 48)
-POWER = 1.25  # a stream of independent branches has r ~ sqrt(depth), and of aligned ones r ~ depth
+POWER = 0.6  # a stream of independent branches has r ~ sqrt(depth), and a target goes as r
 
 
 class Attention(nn.Module):
