@@ -103,7 +103,9 @@ def judged(kind: Kind, along: Along, slopes: Slopes, first: Sequence[float], bou
     if along == "width" and kind == "readout" and end <= GROWS and moved is not None and moved > GROWS:
         return _marked("change grows", READOUT_GROWS, moved)
     if (most := max(end, moved or 0.0)) > GROWS:
-        return _marked("grows", LOGITS_GROW if kind == "logits" and along == "width" else GROWS_TRAINED, most)
+        if kind == "logits" and along == "width":
+            return Verdict("wrong", "grows", LOGITS_GROW)
+        return _marked("grows", GROWS_TRAINED, most)
     if kind == "tied" and min(start or 0.0, moved or 0.0) < -GROWS:
         return Verdict("note", "shrinks", TIED)
     if along == "depth" and moved is not None and -1 - GROWS <= moved < -GROWS and kind == "plain":

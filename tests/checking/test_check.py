@@ -203,7 +203,7 @@ def test_a_fault_at_init_is_marked_where_it_is_and_not_where_it_is_felt() -> Non
     widths = {width: mlp(width, deviation=0.1) for width in (64, 128, 256)}
     report = normc.check(mlp(), batch(), sharp=0, widths=widths)
     marked = [name for name, one in series(report, "widths").items() if one.verdict.level == "wrong"]
-    assert marked == ["2", "3", "output"]
+    assert marked == ["2", "3", "4", "output"]
     mended = normc.check(mlp(), batch(), sharp=0, widths=widths, init=True)
     assert [one.verdict.word for one in series(mended, "widths").values()].count("grows") == 0 and mended.ok
 

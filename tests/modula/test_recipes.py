@@ -196,8 +196,9 @@ def test_tare_on_the_command_line(tmp_path: Any, capsys: pytest.CaptureFixture) 
 @pytest.mark.parametrize("gains", ["average", "sharp", "modula"])
 def test_gains_are_an_option(gains: str) -> None:
     plan = normc.plan(nets.MLP(2, "relu"), torch.randn(2, 16), recipe="modula", options={"gains": gains})
-    slope = {"average": 0.5**0.5, "modula": 0.5**0.5, "sharp": 1.0}[gains]
-    size = {"average": 0.5**0.5, "modula": 1.0, "sharp": 1.0}[gains]
+    # With tracked sizes the output is of RMS 1 / sqrt(2), which is then the unit of its change.
+    slope = {"average": 1.0, "modula": 0.5**0.5, "sharp": 1.0}[gains]
+    size = 1.0
     assert plan["layers.0.weight"].target == pytest.approx(0.5 / slope, rel=1e-6)
     assert plan["layers.1.weight"].target == pytest.approx(0.5 / size, rel=1e-6)
     with pytest.raises(NormcError, match="option gains"):
