@@ -96,7 +96,8 @@ def judged(kind: Kind, along: Along, slopes: Slopes, first: Sequence[float], bou
         return Verdict("note" if all(value == 0 for value in first) else "wrong", "nothing", BLOWS)
     if along == "depth" and start is not None and moved is not None and 0 < start <= _ADDS_UP:
         # What counts of a stream is its change relative to its size.
-        if moved - start <= SURELY and end <= _ADDS_UP + GROWS:
+        most = SURELY if start > GROWS else GROWS
+        if moved - start <= most and end <= _ADDS_UP + GROWS:
             return Verdict("note", "grows", ADDS) if start > GROWS else Verdict("ok", "flat")
     if start is not None and start > SURELY:
         return Verdict("wrong", "grows", GROWS_INIT[along])

@@ -194,8 +194,10 @@ class Recipes(Registry[Recipe]):
     aliases: Mapping[str, tuple[str, str]] = {
         "auto": (
             "modular-dual",
-            ("the default: as good as the best tuned radii on the demo's task (docs/demo.md), with one learning rate "
-            "for every depth and width that was tried (docs/gains.md)"),
+            (
+                "the default: as good as the best tuned radii on the demo's task (docs/demo.md), with one learning "
+                "rate for every depth and width that was tried (docs/gains.md)"
+            ),
         ),
         "modula-sgd": ("modula", "the package's name for it"),
     }

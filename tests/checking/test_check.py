@@ -141,7 +141,7 @@ def test_an_initialisation_that_forgets_the_fan_in_grows_with_the_width() -> Non
 def test_uniform_targets_make_attention_logits_grow_with_the_width_and_steps_with_the_depth() -> None:
     widths = {width: seeded_gpt(width=width, layers=1) for width in (32, 64, 128)}
     depths = {layers: seeded_gpt(layers=layers) for layers in (2, 4, 8)}
-    report = normc.check(seeded_gpt(), tokens(), sharp=0, lr=0.02, widths=widths, depths=depths)
+    report = normc.check(seeded_gpt(), tokens(), recipe="uscion", sharp=0, lr=0.02, widths=widths, depths=depths)
     logits = series(report, "widths")["blocks.*.attn attention logits"]
     assert abs(logits.slopes[0]) < 0.3
     assert logits.slopes[2] > 0.3
