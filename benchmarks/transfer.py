@@ -4,7 +4,8 @@ A byte-level GPT (pre-norm, no depth multipliers, weights on their norms' sphere
 each, the RMS of the change of its logits is divided by the learning rate. A recipe whose learning rate is to carry over
 keeps that figure flat. Compared: `modular-dual`, whose targets come from masses and gains, and uniform targets (each
 matrix the same operator norm, as Muon and Scion have them) at the learning rate that moves the output of the model of
-width 64 and depth 4 as far.
+width 64 and depth 4 as far. Each figure is the mean over SEEDS, which draw the weights and the batches anew; the lowest
+and the highest single figure are printed beside.
 
 Prints both tables; writes docs/transfer.json and docs/transfer.png.
 """
@@ -31,6 +32,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 WIDTHS, DEPTHS = (32, 64, 128, 256, 512), (2, 4, 8, 16, 24)
 REFERENCE = (64, 4)
 ETA, STEPS, ROWS, CONTEXT = 0.1, 3, 8, 64
+SEEDS = (1, 2, 3, 4)
 UNIFORM = {f"radius_{role}": 1.0 for role in ("input", "hidden", "output", "embedding", "position", "vector")}
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "modular-dual": ("modular-dual", {}),
@@ -87,11 +89,21 @@ class Result:
     width: int
     depth: int
     moved: tuple[float, ...]
+    lowest: float
+    highest: float
 
 
 def moved(recipe: str, width: int, depth: int, text: Tensor, factor: float = 1.0) -> Result:
-    """Train STEPS steps at lr ETA * factor from one seed, measuring each step's effect on its own batch, over ETA."""
-    torch.manual_seed(1)
+    """Mean over SEEDS of what each of the first steps moves."""
+    runs = [once(recipe, width, depth, text, factor, seed) for seed in SEEDS]
+    every = [step for run in runs for step in run]
+    means = tuple(sum(steps) / len(runs) for steps in zip(*runs, strict=True))
+    return Result(width, depth, means, min(every), max(every))
+
+
+def once(recipe: str, width: int, depth: int, text: Tensor, factor: float, seed: int) -> list[float]:
+    """Train STEPS steps at lr ETA * factor, measuring each step's effect on its own batch, over ETA."""
+    torch.manual_seed(seed)
     name, options = RECIPES[recipe]
     model = GPT(width, depth)
     opt = normc.compile(
@@ -107,7 +119,7 @@ def moved(recipe: str, width: int, depth: int, text: Tensor, factor: float = 1.0
         opt.step()
         with torch.no_grad():
             found.append(float((model(batch[:, :-1]) - before).square().mean().sqrt()) / ETA)
-    return Result(width, depth, tuple(found))
+    return found
 
 
 def plot(results: dict[str, list[Result]], path: Path) -> None:
@@ -157,11 +169,15 @@ def main() -> None:
     results = {label: [moved(label, *size, text, factors[label]) for size in sizes] for label in RECIPES}
     for label, entries in results.items():
         for r in entries:
-            print(f"{label:16} width {r.width:4} depth {r.depth:3}  " + "  ".join(f"{step:5.2f}" for step in r.moved))
+            print(
+                f"{label:16} width {r.width:4} depth {r.depth:3}  " + "  ".join(f"{step:5.2f}" for step in r.moved),
+                f"  single runs {r.lowest:.2f} to {r.highest:.2f}",
+            )
         every = [step for r in entries for step in r.moved]
         print(f"{label:16} from {min(every):.2f} to {max(every):.2f}, a factor of {max(every) / min(every):.1f}")
     if not quick:
-        facts = {label: [{"width": r.width, "depth": r.depth, "moved": [round(step, 4) for step in r.moved]}
+        facts = {label: [{"width": r.width, "depth": r.depth, "moved": [round(step, 4) for step in r.moved],
+                          "lowest": round(r.lowest, 4), "highest": round(r.highest, 4)}
                          for r in entries] for label, entries in results.items()}  # fmt: skip
         head = {"machine": machine(), "torch": torch.__version__, "date": dt.date.today().isoformat(), "lr": ETA}
         (DOCS / "transfer.json").write_text(json.dumps({**head, "results": facts}, indent=1) + "\n")

@@ -83,7 +83,7 @@ _KEEPING = frozenset({
 })  # fmt: skip
 
 
-def _is_probability(node: fx.Node, hops: int = 6) -> bool:
+def _is_probability(node: fx.Node, hops: int = 12) -> bool:
     """Whether a softmax made it, with nothing but casts, dropout and views since."""
     for _ in range(hops):
         name = op_name(node).rsplit(".", 1)[-1].rstrip("_")

@@ -16,9 +16,11 @@ from torch import Tensor, fx
 from normc.gains.local import UNIT, At, Size, floats
 from normc.ops.value import Value
 from normc.trace.effects import after_write
+from normc.trace.graph import op_name
 
 LARGEST = 4_000_000
 _KEPT = 40_000_000
+_DROPOUTS = ("aten.dropout", "aten.feature_dropout", "aten.native_dropout")
 _FAILS = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, AssertionError, OverflowError)
 
 
@@ -121,17 +123,24 @@ def entries_of(node: fx.Node) -> int:
 
 
 def run(node: fx.Node, feeds: Mapping[fx.Node, Any]) -> Any:
-    """What the op makes of these operands, in float64. LookupError if it can't be run so."""
+    """What the op makes of these operands, in float64; the same in every call, where it draws; dropout as in eval mode.
+
+    LookupError if it can't be run so. Nothing else's random numbers change.
+    """
 
     def fed(operand: fx.Node) -> Any:
         value = feeds[operand]
         return value.clone() if isinstance(value, Tensor) else value
 
     args = fx.node.map_arg(node.args, fed)
+    if op_name(node) in _DROPOUTS:
+        args = (*args[:2], False)
     kwargs: Any = {k: _wide(v) for k, v in fx.node.map_arg(node.kwargs, fed).items()}
     assert callable(node.target)
     try:
-        return node.target(*(_wide(a) for a in args), **kwargs)
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(0)
+            return node.target(*(_wide(a) for a in args), **kwargs)
     except _FAILS as problem:
         raise LookupError(f"{node.name} can't be tried out: {type(problem).__name__}") from None
 

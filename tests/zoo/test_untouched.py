@@ -15,6 +15,8 @@ DIFFER = {
     "rwkv": "in eval it rescales its weights, without gradients",
     "wavlm": "it masks its inputs with a learned vector while it trains",
     "wav2vec2-conformer": "it masks its inputs with a learned vector while it trains",
+    "longformer": "it takes its windows of the attention by other ops while it trains",
+    **dict.fromkeys(("segformer", "swin", "swinv2"), "while it trains, it leaves branches out: other sizes"),
 }
 
 
@@ -26,7 +28,7 @@ def test_planning_leaves_the_model_untouched(name: str) -> None:
     for training in (False, True):
         model.train(training)
         before, rng = state_of(model), rng_state()
-        hashes.add(normc.plan(model, inputs, recipe="uscion").hash)
+        hashes.add(normc.plan(model, inputs).hash)
         assert state_of(model) == before
         assert rng_state() == rng
         assert nn.Module.__call__ is nn.Module._wrapped_call_impl
