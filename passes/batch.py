@@ -11,7 +11,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from normc.plans.geometry import NORMED, norms
-from normc.update import arithmetic
+from normc.update import arithmetic, kronecker
 from normc.update.matrices import flip, join, part, polar
 from normc.update.program import (
     ROWWISE,
@@ -55,7 +55,7 @@ def batch(program: Program) -> Program:
         number = sum(len(chain.rows) for chain in chains)
         saving = f"{len(chains) - 1} of each op" if len(chains) > 1 else ""
         what = f"{name}: {number} parameters in {len(chains)} stacks"
-        decisions.append(Decision("batch", what, _why(kinds), saving))
+        decisions.append(Decision("batch", what, _why(kinds, chains), saving))
     for chain in large:
         for family in _turns(chain, {family.name for family in families}):
             families.append(family)
@@ -138,11 +138,17 @@ def _outer(argument: object, parts: Split) -> str:
     return "core" if argument in parts.core else str(argument)
 
 
-def _why(kinds: set[object]) -> str:
+def _why(kinds: set[object], chains: list[Chain]) -> str:
     sizes = sorted(kind for kind in kinds if isinstance(kind, tuple))
     if sizes:
         return "same short and long side " + ", ".join(f"{short}x{long}" for short, long in sizes)
-    return "same elementwise ops" if "lists" in kinds else "small: one compiled function for all norms of vectors"
+    if "lists" in kinds:
+        return "same elementwise ops"
+    if any(node.target is kronecker.rotate for chain in chains for node in chain.graph.nodes):
+        return "same number of factors: one compiled function for what they rotate"
+    if any(norms[chain.row.norm].shape in ("matrix", "slices") for chain in chains):
+        return "same ops around it: one compiled function for all sizes"
+    return "small: one compiled function for all norms of vectors"
 
 
 def _name(chains: list[Chain], kinds: set[object], taken: set[str]) -> str:

@@ -1,4 +1,6 @@
-"""Hyperball: matrices keep the Frobenius norm that they start with, and steps are a share of it; AdamW for the rest."""
+"""Hyperball: matrices keep the Frobenius norm that they start with, and steps are a share of it; AdamW for the rest
+(Wen et al., Hyperball Optimization, arXiv 2606.16899).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ class Hyperball(Muon):
 
     name: ClassVar[str] = "hyperball"
     summary: ClassVar[str] = "matrices on the sphere that they start on, AdamW for the rest"
-    source: ClassVar[str] = "Wen et al., Hyperball optimization"
+    source: ClassVar[str] = "Wen et al., arXiv 2606.16899"
     formula: ClassVar[str] = "w = R unit(w - lr R unit(u)), R = ||w_0||, u by Adam or Muon;  AdamW for the rest"
     known: ClassVar[Mapping[str, Option]] = {
         "direction": "adam",

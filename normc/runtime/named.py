@@ -14,6 +14,13 @@ from normc.runtime.run import Cores, Update
 
 # Prefixes that wrappers put into parameter names.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
+# Options of torch's optimizers that say nothing of the update, or that a loss says as well: what to do instead.
+_OWN = "leave it out: how a planned update runs is in its generated code"
+FOREIGN = {
+    "maximize": "call backward on the negated loss: an update goes down",
+    "betas": "give momentum and beta2 (normc recipes lists what each recipe has)",
+    **dict.fromkeys(("foreach", "fused", "capturable", "differentiable"), _OWN),
+}
 
 
 class NamedOptimizer(GradientHolder):
@@ -75,7 +82,8 @@ class NamedOptimizer(GradientHolder):
     def _set_option(self, groups: list[dict[str, Any]], name: str, value: float | tuple[float, ...]) -> None:
         known = dict.fromkeys(key for defaults in self.update.defaults for key in defaults)
         if name not in known:
-            self._fail(f"there is no option {name!r}", f"known: {', '.join(['lr', *known])}")
+            fix = FOREIGN.get(name, f"known: {', '.join(['lr', *known])}")
+            self._fail(f"there is no option {name!r}", fix)
         each = value if isinstance(value, tuple) else (value,) * len(groups)
         if len(each) != len(groups):
             self._fail(f"{name} is {value!r}", "give a number, or one for matrices and one for the rest")

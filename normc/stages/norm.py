@@ -57,6 +57,10 @@ class Rescale(Lmo):
     column's or row's set each of them, as Modula's package does for an embedding.
     """
 
+    def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
+        """d <- scale d / norm(d): the norm's size, along d itself."""
+        return Lmo.emit(self, build, direction)
+
     def unit(self, build: Builder, x: fx.Node, norm: Norm, fold: Fold) -> fx.Node:
         """`x` over its norm."""
         if norm.shape in ("matrix", "slices"):
@@ -79,6 +83,10 @@ class NeuronLmo(Lmo):
     """
 
     rms: bool = False
+
+    def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
+        """d <- scale u / sqrt(v) for u = lmo(d) and v, an average of mean(u^2) a neuron; u's own 2-norm again."""
+        return Lmo.emit(self, build, direction)
 
     def unit(self, build: Builder, x: fx.Node, norm: Norm, fold: Fold) -> fx.Node:
         """u / sqrt(v) for the unit step u and v <- beta2 v + (1 - beta2) mean(u^2), a number for each row of u."""

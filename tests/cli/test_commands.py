@@ -50,6 +50,9 @@ def test_plan_prints_the_table(asked: dict[str, Any], target: str, capsys: pytes
     assert (asked["recipe"], asked["options"], asked["strict"]) == ("scion", {"radius_hidden": 2.0}, True)
     assert asked["model"].in_features == 5
     assert tuple(asked["inputs"].shape) == (1, 5)
+    text = "minimax:lower=1e-4,tolerance=0.1"  # an option's value may hold what separates names and values
+    assert main(["plan", target, "--option", f"polynomial={text}", "--option", "muon.power=1/2"]) == 0
+    assert asked["options"] == {"polynomial": text, "muon.power": "1/2"}
 
 
 def test_the_frontend_is_passed_on_if_named(asked: dict[str, Any], target: str, saved: str) -> None:

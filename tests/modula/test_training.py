@@ -18,7 +18,7 @@ import normc
 from normc.update.power import start
 from tests.modula import nets, package
 
-STEPS, LR, MOMENTUM, DECAY = 10, 0.5, 0.9, 0.1
+STEPS, LR, MOMENTUM, DECAY = 50, 0.5, 0.9, 0.1
 
 
 def tokens(seed: int) -> tuple[Tensor, Tensor]:
@@ -92,8 +92,8 @@ def trained_here(model: nn.Module, opt: Any, batch: Batch) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("name", CASES)
-def test_ten_steps_equal_the_package_s(name: str, dtype: torch.dtype) -> None:
-    """Weights within round-off of each other (1e-5 and 3e-14 of how far they moved, as measured)."""
+def test_fifty_steps_equal_the_package_s(name: str, dtype: torch.dtype) -> None:
+    """Weights within round-off of each other (bounds are of how far they moved)."""
     make, make_theirs, batch, blocks_mass = CASES[name]
     torch.manual_seed(0)
     model, theirs = make().to(dtype), make_theirs()

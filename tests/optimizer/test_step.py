@@ -51,6 +51,10 @@ def test_options_of_groups() -> None:
     for bad in ({"weight_deca": 0.1}, {"lr": -1.0}, {"momentum": (1.0, 2.0, 3.0)}):
         with pytest.raises(NormcError):
             made("muon", **bad)
+    with pytest.raises(NormcError, match="backward on the negated loss"):
+        made("muon", maximize=True)
+    with pytest.raises(NormcError, match="leave it out"):
+        made("muon", fused=True)
 
 
 def test_closure_runs_with_gradients_and_its_loss_comes_back() -> None:

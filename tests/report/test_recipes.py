@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from normc.cli import main
+from normc.optimizer import program_of
 from normc.recipes import recipes
 from normc.report.recipes import chains, formula_of, listing, sample, show, written
 from tests.plans import Small, plan_of, small_rows
@@ -50,6 +51,13 @@ def test_the_command_line_shows_recipes_and_passes(capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     for part in ("laws", "stack", "batch", "because", "saves", "functions"):
         assert part in out
+
+
+def test_each_kind_of_function_says_why_it_is_one() -> None:
+    rows = small_rows(Small())
+    for name, why in (("soap", "what they rotate"), ("hyperball", "for all sizes"), ("scion", "norms of vectors")):
+        program = program_of(plan_of(rows, name))
+        assert any(why in decision.why for decision in program.decisions if decision.rule == "batch")
 
 
 def test_auto_is_a_recipe_by_another_name() -> None:
