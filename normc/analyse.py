@@ -17,7 +17,7 @@ from normc.plans.row import Row
 from normc.resize.origin import Traced
 from normc.trace.graph import ModelGraph
 
-ORDER = ("bind", "flow", "layout", "blocks", "role", "magnitude", "mass", "sensitivity", "geometry")
+ORDER = ("bind", "flow", "depth", "layout", "blocks", "role", "magnitude", "mass", "sensitivity", "geometry")
 
 
 def analyse(model: ModelGraph, request: Request) -> NormPlan:
@@ -58,7 +58,7 @@ def plan_of(model: ModelGraph, request: Request, facts: Facts, log: Log) -> Norm
         rows=rows,
         model=model.model,
         recipe=request.recipe.name,
-        options=tuple(sorted(request.recipe.options.items())),
+        options=tuple(sorted(facts[Rows].recipe.options.items())),
         notes=notes,
         origin=Traced(model, request, analyse, facts if request.recipe.gains != "average" else None),
     )

@@ -9,6 +9,7 @@ import sympy
 
 from normc.facts import Facts, Log, analysis
 from normc.passes.blocks import Blocks
+from normc.passes.depth import Depth
 from normc.passes.layout import Layouts
 from normc.passes.mass import Masses
 from normc.passes.request import Request
@@ -16,21 +17,23 @@ from normc.passes.role import Roles
 from normc.passes.sensitivity import Sensitivities
 from normc.plans.expression import show_formula, write_formula
 from normc.plans.row import Row, Scale
+from normc.recipes import Recipe
 from normc.trace.graph import ModelGraph, Parameter
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The finished rows, without their evidence."""
+    """The finished rows, without their evidence; and the recipe, with what it has seen of the model in its options."""
 
     of: Mapping[str, Row]
+    recipe: Recipe
 
 
 @analysis("geometry")
 def geometry(model: ModelGraph, facts: Facts, log: Log) -> Rows:
     """Draft each row from the facts, let the recipe give it a norm, and put in the numbers of its blocks."""
     drafts = [_draft(parameter, facts) for parameter in model.parameters]
-    recipe = facts[Request].recipe.seeing(drafts)
+    recipe = facts[Request].recipe.seeing(drafts, facts[Depth].blocks)
     rows: dict[str, Row] = {}
     for draft in drafts:
         chosen = recipe.geometry(draft)
@@ -47,7 +50,7 @@ def geometry(model: ModelGraph, facts: Facts, log: Log) -> Rows:
             f" = {chosen.why}" if chosen.why else ""
         )
         log.because(row.name, "scale", f"{formula} = {row.scale.value:.6g}", reason)
-    return Rows(rows)
+    return Rows(rows, recipe)
 
 
 def _draft(parameter: Parameter, facts: Facts) -> Row:

@@ -82,8 +82,10 @@ class Recipe(ABC):
         """The option `blocks_mass`, `vector_mass` or `position_mass`, if the recipe has it; else the default."""
         return self.number(f"{what}_mass") if f"{what}_mass" in self.known else default
 
-    def seeing(self, rows: Iterable[Row]) -> Recipe:
-        """This recipe for a plan of these drafts; the same, unless it needs to know all rows."""
+    def seeing(self, rows: Iterable[Row], blocks: int = 0) -> Recipe:
+        """This recipe for a plan of these drafts, of a model of so many blocks (0: not known); the same, unless it
+        needs to know. What is to be known of a saved plan as well becomes an option.
+        """
         return self
 
     @abstractmethod

@@ -93,8 +93,8 @@ class Mixed(Recipe):
         """As the first member has it."""
         return self.members[0].mass_of(what, default)
 
-    def seeing(self, rows: Iterable[Row]) -> Recipe:
-        """Each member with what it needs to know of the rows. NormcError for a selector that no row answers to."""
+    def seeing(self, rows: Iterable[Row], blocks: int = 0) -> Recipe:
+        """Each member with what it needs to know of the model. NormcError for a selector that no row answers to."""
         rows = list(rows)
         for selector in self.selectors:
             if not any(_selects(selector, row) for row in rows):
@@ -102,7 +102,14 @@ class Mixed(Recipe):
                     f"no parameter is {selector!r}, which {self.name!r} selects",
                     f"give a glob of names, or one of the roles {', '.join(sorted({row.role for row in rows}))}",
                 )
-        return replace(self, members=tuple(member.seeing(rows) for member in self.members))
+        members = tuple(member.seeing(rows, blocks) for member in self.members)
+        seen = {
+            f"{new.name}.{name}": value
+            for old, new in zip(self.members, members, strict=True)
+            for name, value in new.options.items()
+            if old.option(name) != value
+        }
+        return replace(self, members=members, options={**self.options, **seen})
 
     def index_of(self, row: Row) -> int:
         """The member that has a row."""

@@ -70,7 +70,7 @@ class ModularDual(Recipe):
 
     most: float | None = None
 
-    def seeing(self, rows: Iterable[Row]) -> Recipe:
+    def seeing(self, rows: Iterable[Row], blocks: int = 0) -> Recipe:
         """With the largest known gain of a plan's drafts."""
         return replace(self, most=largest_gain(rows))
 

@@ -53,14 +53,14 @@ class MupAdam(Recipe):
 
     width: int | None = None
 
-    def seeing(self, rows: Iterable[Row]) -> Recipe:
+    def seeing(self, rows: Iterable[Row], blocks: int = 0) -> Recipe:
         """With the model's width, where its tables, or else its dense inputs, have one that they agree on."""
-        rows = list(rows)
+        rows, made = list(rows), _deepened(self, blocks)
         for roles in (("embedding", "position"), ("input",)):
             found = {row.fan_out for row in rows if row.role in roles and row.fallback is None}
             if found:
-                return replace(self, width=found.pop() if len(found) == 1 else None)
-        return self
+                return replace(made, width=found.pop() if len(found) == 1 else None)
+        return made
 
     def geometry(self, row: Row) -> Geometry:
         """By role. The model's place in a row's formula is its own fan-in."""
@@ -118,9 +118,12 @@ class MupAdam(Recipe):
 
 @dataclass(frozen=True)
 class CompleteP(MupAdam):
-    """muP, and rules for a model that is `depth` times deeper than the one that was tuned.
+    """muP, and rules for a model that is depth / base_depth times deeper than the one that was tuned.
 
-    alpha   residual branches are multiplied by depth^-alpha: 1 for CompleteP, 1/2 for depth-muP.
+    depth        how many blocks the model has; 0 is for as many as are found in it. Where none are, it is taken to be
+                 as deep as the one that was tuned.
+    base_depth   how many that one had.
+    alpha        residual branches are multiplied by (depth / base_depth)^-alpha: 1 for CompleteP, 1/2 for depth-muP.
     Vectors are taken to be in blocks. The last norm isn't: its eps, and unless alpha is 1 its lr, are smaller than the
     paper's by the factor of those in blocks.
     """
@@ -128,28 +131,34 @@ class CompleteP(MupAdam):
     name: ClassVar[str] = "completep"
     summary: ClassVar[str] = "AdamW whose lr follows width and depth: CompleteP"
     source: ClassVar[str] = "arXiv 2505.01618, table 1"
-    formula: ClassVar[str] = "AdamW; in blocks by lr depth^(alpha - 1), hidden matrices also by base_width / width"
-    assumes: ClassVar[str] = (
-        "hidden weights start with deviation 1 / sqrt(fan-in); branches are multiplied by depth^-alpha and outputs by "
-        "base_width / width; depth is how many times deeper the model is than the one that was tuned"
+    formula: ClassVar[str] = (
+        "AdamW; in blocks by lr (depth / base_depth)^(alpha - 1), hidden matrices also by base_width / width"
     )
-    known: ClassVar[Mapping[str, Option]] = {"base_width": 256.0, "depth": 1.0, "alpha": 1.0}
+    assumes: ClassVar[str] = (
+        "hidden weights start with deviation 1 / sqrt(fan-in); branches are multiplied by (depth / base_depth)^-alpha "
+        "and outputs by base_width / width"
+    )
+    known: ClassVar[Mapping[str, Option]] = {"base_width": 256.0, "depth": 0.0, "base_depth": 2.0, "alpha": 1.0}
 
     def rules(self, part: Part, width: float) -> Rules:
         """Table 1."""
-        return completep(part, width, self.number("depth"), self.number("alpha"))
+        base = self.number("base_depth")
+        return completep(part, width, (self.number("depth") or base) / base, self.number("alpha"))
 
     def _place(self, part: Part) -> str:
-        deep = f"; taken to be in a block, of a model {self.number('depth'):g} times as deep"
-        return deep if part in ("gain", "bias") else ""
+        base, deep = self.number("base_depth"), "no blocks were found, so of a model as deep as the one that was tuned"
+        if self.number("depth"):
+            deep = f"of a model of {self.number('depth'):g} blocks, tuned at {base:g}"
+        return f"; taken to be in a block, {deep}" if part in ("gain", "bias") else ""
 
 
 @dataclass(frozen=True)
 class UMup(MupAdam):
     """u-muP: weights start with deviation 1, and the lr of a matrix is 1 / sqrt(fan-in) by itself, whatever was tuned.
 
-    depth   how many layers the model's stack has; what is in it has lr over the root of that. Vectors and hidden
-            matrices are taken to be in it, tables and the output not to be.
+    depth   how many layers the model's stack has; 0 is for as many blocks as are found in the model. What is in the
+            stack has lr over the root of that. Vectors and hidden matrices are taken to be in it, tables and the output
+            not to be.
     Decay per step is the same for all: independent of lr, as the paper has it, but for the lr of the group.
     """
 
@@ -160,18 +169,17 @@ class UMup(MupAdam):
         "AdamW; tables by lr / sqrt(fan-out), in the stack by lr / sqrt(depth), hidden matrices also by "
         "1 / sqrt(fan-in)"
     )
-    assumes: ClassVar[str] = (
-        "weights start with deviation 1 and layers are multiplied as in u-muP; depth is the number of layers"
-    )
-    known: ClassVar[Mapping[str, Option]] = {"depth": 1.0}
+    assumes: ClassVar[str] = "weights start with deviation 1 and layers are multiplied as in u-muP"
+    known: ClassVar[Mapping[str, Option]] = {"depth": 0.0}
 
-    def seeing(self, rows: Iterable[Row]) -> Recipe:
-        """Nothing: each row's own sizes say it."""
-        return self
+    def seeing(self, rows: Iterable[Row], blocks: int = 0) -> Recipe:
+        """The number of layers; the rest is said by each row's own sizes."""
+        return _deepened(self, blocks)
 
     def rate(self, row: Row, part: Part) -> tuple[sympy.Expr, str]:
         """By fan-in, and by depth in the stack."""
-        deep, where = self.rules(part, 1.0).lr, f"in the stack of {self.number('depth'):g} layers, as it is taken to be"
+        deep, layers = self.rules(part, 1.0).lr, self.number("depth")
+        where = f"in the stack of {layers:g} layers, as it is taken to be" if layers else "no layers were found"
         if part == "hidden" and row.fan_in > 0:
             return _exact(deep) / sympy.sqrt(D_IN * KERNEL), f"hidden: 1 / sqrt(fan-in), {where}"
         if part == "embedding":
@@ -180,11 +188,18 @@ class UMup(MupAdam):
 
     def rules(self, part: Part, width: float) -> Rules:
         """Table 2, for a fan-in of `width`."""
-        return u_mup(part, width, self.number("depth") if part in ("hidden", "gain", "bias") else None)
+        return u_mup(part, width, (self.number("depth") or 1.0) if part in ("hidden", "gain", "bias") else None)
 
     def own_rules(self, row: Row) -> Rules:
         """No row has an eps or a decay of its own."""
         return Rules()
+
+
+def _deepened(recipe: MupAdam, blocks: int) -> MupAdam:
+    """With the model's number of blocks as its depth, if it has such an option that wasn't given."""
+    if recipe.known.get("depth") is None or recipe.number("depth") or not blocks:
+        return recipe
+    return replace(recipe, options={**recipe.options, "depth": float(blocks)})
 
 
 def _fan_in(row: Row) -> Fraction:

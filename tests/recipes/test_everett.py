@@ -12,9 +12,11 @@ from torch import nn
 
 from normc.errors import NormcError
 from normc.exponents.depths import completep
-from normc.optimizer import build
+from normc.optimizer import build, recipe_of
+from normc.plans.plan import NormPlan
 from normc.plans.row import Use
 from normc.recipes import recipes
+from normc.stages.precondition import Plus, Precondition
 from tests.plans import draft, plan_of
 from tests.recipes.tiny import TinyGPT, difference, made, ours, planned
 
@@ -145,7 +147,9 @@ def test_fifty_steps_of_adafactor_equal_torch_s(dtype: torch.dtype, tolerance: f
 @pytest.mark.parametrize("recipe", ["mup-adam", "completep"])
 def test_fifty_steps_of_mup_equal_torch_with_a_group_each(recipe: str, alpha: float) -> None:
     """A model 16 wide, tuned at 8: m_N is 2, wherever the matrix is. And four times as deep, for CompleteP."""
-    options: dict[str, Any] = {"base_width": 8} | ({"depth": 4, "alpha": alpha} if recipe == "completep" else {})
+    options: dict[str, Any] = {"base_width": 8} | (
+        {"depth": 8, "base_depth": 2, "alpha": alpha} if recipe == "completep" else {}
+    )
     deep = 4.0 if recipe == "completep" else 1.0
 
     def theirs(model: TinyGPT) -> Any:
@@ -171,7 +175,7 @@ def test_fifty_steps_of_mup_equal_torch_with_a_group_each(recipe: str, alpha: fl
 
 def test_completep_has_the_exponents_module_s_rules() -> None:
     model = made()
-    plan = planned("completep", (("base_width", 8), ("depth", 4), ("alpha", 0.5)))
+    plan = planned("completep", (("base_width", 8), ("depth", 8), ("alpha", 0.5)))
     parts = {"tok": "embedding", "pos": "embedding", "head": "readout"}
     for name, parameter in model.named_parameters():
         part: Any = parts.get(name.split(".")[0], "hidden" if parameter.dim() == 2 else "gain")
@@ -185,6 +189,35 @@ def test_u_mup_by_fan_in_and_depth() -> None:
         "up.0.bias": 0.5**0.5, "head.weight": 1.0,
     }  # fmt: skip
     assert {name: plan[name].scale.value for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_the_depth_is_the_model_s_own_unless_it_is_given(layers: int) -> None:
+    found = planned("u-mup", (), layers=layers)
+    assert dict(found.options) == {"depth": layers}
+    assert found["up.0.bias"].scale.value == pytest.approx(layers**-0.5)
+    assert planned("u-mup", (("depth", 9),), layers=layers)["up.0.bias"].scale.value == pytest.approx(1 / 3)
+    deep = planned("completep", (("base_depth", 1), ("alpha", 0.5)), layers=layers)
+    assert deep["up.0.bias"].scale.value == pytest.approx(layers**-0.5)
+    assert NormPlan.from_json(deep.to_json()).hash == deep.hash
+    mixed = planned("adamw, hidden=u-mup", (), layers=layers)
+    assert dict(mixed.options) == {"u-mup.depth": layers}
+
+
+def test_eps_of_a_loaded_plan_knows_the_depth() -> None:
+    """CompleteP's lr says nothing of the depth, but eps falls with it."""
+    made_of = {layers: planned("completep", (), layers=layers)["norm1.0.weight"] for layers in (2, 4)}
+    plans = {layers: planned("completep", (), layers=layers) for layers in (2, 4)}
+    chains = {
+        layers: recipe_of(NormPlan.from_json(plans[layers].to_json())).stages_of(made_of[layers]) for layers in plans
+    }
+    ratios = {
+        layers: stage.by.ratio
+        for layers in chains
+        for stage in chains[layers]
+        if isinstance(stage, Precondition) and isinstance(stage.by, Plus)
+    }
+    assert ratios[2] == pytest.approx(2 * (ratios[4] or 0))
 
 
 def test_formulas_hold_at_other_widths() -> None:
