@@ -8,6 +8,7 @@ import torch
 
 from normc.backends import Backend, backends
 from normc.errors import NormcError
+from normc.fused.module import FusedForm
 from normc.recipes import Recipe
 from normc.update.module import Loaded, load, write
 from normc.update.program import Program
@@ -33,7 +34,7 @@ def polar_dtype(name: str) -> tuple[torch.dtype | None, str]:
 
 def generate(program: Program, recipe: Recipe, name: str) -> Loaded:
     """Write the program as a module and load it."""
-    text = write(program, recipe, name, VERSION)
+    text = write(program, recipe, name, VERSION, FusedForm(program))
     return Loaded(load(text.module, program.plan), text)
 
 

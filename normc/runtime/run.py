@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from normc.runtime.fused import Fused
+
 T = TypeVar("T")
 
 
@@ -31,6 +33,7 @@ class Bucket:
     states: tuple[tuple[str, str], ...]
     names: tuple[str, ...]
     pieces: int = 0
+    fused: Fused | None = None
 
     @property
     def holds_gradients(self) -> bool:

@@ -8,12 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normc.runtime.fused import runs_kernels
+from normc.runtime.launcher import Launcher, Store
 from normc.runtime.named import NamedOptimizer
 from normc.runtime.run import Bucket, Run
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
 class UpdateOptimizer(NamedOptimizer):
     """Runs each bucket's generated function on the parameters that have a gradient."""
+
+    _launcher: Launcher | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As torch's, which is also how a state_dict gets in; tables of the states before are of no more use."""
+        super().__setstate__(state)
+        self._launcher = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -33,9 +45,24 @@ class UpdateOptimizer(NamedOptimizer):
                     f"{name!r} has a gradient, but the plan says that none reaches it",
                     "make the plan with an example that reaches it, or freeze it",
                 )
+        fused = [bucket for bucket in self.update.buckets if bucket.fused is not None]
+        done = fused if fused and self._launch(fused, members) else []
         for bucket in self.update.buckets:
-            self._step(bucket, members)
+            if bucket not in done:
+                self._step(bucket, members)
         return loss
+
+    def _launch(self, buckets: list[Bucket], members: dict[str, Tensor]) -> bool:
+        """Step these buckets by their kernels. False where kernels don't run, or parameters are no plain tensors."""
+        if self._launcher is None or not self._launcher.serves(members):
+            own = [members[name] for bucket in buckets for name in bucket.names if name in members]
+            devices = {tensor.device for tensor in own}
+            if len(devices) != 1 or not runs_kernels(devices.pop()) or any(type(p) not in _PLAIN for p in own):
+                return False
+            self._launcher = Launcher(self.update, buckets, members, Store(self._state, self.state, self._dtype))
+        graphs = self.cores.enabled and torch.cuda.is_available()
+        self._launcher.step(self.param_groups, graphs, self._gradient)
+        return True
 
     @torch.no_grad()
     def observe_logits(self, largest: Mapping[str, Tensor]) -> None:

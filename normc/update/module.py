@@ -32,7 +32,7 @@ import math
 import torch
 from torch import Tensor
 
-from normc.runtime import Bucket, Entry, Run, Update
+from normc.runtime import {}
 """
 
 
@@ -46,7 +46,23 @@ class Text:
     @property
     def module(self) -> str:
         """The module as it runs in this process."""
-        return f"{self.doc}\n\n{PREAMBLE}\n\n{self.body}"
+        names = ["Bucket", "Entry", *(["Fused", "FusedRun"] if "@jit" in self.body else []), "Run", "Update"]
+        names += ["jit", "tl"] if "@jit" in self.body else []
+        return f"{self.doc}\n\n{PREAMBLE.format(', '.join(names))}\n\n{self.body}"
+
+
+class Form(Protocol):
+    """Another form of families' steps, beside that on lists of tensors."""
+
+    @property
+    def helpers(self) -> list[str]:
+        """Functions that the steps call."""
+
+    def step(self, family: Family) -> str | None:
+        """A family's step in that form, if it has one."""
+
+    def bucket(self, printer: Printer, family: Family) -> list[str]:
+        """What the family's bucket says of it."""
 
 
 class Grouped(Protocol):
@@ -69,11 +85,14 @@ class Loaded:
     text: Text
 
 
-def write(program: Program, recipe: Grouped, target: str, version: str) -> Text:
-    """The source of a batched program. Deterministic: the same program gives the same text."""
+def write(program: Program, recipe: Grouped, target: str, version: str, form: Form | None = None) -> Text:
+    """The source of a batched program, and of its steps in another form. The same program gives the same text."""
     printer = Printer()
     cores = [printer.core(family, family.core) for family in program.families if family.core is not None]
     steps = [_step(printer, family) for family in program.families]
+    if form is not None:
+        steps += [*form.helpers, *filter(None, map(form.step, program.families))]
+    tables = _tables(program, recipe, printer, form)
     constants = [
         f"{name} = (\n" + "".join(f"{INDENT}{literal(item)},\n" for item in value) + ")"
         for value, name in printer.constants.items()
@@ -81,7 +100,7 @@ def write(program: Program, recipe: Grouped, target: str, version: str) -> Text:
     ]
     ops = [op_source(op) for op in functions(program)]
     parts = ["\n".join(constants)] if constants else []
-    parts += [*ops, *cores, *steps, _tables(program, recipe)]
+    parts += [*ops, *cores, *steps, tables]
     return Text(header(program, target, version), "\n\n\n".join(parts) + "\n")
 
 
@@ -198,7 +217,7 @@ def _write_back(graph: fx.Graph, names: Mapping[fx.Node, str]) -> list[str]:
     ]
 
 
-def _tables(program: Program, recipe: Grouped) -> str:
+def _tables(program: Program, recipe: Grouped, printer: Printer, form: Form | None) -> str:
     lines = ["ENTRIES = {"]
     groups = [(row, chain.group, False) for chain in program.chains for row in chain.rows]
     rows = sorted([*groups, *((row, 1, True) for row in program.idle)], key=lambda item: item[0].name)
@@ -207,7 +226,7 @@ def _tables(program: Program, recipe: Grouped) -> str:
     lines += [f"{INDENT}{literal(alias)}: {literal(row.name)}," for row, _, _ in rows for alias in row.aliases]
     lines += ["}", "", "BUCKETS = ("]
     for family in program.families:
-        lines += _bucket(family)
+        lines += _bucket(family, form.bucket(printer, family) if form is not None else [])
     lines += [")", "", "UPDATE = Update("]
     lines.append(f"{INDENT}plan={literal(program.plan)},")
     lines.append(f"{INDENT}recipe={literal(program.recipe)},")
@@ -241,15 +260,15 @@ def summary(row: Row) -> str:
     return f"{row.role}, {row.rule}, {row.norm}, scale {numbers}"
 
 
-def _bucket(family: Family) -> list[str]:
-    return [line for rows in (_rows(family), *family.again) for line in _turn(family, rows)]
+def _bucket(family: Family, more: list[str]) -> list[str]:
+    return [line for rows in (_rows(family), *family.again) for line in _turn(family, rows, more)]
 
 
 def _rows(family: Family) -> tuple[Row, ...]:
     return tuple(row for chain in family.chains for row in chain.rows)
 
 
-def _turn(family: Family, rows: tuple[Row, ...]) -> list[str]:
+def _turn(family: Family, rows: tuple[Row, ...], more: list[str]) -> list[str]:
     """The function with the rows of one turn."""
     inner = INDENT * 2
     states = literal(family.chains[0].states)
@@ -261,7 +280,7 @@ def _turn(family: Family, rows: tuple[Row, ...]) -> list[str]:
     else:
         lines.append(f"{inner}),")
     lines += [f"{inner}pieces={family.pieces},"] if family.pieces else []
-    return [*lines, f"{INDENT}),"]
+    return [*lines, *more, f"{INDENT}),"]
 
 
 @functools.lru_cache(maxsize=32)

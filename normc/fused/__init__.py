@@ -1,0 +1,1 @@
+"""One pass over memory for the elementwise ops of a chain: their aten graph, printed as a Triton kernel."""

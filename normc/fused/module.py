@@ -1,0 +1,104 @@
+"""A family as its fused step: kernels, the core between them on stacks, and the tables that the runtime needs."""
+
+from __future__ import annotations
+
+from normc.fused.kernels import Fused, fused, printed, stack_dtype
+from normc.update.program import ROWWISE, Core, Family, Program
+from normc.update.source import INDENT, Printer, literal
+
+POWER = """@jit
+def power(base, exponent):
+    return tl.where(exponent == 0, 1.0, tl.exp(exponent * tl.log(base)))"""
+
+
+class FusedForm:
+    """Prints the families that have a fused form; the others stay lists of tensors."""
+
+    def __init__(self, program: Program) -> None:
+        self._plans = {family.name: fused(family) for family in program.families}
+
+    def plan(self, family: Family) -> Fused | None:
+        """The family's kernels, if it has any."""
+        return self._plans[family.name]
+
+    @property
+    def helpers(self) -> list[str]:
+        """Functions that kernels call."""
+        return [POWER] if any(self._plans.values()) else []
+
+    def step(self, family: Family) -> str | None:
+        """The kernels and the function that launches them; None for a family that stays as it is."""
+        plan = self.plan(family)
+        if plan is None:
+            return None
+        texts = [printed(kernel, plan) for kernel in (plan.before, plan.after) if kernel is not None]
+        return "\n\n\n".join([*texts, _launches(plan, family)])
+
+    def bucket(self, printer: Printer, family: Family) -> list[str]:
+        """What a fused bucket says beyond a plain one."""
+        plan = self.plan(family)
+        if plan is None:
+            return []
+        inner, deeper = INDENT * 2, INDENT * 3
+        lines = [f"{inner}fused=Fused(", f"{deeper}step=fused_{family.name},"]
+        for name in ("roles", "counts", "numbers"):
+            lines.append(f"{deeper}{name}={literal(getattr(plan, name))},")
+        lines.append(f"{deeper}chains={literal(tuple(len(chain.rows) for chain in family.chains))},")
+        varying = [item for item in plan.rowwise if item.constant is None]
+        chains = [tuple(item.values[place] for item in varying) for place in range(len(family.chains))]
+        if varying:
+            text = ", ".join(printer.constant("ROWS", chain) for chain in chains)
+            lines.append(f"{deeper}rows=({text},),")
+        return [*lines, f"{inner}),"]
+
+
+def _launches(plan: Fused, family: Family) -> str:
+    lines = [f"def fused_{family.name}(run: FusedRun) -> None:"]
+    places = range(len(family.chains))
+    core = family.core
+    made: dict[tuple[int, str], str] = {}
+    if plan.before is not None:
+        for place in places:
+            stacks = []
+            for name, _ in plan.before.stacks:
+                made[place, name] = f"{name}_{place}"
+                lines.append(f"{INDENT}{name}_{place} = run.new({place}{_narrow(core, place, name)})")
+                stacks.append(made[place, name])
+            lines.append(_launch(plan.before.name, place, stacks))
+    if core is not None:
+        arguments = []
+        for place, node in core.inputs:
+            number = node.meta.get("kind") == "number"
+            arguments.append(f"run.value({literal(node.name)})" if number else made[place, node.name])
+        for place, node in core.outputs:
+            made[place, node.name] = f"{node.name}_{place}"
+        results = ", ".join(made[place, node.name] for place, node in core.outputs)
+        left = f"({results},)" if len(core.outputs) == 1 else results
+        lines.append(f"{INDENT}{left} = core_{family.name}({', '.join(arguments)})")
+    if plan.after is not None:
+        for place in places:
+            own = {
+                node.name: made[place, node.name] for index, node in (core.outputs if core else ()) if index == place
+            }
+            first = dict(zip((n.name for i, n in (core.outputs if core else ()) if i == 0), own.values(), strict=True))
+            stacks = [first.get(name) or made[place, name] for name in plan.after.loads]
+            lines.append(_launch(plan.after.name, place, stacks))
+    if core is not None and not any(
+        isinstance(v, tuple) for n in core.graph.nodes for k, v in n.kwargs.items() if k in ROWWISE
+    ):
+        lines[1:] = [f"{INDENT}for run in whole.turns():", *(INDENT + line for line in lines[1:])]
+        lines[0] = lines[0].replace("run:", "whole:")
+    return "\n".join(lines)
+
+
+def _launch(kernel: str, place: int, stacks: list[str]) -> str:
+    return f"{INDENT}run.launch({kernel}, {', '.join([str(place), *stacks])})"
+
+
+def _narrow(core: Core | None, place: int, name: str) -> str:
+    """The dtype of a stack, where it isn't the state's."""
+    for chain, node in core.inputs if core else ():
+        if chain == place and node.name == name:
+            dtype = stack_dtype(core, chain, node) if core else None
+            return f", {dtype}" if dtype is not None else ""
+    return ""

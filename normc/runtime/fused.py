@@ -1,0 +1,139 @@
+"""Steps of kernels that read pointers from tables on the device. Needs torch alone.
+
+A table holds the addresses of weights, gradients and states, so that new gradients need no new code: their addresses
+are copied to the device before the kernels run, and so are the numbers of the parameter groups.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    triton = tl = None
+
+# Entries that one kernel instance works on, and entries of stacks that are in work at once (a bound on workspace).
+BLOCK = 1024
+AT_ONCE = 48 * 2**20
+
+
+def jit(kernel: Callable[..., None]) -> Any:
+    """triton.jit, where there is Triton: without it nothing launches a kernel."""
+    return kernel if triton is None else triton.jit(kernel)
+
+
+def runs_kernels(device: torch.device) -> bool:
+    """Whether kernels run there: on CUDA, and anywhere in Triton's interpreter."""
+    return triton is not None and (device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1")
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A bucket's step in kernels, and what they read of each row: tensors by `roles` ("w", "g", states), numbers of
+    the group, counted steps.
+
+    `chains` are the numbers of rows in each stack; `rows`, by chain, the numbers of which each row has its own.
+    """
+
+    step: Callable[[FusedRun], None]
+    roles: tuple[str, ...]
+    counts: tuple[str, ...]
+    numbers: tuple[str, ...]
+    chains: tuple[int, ...]
+    rows: tuple[tuple[tuple[float, ...], ...], ...] = ()
+
+
+@dataclass
+class Stack:
+    """The rows of one stack that have a gradient, as kernels see them.
+
+    Tables have `stride` entries a line, of which `live` are this run's. `slots` are the rows' places in the stack.
+    """
+
+    shape: tuple[int, ...]
+    total: int
+    live: int
+    stride: int
+    table: Tensor
+    slots: Tensor
+    counts: Tensor
+    rows: Tensor
+    types: tuple[torch.dtype, ...]
+    wide: torch.dtype
+    align: int
+
+    @property
+    def entries(self) -> int:
+        """Of one row."""
+        found = 1
+        for size in self.shape:
+            found *= size
+        return found
+
+    def cut(self, start: int, stop: int) -> Stack:
+        """Some of the rows of a stack whose rows are all live, as a stack of their own."""
+        own = {name: getattr(self, name)[..., start:stop] for name in ("table", "counts", "rows")}
+        return replace(self, total=stop - start, live=stop - start, slots=self.slots[: stop - start], **own)
+
+
+@dataclass
+class FusedRun:
+    """One bucket's share of a step, as its generated function sees it."""
+
+    plan: Fused
+    numbers: Tensor
+    stacks: list[Stack]
+
+    def turns(self) -> Iterator[FusedRun]:
+        """The rows in as many turns as the bound on workspace asks for; in one where some have no gradient."""
+        entries = sum(stack.total * stack.entries for stack in self.stacks)
+        number = min(-(-entries // AT_ONCE), max(stack.total for stack in self.stacks))
+        if number <= 1 or any(stack.live < stack.total for stack in self.stacks):
+            yield self
+            return
+        for turn in range(number):
+            spans = [(s.total * turn // number, s.total * (turn + 1) // number) for s in self.stacks]
+            yield replace(self, stacks=[s.cut(*span) for s, span in zip(self.stacks, spans, strict=True)])
+
+    def new(self, place: int, dtype: torch.dtype | None = None) -> Tensor:
+        """A stack [rows, *shape] to be written; zero for rows without a gradient."""
+        own = self.stacks[place]
+        make = torch.empty if own.live == own.total else torch.zeros
+        return make((own.total, *own.shape), dtype=dtype or own.wide, device=self.numbers.device)
+
+    def value(self, name: str) -> Tensor:
+        """A number of the parameter group, 0-d, in the state's dtype."""
+        return self.numbers[self.plan.numbers.index(name)].to(self.stacks[0].wide)
+
+    def launch(self, kernel: Any, place: int, *stacks: Tensor) -> None:
+        """Run a kernel over the live rows of a stack."""
+        own = self.stacks[place]
+        if own.live == 0:
+            return
+        kernel[-(-own.entries // BLOCK), own.live](
+            own.table,
+            own.slots,
+            self.numbers,
+            own.counts,
+            own.rows,
+            *(stack.contiguous() for stack in stacks),
+            own.entries,
+            own.stride,
+            own.align,
+            _named(own.wide),
+            *(_named(dtype) for dtype in own.types),
+            BLOCK,
+        )
+
+
+def _named(dtype: torch.dtype) -> Any:
+    """The kernels' name for one of torch's dtypes."""
+    return getattr(tl, str(dtype).removeprefix("torch."))

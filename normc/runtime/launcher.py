@@ -1,0 +1,300 @@
+"""The fused buckets of an optimizer: addresses and numbers go to the device, then all kernels run, from the third step
+on as one CUDA graph. Needs torch alone.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter, is_
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normc.runtime.fused import FusedRun, Stack
+from normc.runtime.run import Bucket, Update
+
+_PINNED = 4  # copies of what goes to the device, so that none is written while it is on its way
+_EAGER = 2  # steps before a graph is made of them: kernels compile in the first
+_LAYOUTS = 8  # kept, with their graphs
+ALIGN = 16  # bytes that addresses are multiples of, or 1 where some aren't
+
+
+class Feed:
+    """A tensor on the device that the host writes without waiting for it."""
+
+    def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.device = torch.zeros(max(size, 1), dtype=dtype, device=device)
+        self._moves = device.type == "cuda"
+        number = _PINNED if self._moves else 1
+        self._host = [torch.zeros(max(size, 1), dtype=dtype, pin_memory=self._moves) for _ in range(number)]
+        self._sent: list[Any] = [None] * number
+        self._turn = 0
+
+    def send(self, write: Callable[[Tensor], object]) -> None:
+        """`write` fills a copy on the host, which then goes to the device, in the order of the stream."""
+        self._turn = (self._turn + 1) % len(self._host)
+        host, event = self._host[self._turn], self._sent[self._turn]
+        if event is not None:
+            event.synchronize()
+        write(host)
+        self.device.copy_(host, non_blocking=True)
+        if self._moves:
+            self._sent[self._turn] = torch.cuda.Event() if event is None else event
+            self._sent[self._turn].record()
+
+
+@dataclass
+class Line:
+    """The live rows of one stack: their places in it, parameters, states by role, and counts of all rows by name."""
+
+    shape: tuple[int, ...]
+    total: int
+    wide: torch.dtype
+    slots: list[int] = field(default_factory=list)
+    parameters: list[Tensor] = field(default_factory=list)
+    states: list[list[Tensor]] = field(default_factory=list)
+    counts: list[Tensor] = field(default_factory=list)
+
+    @property
+    def index(self) -> Any:
+        """What picks the live rows of a count."""
+        return slice(None) if len(self.slots) == self.total else self.slots
+
+
+class Store:
+    """Where an optimizer's states come from; counts of one stack are views of one tensor, so that one op counts them.
+
+    `make` gives a parameter's state by name and kind, `wide` the dtype that its states are kept in.
+    """
+
+    def __init__(
+        self, make: Callable[[Tensor, str, str], Tensor], state: Any, wide: Callable[[Tensor], torch.dtype]
+    ) -> None:
+        self._make, self._state, self.wide = make, state, wide
+        self._counts: dict[tuple[str, int, str], Tensor] = {}
+
+    def like(self, parameter: Tensor, name: str) -> Tensor:
+        """A state of its parameter's shape, contiguous."""
+        found = self._make(parameter, name, "like")
+        if not found.is_contiguous():
+            found = self._state[parameter][name] = found.contiguous()
+        return found
+
+    def counts(self, key: tuple[str, int, str], line: Line) -> Tensor:
+        """The counts of all rows of a stack; those of its live rows are states of their parameters."""
+        every = self._counts.setdefault(key, torch.zeros(line.total))
+        for slot, parameter in zip(line.slots, line.parameters, strict=True):
+            own = self._make(parameter, key[2], "count")
+            if own.data_ptr() != every[slot].data_ptr():
+                every[slot] = own
+                self._state[parameter][key[2]] = every[slot]
+        return every
+
+
+class Layout:
+    """What the steps with one set of gradients need: tables on the device, runs that read them, and their graph.
+
+    Rows of parameters that are missing, or have no gradient, are left out.
+    """
+
+    def __init__(self, update: Update, buckets: Sequence[Bucket], members: Mapping[str, Tensor], store: Store) -> None:
+        self.buckets: list[Bucket] = []
+        self.lines: list[list[Line]] = []
+        for bucket in buckets:
+            lines = [_line(update, bucket, place, members, store) for place in range(len(_plan(bucket).chains))]
+            if any(line.parameters for line in lines):
+                self.buckets.append(bucket)
+                self.lines.append(lines)
+        flat = [line for lines in self.lines for line in lines if line.parameters]
+        self.device = flat[0].parameters[0].device
+        self.originals = [parameter for line in flat for parameter in line.parameters]
+        self.strange = [p for p in self.originals if not p.is_contiguous()]
+        stand_ins = {id(p): p.detach().contiguous() for p in self.strange}
+        self.stand_ins = [stand_ins[id(p)] for p in self.strange]
+        for line in flat:
+            line.parameters = [stand_ins.get(id(p), p) for p in line.parameters]
+        self.dtypes = [p.dtype for p in self.originals]
+        self._addresses = Feed(
+            sum(len(line.parameters) * (2 + len(line.states)) for line in flat), torch.int64, self.device
+        )
+        self._given = [name for bucket in self.buckets for name in _plan(bucket).numbers]
+        counted = sum(len(line.parameters) * len(line.counts) for line in flat)
+        self._floats = Feed(len(self._given) + counted, torch.float64, self.device)
+        self._last = array("q")
+        self._flat = flat
+        self.runs = self._runs()
+        self.steps = 0
+        self.graph: Any = None
+
+    def _runs(self) -> list[FusedRun]:
+        found, ints, number, floats = [], 0, 0, len(self._given)
+        for bucket, lines in zip(self.buckets, self.lines, strict=True):
+            plan, stacks = _plan(bucket), []
+            for place, line in enumerate(lines):
+                live, roles = len(line.parameters), len(plan.roles)
+                table = self._addresses.device[ints : ints + roles * live].view(roles, live)
+                counts = self._floats.device[floats : floats + len(plan.counts) * live].view(-1, live)
+                ints, floats = ints + roles * live, floats + len(plan.counts) * live
+                values = [[values[slot] for slot in line.slots] for values in (plan.rows[place] if plan.rows else ())]
+                kinds = [own[0].dtype for own in (line.parameters, line.parameters, *line.states) if own]
+                rows = torch.tensor(values, dtype=torch.float64, device=self.device).view(len(values), live)
+                slots = torch.tensor(line.slots, dtype=torch.int32, device=self.device)
+                stack = Stack(
+                    line.shape, line.total, live, live, table, slots, counts, rows, tuple(kinds), line.wide, ALIGN
+                )
+                stacks.append(stack)
+            own = self._floats.device[number : number + len(plan.numbers)]
+            number += len(plan.numbers)
+            found.append(FusedRun(plan, own, stacks))
+        return found
+
+    def fits(self) -> bool:
+        """Whether parameters still are as they were when the tables were made."""
+        return all(map(_is, map(_DTYPE, self.originals), self.dtypes)) and self.strange == [
+            p for p in self.originals if not p.is_contiguous()
+        ]
+
+    def feed(self, grads: Sequence[Tensor], groups: Sequence[Mapping[str, Any]]) -> bool:
+        """Send addresses and numbers. False, with nothing sent, if parameters have other memory and don't fit now."""
+        tensors: list[Tensor] = []
+        start = 0
+        for line in self._flat:
+            stop = start + len(line.parameters)
+            tensors += line.parameters
+            tensors += grads[start:stop]
+            for states in line.states:
+                tensors += states
+            start = stop
+        addresses = array("q", map(_ADDRESS, tensors))
+        if addresses != self._last:
+            if self._last and not self.fits():
+                return False
+            align = ALIGN if all(address % ALIGN == 0 for address in addresses) else 1
+            self._align(align)
+            self._addresses.send(lambda host: host.copy_(torch.frombuffer(addresses, dtype=torch.int64)))
+            self._last = addresses
+        values = [groups[bucket.group][name] for bucket in self.buckets for name in _plan(bucket).numbers]
+        plain = torch.tensor([0.0 if _on_device(v) else float(v) for v in values], dtype=torch.float64)
+        self._floats.send(lambda host: self._write(host, plain))
+        for index, value in enumerate(values):
+            if _on_device(value):
+                self._floats.device[index].copy_(value)
+        return True
+
+    def _align(self, align: int) -> None:
+        for run in self.runs:
+            for stack in run.stacks:
+                if stack.align != align:
+                    stack.align, self.graph, self.steps = align, None, 0
+
+    def _write(self, host: Tensor, plain: Tensor) -> None:
+        host[: len(plain)].copy_(plain)
+        start = len(plain)
+        for line in self._flat:
+            for count in line.counts:
+                stop = start + len(line.slots)
+                host[start:stop].copy_(count[line.index])
+                start = stop
+
+    def step(self, graphs: bool) -> None:
+        """Run all kernels on what was fed."""
+        if self.strange:
+            torch._foreach_copy_(self.stand_ins, self.strange)
+        if self.graph is not None:
+            self.graph.replay()
+        elif graphs and self.steps >= _EAGER and not torch.cuda.is_current_stream_capturing():
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self._launch()
+            self.graph.replay()
+        else:
+            self._launch()
+        if self.strange:
+            torch._foreach_copy_(self.strange, self.stand_ins)
+        self.steps += 1
+        for line in self._flat:
+            for count in line.counts:
+                count[line.index] += 1.0
+
+    def _launch(self) -> None:
+        for bucket, run in zip(self.buckets, self.runs, strict=True):
+            _plan(bucket).step(run)
+
+
+_GRAD: Callable[[Tensor], Tensor | None] = attrgetter("grad")
+_ADDRESS: Callable[[Tensor], int] = Tensor.data_ptr
+_DTYPE: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
+_is: Callable[[object, object], bool] = is_
+
+
+def _plan(bucket: Bucket) -> Any:
+    assert bucket.fused is not None
+    return bucket.fused
+
+
+def _on_device(value: object) -> bool:
+    return isinstance(value, Tensor) and value.device.type != "cpu"
+
+
+def _line(update: Update, bucket: Bucket, place: int, members: Mapping[str, Tensor], store: Store) -> Line:
+    chains = _plan(bucket).chains
+    start = sum(chains[:place])
+    every = bucket.names[start : start + chains[place]]
+    line = Line(update.entries[every[0]].shape, len(every), update.wide)
+    for slot, name in enumerate(every):
+        if name in members and members[name].grad is not None:
+            line.slots.append(slot)
+            line.parameters.append(members[name])
+    if line.parameters:
+        line.wide = store.wide(line.parameters[0])
+        for name, kind in bucket.states:
+            if kind == "count":
+                line.counts.append(store.counts((bucket.name, place, name), line))
+            else:
+                line.states.append([store.like(parameter, name) for parameter in line.parameters])
+    return line
+
+
+class Launcher:
+    """Steps an optimizer's fused buckets. Layouts are kept by which parameters have gradients."""
+
+    def __init__(self, update: Update, buckets: Sequence[Bucket], members: Mapping[str, Tensor], store: Store) -> None:
+        self._update, self._buckets, self._members, self._store = update, buckets, dict(members), store
+        self._names = [name for bucket in buckets for name in bucket.names if name in members]
+        self._parameters = [members[name] for name in self._names]
+        self._layouts: dict[tuple[int, ...], Layout] = {}
+
+    def serves(self, members: Mapping[str, Tensor]) -> bool:
+        """Whether these are the parameters that it was made for."""
+        return all(map(_is, map(members.get, self._names), self._parameters)) and len(members) == len(self._members)
+
+    def step(self, groups: Sequence[Mapping[str, Any]], graphs: bool, check: Callable[[str, Tensor], object]) -> None:
+        """One step of all fused buckets. `check` fails on a gradient that no update can take."""
+        every = list(map(_GRAD, self._parameters))
+        without = tuple(index for index, grad in enumerate(every) if grad is None)
+        if len(without) == len(every):
+            return
+        for _ in range(2):
+            layout = self._layouts.get(without)
+            if layout is None:
+                for name, parameter, grad in zip(self._names, self._parameters, every, strict=True):
+                    if grad is not None:
+                        check(name, parameter)
+                while len(self._layouts) >= _LAYOUTS:
+                    self._layouts.pop(next(iter(self._layouts)))
+                layout = self._layouts[without] = Layout(self._update, self._buckets, self._members, self._store)
+            grads = [grad for grad in every if grad is not None]
+            if layout.feed(_plain(grads, layout.dtypes), groups):
+                layout.step(graphs)
+                return
+            self._layouts.clear()
+
+
+def _plain(grads: list[Tensor], dtypes: list[torch.dtype]) -> list[Tensor]:
+    """Gradients as kernels read them: contiguous, and in their parameters' dtypes."""
+    if all(map(Tensor.is_contiguous, grads)) and all(map(_is, map(_DTYPE, grads), dtypes)):
+        return grads
+    return [grad.to(dtype).contiguous() for grad, dtype in zip(grads, dtypes, strict=True)]
