@@ -13,9 +13,10 @@ from normc.optimizer import build, program_of
 from normc.recipes import recipes
 from normc.stages.apply import Decay, Descend, Shrink
 from normc.stages.build import Builder, Space, Stage, chain_of
+from normc.stages.clip import ClipRms
 from normc.stages.moments import Ema
 from normc.stages.norm import Lmo
-from normc.stages.precondition import AdamDirection
+from normc.stages.precondition import AdamDirection, UnbiasedEma
 from normc.stages.size import Radius
 from normc.update import arithmetic
 from normc.update.laws import simplified
@@ -68,6 +69,17 @@ def test_a_positive_scale_in_front_of_a_norm_is_dropped(norm: str, blocks: bool)
     assert len(dropped) == (0 if through_blocks else 2)
     for before, after in zip(result(plain), result(short), strict=True):
         torch.testing.assert_close(before, after, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["spectral", "sign", "colnorm", "rms"])
+def test_bias_corrections_and_clipping_in_front_of_a_norm_are_dropped(norm: str) -> None:
+    """With the count of steps that the correction alone has needed."""
+    plain = chain_of(row_of(norm), (UnbiasedEma(), ClipRms(0.01), Lmo(), Descend()))
+    short, found = simplified(plain)
+    assert [finding.what.split(" in front")[0] for finding in found] == ["clip_rms", "debiased"]
+    assert [node.name for node in placeholders(short, "state")] == ["exp_avg"]
+    before, after = result(plain)[0], result(short)[0]
+    torch.testing.assert_close(before, after, rtol=1e-12, atol=1e-12)
 
 
 def test_a_negative_scale_and_a_scale_that_others_read_stay() -> None:

@@ -56,6 +56,7 @@ def test_the_recipe_on_the_page_clips_its_steps(shown: dict[str, Any]) -> None:
     for name, weight in model.named_parameters():
         step = (before[name] - weight.detach()) / 0.1
         assert float(step.square().mean().sqrt()) == pytest.approx(0.25, rel=1e-4)
+        assert weight.grad is not None
         assert torch.equal(step.sign(), weight.grad.sign())
 
 
