@@ -53,6 +53,15 @@ class MupAdam(Recipe):
 
     width: int | None = None
 
+    def configure(self, **options: Option) -> Recipe:
+        """As any recipe. NormcError for the size of no model."""
+        made = super().configure(**options)
+        for name in ("base_width", "base_depth", "depth"):
+            size = made.number(name) if name in made.known else 1.0
+            if size < 0 or (size == 0 and name != "depth"):
+                raise NormcError(f"option {name} of the recipe {self.name} is {size:g}", "give a positive number")
+        return made
+
     def seeing(self, rows: Iterable[Row], blocks: int = 0) -> Recipe:
         """With the model's width, where its tables, or else its dense inputs, have one that they agree on."""
         rows, made = list(rows), _deepened(self, blocks)

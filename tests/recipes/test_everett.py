@@ -266,3 +266,6 @@ def test_what_is_unknown_is_refused(option: str) -> None:
         recipes["everett"].configure(**{option: "other"})
     with pytest.raises(NormcError, match="positive"):
         recipes["everett"].configure(base_width=0)
+    for wrong in ({"base_width": 0}, {"base_depth": 0}, {"depth": -1}):
+        with pytest.raises(NormcError, match="positive"):
+            recipes["completep"].configure(**wrong)
