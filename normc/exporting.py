@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 _IMPORTS = """from __future__ import annotations
 
 import math
+import os
 import warnings
 import weakref
+from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import attrgetter, is_
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch

@@ -1,7 +1,7 @@
 """Elementwise update ops as Triton statements.
 
-The ops before or behind a chain's core are run on fake tensors of one row, which gives a graph of aten ops; every one of
-these has an expression here, or the ops can't be fused. A value of one entry is a scalar: scalars are worked on in
+The ops before or behind a chain's core are run on fake tensors of one row, which gives a graph of aten ops; every one
+of these has an expression here, or the ops can't be fused. A value of one entry is a scalar: scalars are worked on in
 float64 and rounded when they meet a tensor.
 """
 
@@ -67,7 +67,7 @@ def statements(
     try:
         with FakeTensorMode():
             given = {name: torch.empty(_SHAPES[kind]) for name, kind in kinds.items()}
-        traced = make_fx(run, decomposition_table=core_aten_decompositions(), tracing_mode="fake")(given)
+        traced = make_fx(run, decomposition_table=dict(core_aten_decompositions()), tracing_mode="fake")(given)
     except _ERRORS:
         return None
     return _printed(traced.graph, list(given), set(variables) | set(rows.values()))

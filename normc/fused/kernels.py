@@ -1,4 +1,4 @@
-"""The Triton kernels of a family: what comes before its core, and what comes behind it, each in one pass over memory."""
+"""The Triton kernels of a family: what comes before its core and what comes behind it, each in one pass over memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from normc.fused.expressions import Statements, statements
+from normc.fused.expressions import statements
 from normc.update.arithmetic import count
 from normc.update.matrices import flip, fold, join, part, polar, take
 from normc.update.program import (
@@ -44,7 +44,7 @@ class Rowwise:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One pass: `loads` are stacks that it reads, `stores` pairs (what is written, its value); both by role or stack."""
+    """One pass: `loads` are stacks that it reads; `states` and `stacks` pairs of what is written and its value."""
 
     name: str
     lines: tuple[str, ...]
@@ -173,7 +173,7 @@ def stack_dtype(core: Core, chain: int, node: fx.Node) -> torch.dtype | None:
 
 def printed(kernel: Kernel, plan: Fused) -> str:
     """The kernel's source."""
-    stacks = [name for name in (*kernel.loads, *(name for name, _ in kernel.stacks))]
+    stacks = [*kernel.loads, *(name for name, _ in kernel.stacks)]
     stored = [name for name, _ in kernel.states]
     used = [role for role in plan.roles if role in kernel.reads or role in stored]
     arguments = [
@@ -201,8 +201,10 @@ def printed(kernel: Kernel, plan: Fused) -> str:
         body.append(f"{role}_at = tl.multiple_of(tl.load({place}), ALIGN).to(tl.pointer_type({role.upper()}))")
         if role in kernel.reads:
             body.append(f"{role} = tl.load({role}_at + here, mask=inside, other=0.0).to(WIDE)")
-    for name in kernel.loads:
-        body.append(f"{name} = tl.load({name}_stack + slot * entries + here, mask=inside, other=0.0).to(WIDE)")
+    body += [
+        f"{name} = tl.load({name}_stack + slot * entries + here, mask=inside, other=0.0).to(WIDE)"
+        for name in kernel.loads
+    ]
     body += [f"{name} = tl.load(numbers + {i})" for i, name in enumerate(plan.numbers) if name in kernel.reads]
     body += [
         f"{name} = tl.load(counts + {i} * stride + row)" for i, name in enumerate(plan.counts) if name in kernel.reads

@@ -41,8 +41,7 @@ class FusedForm:
             return []
         inner, deeper = INDENT * 2, INDENT * 3
         lines = [f"{inner}fused=Fused(", f"{deeper}step=fused_{family.name},"]
-        for name in ("roles", "counts", "numbers"):
-            lines.append(f"{deeper}{name}={literal(getattr(plan, name))},")
+        lines += [f"{deeper}{name}={literal(getattr(plan, name))}," for name in ("roles", "counts", "numbers")]
         lines.append(f"{deeper}chains={literal(tuple(len(chain.rows) for chain in family.chains))},")
         varying = [item for item in plan.rowwise if item.constant is None]
         chains = [tuple(item.values[place] for item in varying) for place in range(len(family.chains))]

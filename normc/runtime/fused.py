@@ -16,7 +16,7 @@ from torch import Tensor
 
 try:
     import triton
-    import triton.language as tl
+    from triton import language as tl
 except ImportError:
     triton = tl = None
 

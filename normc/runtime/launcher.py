@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from operator import attrgetter, is_
 from typing import Any
 
@@ -15,83 +14,16 @@ from torch import Tensor
 
 from normc.runtime.fused import FusedRun, Stack
 from normc.runtime.run import Bucket, Update
+from normc.runtime.tables import Feed, Line, Store
 
-_PINNED = 4  # copies of what goes to the device, so that none is written while it is on its way
 _EAGER = 2  # steps before a graph is made of them: kernels compile in the first
 _LAYOUTS = 8  # kept, with their graphs
 ALIGN = 16  # bytes that addresses are multiples of, or 1 where some aren't
 
 
-class Feed:
-    """A tensor on the device that the host writes without waiting for it."""
-
-    def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.device = torch.zeros(max(size, 1), dtype=dtype, device=device)
-        self._moves = device.type == "cuda"
-        number = _PINNED if self._moves else 1
-        self._host = [torch.zeros(max(size, 1), dtype=dtype, pin_memory=self._moves) for _ in range(number)]
-        self._sent: list[Any] = [None] * number
-        self._turn = 0
-
-    def send(self, write: Callable[[Tensor], object]) -> None:
-        """`write` fills a copy on the host, which then goes to the device, in the order of the stream."""
-        self._turn = (self._turn + 1) % len(self._host)
-        host, event = self._host[self._turn], self._sent[self._turn]
-        if event is not None:
-            event.synchronize()
-        write(host)
-        self.device.copy_(host, non_blocking=True)
-        if self._moves:
-            self._sent[self._turn] = torch.cuda.Event() if event is None else event
-            self._sent[self._turn].record()
-
-
-@dataclass
-class Line:
-    """The live rows of one stack: their places in it, parameters, states by role, and counts of all rows by name."""
-
-    shape: tuple[int, ...]
-    total: int
-    wide: torch.dtype
-    slots: list[int] = field(default_factory=list)
-    parameters: list[Tensor] = field(default_factory=list)
-    states: list[list[Tensor]] = field(default_factory=list)
-    counts: list[Tensor] = field(default_factory=list)
-
-    @property
-    def index(self) -> Any:
-        """What picks the live rows of a count."""
-        return slice(None) if len(self.slots) == self.total else self.slots
-
-
-class Store:
-    """Where an optimizer's states come from; counts of one stack are views of one tensor, so that one op counts them.
-
-    `make` gives a parameter's state by name and kind, `wide` the dtype that its states are kept in.
-    """
-
-    def __init__(
-        self, make: Callable[[Tensor, str, str], Tensor], state: Any, wide: Callable[[Tensor], torch.dtype]
-    ) -> None:
-        self._make, self._state, self.wide = make, state, wide
-        self._counts: dict[tuple[str, int, str], Tensor] = {}
-
-    def like(self, parameter: Tensor, name: str) -> Tensor:
-        """A state of its parameter's shape, contiguous."""
-        found = self._make(parameter, name, "like")
-        if not found.is_contiguous():
-            found = self._state[parameter][name] = found.contiguous()
-        return found
-
-    def counts(self, key: tuple[str, int, str], line: Line) -> Tensor:
-        """The counts of all rows of a stack; those of its live rows are states of their parameters."""
-        every = self._counts.setdefault(key, torch.zeros(line.total))
-        for slot, parameter in zip(line.slots, line.parameters, strict=True):
-            own = self._make(parameter, key[2], "count")
-            if own.data_ptr() != every[slot].data_ptr():
-                every[slot] = own
-                self._state[parameter][key[2]] = every[slot]
-        return every
+def same(old: Sequence[object], new: Sequence[object]) -> bool:
+    """Whether two lists hold the same objects."""
+    return len(old) == len(new) and all(map(is_, old, new))
 
 
 class Layout:
@@ -136,7 +68,7 @@ class Layout:
             for place, line in enumerate(lines):
                 live, roles = len(line.parameters), len(plan.roles)
                 table = self._addresses.device[ints : ints + roles * live].view(roles, live)
-                counts = self._floats.device[floats : floats + len(plan.counts) * live].view(-1, live)
+                counts = self._floats.device[floats : floats + len(plan.counts) * live].view(len(plan.counts), live)
                 ints, floats = ints + roles * live, floats + len(plan.counts) * live
                 values = [[values[slot] for slot in line.slots] for values in (plan.rows[place] if plan.rows else ())]
                 kinds = [own[0].dtype for own in (line.parameters, line.parameters, *line.states) if own]
@@ -153,9 +85,8 @@ class Layout:
 
     def fits(self) -> bool:
         """Whether parameters still are as they were when the tables were made."""
-        return all(map(_is, map(_DTYPE, self.originals), self.dtypes)) and self.strange == [
-            p for p in self.originals if not p.is_contiguous()
-        ]
+        strange = [p for p in self.originals if not p.is_contiguous()]
+        return same(list(map(_DTYPE, self.originals)), self.dtypes) and same(strange, self.strange)
 
     def feed(self, grads: Sequence[Tensor], groups: Sequence[Mapping[str, Any]]) -> bool:
         """Send addresses and numbers. False, with nothing sent, if parameters have other memory and don't fit now."""
@@ -227,7 +158,6 @@ class Layout:
 _GRAD: Callable[[Tensor], Tensor | None] = attrgetter("grad")
 _ADDRESS: Callable[[Tensor], int] = Tensor.data_ptr
 _DTYPE: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
-_is: Callable[[object, object], bool] = is_
 
 
 def _plan(bucket: Bucket) -> Any:
@@ -269,7 +199,7 @@ class Launcher:
 
     def serves(self, members: Mapping[str, Tensor]) -> bool:
         """Whether these are the parameters that it was made for."""
-        return all(map(_is, map(members.get, self._names), self._parameters)) and len(members) == len(self._members)
+        return len(members) == len(self._members) and same(list(map(members.get, self._names)), self._parameters)
 
     def step(self, groups: Sequence[Mapping[str, Any]], graphs: bool, check: Callable[[str, Tensor], object]) -> None:
         """One step of all fused buckets. `check` fails on a gradient that no update can take."""
@@ -287,7 +217,8 @@ class Launcher:
                     self._layouts.pop(next(iter(self._layouts)))
                 layout = self._layouts[without] = Layout(self._update, self._buckets, self._members, self._store)
             grads = [grad for grad in every if grad is not None]
-            if layout.feed(_plain(grads, layout.dtypes), groups):
+            plain = _plain(grads, layout.dtypes)  # kept until the kernels are under way
+            if layout.feed(plain, groups):
                 layout.step(graphs)
                 return
             self._layouts.clear()
@@ -295,6 +226,6 @@ class Launcher:
 
 def _plain(grads: list[Tensor], dtypes: list[torch.dtype]) -> list[Tensor]:
     """Gradients as kernels read them: contiguous, and in their parameters' dtypes."""
-    if all(map(Tensor.is_contiguous, grads)) and all(map(_is, map(_DTYPE, grads), dtypes)):
+    if all(map(Tensor.is_contiguous, grads)) and same(list(map(_DTYPE, grads)), dtypes):
         return grads
     return [grad.to(dtype).contiguous() for grad, dtype in zip(grads, dtypes, strict=True)]

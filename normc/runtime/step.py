@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from normc.runtime.fused import runs_kernels
-from normc.runtime.launcher import Launcher, Store
+from normc.runtime.launcher import Launcher
 from normc.runtime.named import NamedOptimizer
 from normc.runtime.run import Bucket, Run
-
+from normc.runtime.tables import Store
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 

@@ -104,7 +104,7 @@ def rms(d: Tensor) -> Tensor:
 
 def rowwise(x: Tensor, number: float | tuple[float, ...]) -> float | Tensor:
     """One number, or one for each tensor of the stack x [N, ...], in a shape that x can be multiplied with."""
-    if isinstance(number, float):
+    if not isinstance(number, tuple):
         return number
     return torch.tensor(number, dtype=x.dtype, device=x.device).reshape(x.shape[:1] + (1,) * (x.dim() - 1))
 

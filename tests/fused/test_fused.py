@@ -1,0 +1,161 @@
+"""Steps in kernels against the float64 reference, in Triton's interpreter; what fits in no kernel stays as it is."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from normc.optimizer import build, generate
+from normc.recipes import recipes
+from normc.update.module import load
+from tests.plans import Small, plan_of, small_rows, train
+
+pytest.importorskip("triton")
+TARGET = "cuda:sm_70"  # Newton-Schulz in float32
+FEW = ("muon", "modular-dual", "adamw")
+
+
+@pytest.fixture(autouse=True)
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kernels run on the CPU; what is loaded without that is not taken from the cache."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    load.cache_clear()
+    yield
+    load.cache_clear()
+
+
+def farthest(first: nn.Module, second: nn.Module) -> float:
+    """The largest difference of any two weights."""
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    return max(float((one.detach().double() - other.detach().double()).abs().max()) for one, other in pairs)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in recipes if name != "soap"],
+)
+def test_steps_in_kernels_equal_the_reference(recipe: str) -> None:
+    torch.manual_seed(0)
+    ours = Small()
+    plain, start = copy.deepcopy(ours), copy.deepcopy(ours)
+    plan = plan_of(small_rows(ours), recipe)
+    train(ours, [build(plan, ours.named_parameters(), lr=5e-3, backend=TARGET, compile=False)], 3)
+    train(plain, [build(plan, plain.named_parameters(), lr=5e-3, backend="reference")], 3)
+    assert farthest(ours, plain) < 2e-5
+    assert farthest(ours, start) > 1e-4
+
+
+def test_buckets_of_the_common_recipes_are_fused() -> None:
+    for recipe in ("muon", "modular-dual", "scion", "uscion", "adamw", "lion", "signum", "sgd"):
+        update = generate(plan_of(small_rows(Small()), recipe), TARGET).update
+        assert all(bucket.fused is not None for bucket in update.buckets)
+    for recipe in ("soap", "shampoo", "scion-light"):
+        update = generate(plan_of(small_rows(Small()), recipe), TARGET).update
+        assert all(bucket.fused is None for bucket in update.buckets)
+
+
+def pair(recipe: str = "muon") -> tuple[nn.Module, torch.optim.Optimizer, nn.Module, torch.optim.Optimizer]:
+    """A model stepped by kernels, and its copy that the reference steps."""
+    torch.manual_seed(0)
+    ours = Small()
+    plain = copy.deepcopy(ours)
+    plan = plan_of(small_rows(ours), recipe)
+    fast = build(plan, ours.named_parameters(), lr=5e-3, backend=TARGET, compile=False)
+    return ours, fast, plain, build(plan, plain.named_parameters(), lr=5e-3, backend="reference")
+
+
+def give(models: list[nn.Module], step: int, without: tuple[int, ...] = ()) -> None:
+    """The same random gradients to models of one shape; none to some parameters."""
+    generator = torch.Generator().manual_seed(step)
+    for index, same in enumerate(zip(*(model.parameters() for model in models), strict=True)):
+        grad = torch.randn(same[0].shape, generator=generator)
+        for parameter in same:
+            parameter.grad = None if index in without else grad.clone()
+
+
+def test_missing_gradients_leave_their_parameters_and_counts_alone() -> None:
+    ours, fast, plain, slow = pair()
+    for step, without in enumerate([(), (1, 4), (), (0,), (1, 4), ()]):
+        give([ours, plain], step, without)
+        before = [parameter.detach().clone() for parameter in ours.parameters()]
+        fast.step()
+        slow.step()
+        after = list(ours.parameters())
+        assert all(torch.equal(before[index], after[index]) for index in without)
+    assert farthest(ours, plain) < 2e-5
+    counts = [float(state["step"]) for state in fast.state.values() if "step" in state]
+    assert sorted(set(counts)) == [3.0, 5.0, 6.0] or sorted(set(counts)) == [4.0, 5.0, 6.0]
+
+
+def test_rates_change_from_step_to_step_also_as_tensors() -> None:
+    ours, fast, plain, slow = pair()
+    for step, lr in enumerate([1e-3, torch.tensor(3e-3), 0.0, 2e-3]):
+        give([ours, plain], step)
+        for opt in (fast, slow):
+            for group in opt.param_groups:
+                group["lr"] = lr
+            opt.step()
+    assert farthest(ours, plain) < 2e-5
+
+
+def test_resuming_from_a_checkpoint_is_bit_equal() -> None:
+    ours, fast, _, _ = pair("adamw")
+    for step in range(2):
+        give([ours], step)
+        fast.step()
+    file = io.BytesIO()
+    torch.save({"model": ours.state_dict(), "optimizer": fast.state_dict()}, file)
+    other, again, _, _ = pair("adamw")
+    file.seek(0)
+    saved = torch.load(file)
+    other.load_state_dict(saved["model"])
+    again.load_state_dict(saved["optimizer"])
+    for step in range(2, 4):
+        give([ours, other], step)
+        fast.step()
+        again.step()
+    assert farthest(ours, other) == 0.0
+
+
+def test_parameters_with_other_memory_are_found_again() -> None:
+    """Data replaced, in another layout of memory, and gradients that lie otherwise."""
+    ours, fast, plain, slow = pair()
+    for step in range(4):
+        give([ours, plain], step)
+        for parameter in ours.parameters():
+            if step == 1:
+                parameter.data = parameter.data.clone()
+            if step == 2 and parameter.dim() == 2:
+                parameter.data = parameter.data.t().contiguous().t()
+            if step == 3 and parameter.dim() == 2:
+                grad = parameter.grad
+                assert isinstance(grad, Tensor)
+                parameter.grad = grad.t().contiguous().t()
+        fast.step()
+        slow.step()
+    assert farthest(ours, plain) < 2e-5
+
+
+def test_narrow_weights_are_rounded_once_a_step() -> None:
+    torch.manual_seed(0)
+    ours = Small().half()
+    plan = plan_of(small_rows(ours), "muon")
+    lists = copy.deepcopy(ours)
+    fast = build(plan, ours.named_parameters(), lr=5e-3, backend=TARGET, compile=False)
+    slow = build(plan, lists.named_parameters(), lr=5e-3, backend="cpu:fp32", compile=False)
+    for step in range(3):
+        generator = torch.Generator().manual_seed(step)
+        for one, other in zip(ours.parameters(), lists.parameters(), strict=True):
+            one.grad = torch.randn(one.shape, generator=generator).half()
+            other.grad = one.grad.clone()
+        fast.step()
+        slow.step()
+    assert {state["momentum_buffer"].dtype for state in fast.state.values() if "momentum_buffer" in state} == {
+        torch.float32
+    }
+    assert farthest(ours, lists) <= 2**-9  # the last bit of a float16 below 4
