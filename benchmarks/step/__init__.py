@@ -1,0 +1,1 @@
+"""Whole `opt.step()` calls beside other optimizers: `python -m benchmarks.step`."""
