@@ -16,7 +16,8 @@ from normc.update.program import Program
 @dataclass(frozen=True, slots=True)
 class Backend:
     """`target` completes a target's name for this machine ("cpu" may become "cpu:bf16"). `polar_dtype` says what
-    Newton-Schulz runs in on a target, and why. A `batched` backend is given rewritten programs, another plain ones.
+    Newton-Schulz runs in on a target, and why. A `batched` backend is given rewritten programs, another plain ones; one
+    with `kernels` runs what is elementwise in kernels of its own.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Backend:
     target: Callable[[str], str]
     polar_dtype: Callable[[str], tuple[torch.dtype | None, str]]
     load: Callable[[Program, Recipe, str], Loaded]
+    kernels: bool = False
 
 
 backends: Registry[Backend] = Registry("backend", "normc.backends")

@@ -39,5 +39,7 @@ def generate(program: Program, recipe: Recipe, name: str) -> Loaded:
 
 
 backends.add(
-    "cuda", Backend("cuda", "generated code, compiled for CUDA", True, target, polar_dtype, generate), __name__
+    "cuda",
+    Backend("cuda", "generated code, compiled for CUDA", True, target, polar_dtype, generate, kernels=True),
+    __name__,
 )

@@ -27,7 +27,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from operator import attrgetter, is_
+from operator import attrgetter, is_, itemgetter
+from types import MappingProxyType
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch

@@ -14,7 +14,7 @@ def laws(program: Program) -> Program:
     chains = []
     for chain in program.chains:
         graph, found = simplified(chain.graph)
-        counted.update(found)
+        counted.update({finding: len(chain.rows) for finding in found})
         chains.append(Chain(chain.rows, graph, chain.group))
     decisions = [
         Decision("laws", f"{finding.what}, in {number} rows", finding.why, finding.saving)

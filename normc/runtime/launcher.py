@@ -55,8 +55,10 @@ class Layout:
         self._given = [name for bucket in self.buckets for name in _plan(bucket).numbers]
         counted = sum(len(line.parameters) * len(line.counts) for line in flat)
         self._floats = Feed(len(self._given) + counted, torch.float64, self.device)
-        self._last = array("q")
         self._flat = flat
+        self._weights = [parameter for line in flat for parameter in line.parameters]
+        self._states = [array("q", map(_ADDRESS, (p for own in line.states for p in own))) for line in flat]
+        self._last = (array("q"), array("q"))
         self.runs = self._runs()
         self.steps = 0
         self.graph: Any = None
@@ -88,25 +90,19 @@ class Layout:
         strange = [p for p in self.originals if not p.is_contiguous()]
         return same(list(map(_DTYPE, self.originals)), self.dtypes) and same(strange, self.strange)
 
-    def feed(self, grads: Sequence[Tensor], groups: Sequence[Mapping[str, Any]]) -> bool:
+    def stale(self, store: Store) -> bool:
+        """Whether a state is another tensor than when the tables were made."""
+        return not all(store.holds(line) for line in self._flat)
+
+    def feed(self, grads: array[int], groups: Sequence[Mapping[str, Any]]) -> bool:
         """Send addresses and numbers. False, with nothing sent, if parameters have other memory and don't fit now."""
-        tensors: list[Tensor] = []
-        start = 0
-        for line in self._flat:
-            stop = start + len(line.parameters)
-            tensors += line.parameters
-            tensors += grads[start:stop]
-            for states in line.states:
-                tensors += states
-            start = stop
-        addresses = array("q", map(_ADDRESS, tensors))
-        if addresses != self._last:
-            if self._last and not self.fits():
+        weights = array("q", map(_ADDRESS, self._weights))
+        if weights != self._last[0]:
+            if self._last[0] and not self.fits():
                 return False
-            align = ALIGN if all(address % ALIGN == 0 for address in addresses) else 1
-            self._align(align)
-            self._addresses.send(lambda host: host.copy_(torch.frombuffer(addresses, dtype=torch.int64)))
-            self._last = addresses
+        if (weights, grads) != self._last:
+            self._address(weights, grads)
+            self._last = (weights, grads)
         values = [groups[bucket.group][name] for bucket in self.buckets for name in _plan(bucket).numbers]
         plain = torch.tensor([0.0 if _on_device(v) else float(v) for v in values], dtype=torch.float64)
         self._floats.send(lambda host: self._write(host, plain))
@@ -114,6 +110,19 @@ class Layout:
             if _on_device(value):
                 self._floats.device[index].copy_(value)
         return True
+
+    def _address(self, weights: array[int], grads: array[int]) -> None:
+        """Fill the tables: for each stack, addresses of weights, gradients and states."""
+        table = array("q")
+        start = 0
+        for line, states in zip(self._flat, self._states, strict=True):
+            stop = start + len(line.parameters)
+            table += weights[start:stop]
+            table += grads[start:stop]
+            table += states
+            start = stop
+        self._align(ALIGN if all(_aligned(addresses) for addresses in (weights, grads, *self._states)) else 1)
+        self._addresses.send(lambda host: host.copy_(torch.frombuffer(table, dtype=torch.int64)))
 
     def _align(self, align: int) -> None:
         for run in self.runs:
@@ -180,10 +189,12 @@ def _line(update: Update, bucket: Bucket, place: int, members: Mapping[str, Tens
             line.parameters.append(members[name])
     if line.parameters:
         line.wide = store.wide(line.parameters[0])
+        line.kept = list(map(store.of, line.parameters))
         for name, kind in bucket.states:
             if kind == "count":
                 line.counts.append(store.counts((bucket.name, place, name), line))
             else:
+                line.names.append(name)
                 line.states.append([store.like(parameter, name) for parameter in line.parameters])
     return line
 
@@ -192,40 +203,43 @@ class Launcher:
     """Steps an optimizer's fused buckets. Layouts are kept by which parameters have gradients."""
 
     def __init__(self, update: Update, buckets: Sequence[Bucket], members: Mapping[str, Tensor], store: Store) -> None:
-        self._update, self._buckets, self._members, self._store = update, buckets, dict(members), store
+        self._update, self._buckets, self._store = update, buckets, store
+        self.members = members
         self._names = [name for bucket in buckets for name in bucket.names if name in members]
         self._parameters = [members[name] for name in self._names]
         self._layouts: dict[tuple[int, ...], Layout] = {}
 
-    def serves(self, members: Mapping[str, Tensor]) -> bool:
-        """Whether these are the parameters that it was made for."""
-        return len(members) == len(self._members) and same(list(map(members.get, self._names)), self._parameters)
-
     def step(self, groups: Sequence[Mapping[str, Any]], graphs: bool, check: Callable[[str, Tensor], object]) -> None:
         """One step of all fused buckets. `check` fails on a gradient that no update can take."""
-        every = list(map(_GRAD, self._parameters))
-        without = tuple(index for index, grad in enumerate(every) if grad is None)
-        if len(without) == len(every):
-            return
+        grads: list[Any] = list(map(_GRAD, self._parameters))
+        without: tuple[int, ...] = ()
+        try:
+            addresses = array("q", map(_ADDRESS, grads))
+        except TypeError:  # of those that are None
+            without = tuple(index for index, grad in enumerate(grads) if grad is None)
+            grads = [grad for grad in grads if grad is not None]
+            if not grads:
+                return
+            addresses = array("q", map(_ADDRESS, grads))
         for _ in range(2):
             layout = self._layouts.get(without)
-            if layout is None:
-                for name, parameter, grad in zip(self._names, self._parameters, every, strict=True):
-                    if grad is not None:
+            if layout is None or layout.stale(self._store):
+                for name, parameter in zip(self._names, self._parameters, strict=True):
+                    if parameter.grad is not None:
                         check(name, parameter)
                 while len(self._layouts) >= _LAYOUTS:
                     self._layouts.pop(next(iter(self._layouts)))
-                layout = self._layouts[without] = Layout(self._update, self._buckets, self._members, self._store)
-            grads = [grad for grad in every if grad is not None]
-            plain = _plain(grads, layout.dtypes)  # kept until the kernels are under way
-            if layout.feed(plain, groups):
+                layout = self._layouts[without] = Layout(self._update, self._buckets, self.members, self._store)
+            if not (all(map(Tensor.is_contiguous, grads)) and same(list(map(_DTYPE, grads)), layout.dtypes)):
+                # As kernels read them, and kept until these are under way.
+                grads = [grad.to(dtype).contiguous() for grad, dtype in zip(grads, layout.dtypes, strict=True)]
+                addresses = array("q", map(_ADDRESS, grads))
+            if layout.feed(addresses, groups):
                 layout.step(graphs)
                 return
             self._layouts.clear()
 
 
-def _plain(grads: list[Tensor], dtypes: list[torch.dtype]) -> list[Tensor]:
-    """Gradients as kernels read them: contiguous, and in their parameters' dtypes."""
-    if all(map(Tensor.is_contiguous, grads)) and same(list(map(_DTYPE, grads)), dtypes):
-        return grads
-    return [grad.to(dtype).contiguous() for grad, dtype in zip(grads, dtypes, strict=True)]
+def _aligned(addresses: array[int]) -> bool:
+    """Whether all are multiples of what kernels may count on."""
+    return not torch.frombuffer(addresses, dtype=torch.int64).remainder(ALIGN).any() if addresses else True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from operator import is_
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ class UpdateOptimizer(NamedOptimizer):
     """Runs each bucket's generated function on the parameters that have a gradient."""
 
     _launcher: Launcher | None = None
+    _members: Mapping[str, Tensor] = MappingProxyType({})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As torch's, which is also how a state_dict gets in; tables of the states before are of no more use."""
@@ -36,9 +39,7 @@ class UpdateOptimizer(NamedOptimizer):
                 loss = closure()
         if not self.update.ready:
             self._fail("step() before the plan is known", "run the model forward once before the first step()")
-        members: dict[str, Tensor] = {}
-        for group in self.param_groups:
-            members.update(zip(group["param_names"], group["params"], strict=True))
+        members = self._by_names()
         for name in self.update.idle:
             if name in members and members[name].grad is not None and members[name].numel() > 0:
                 self._fail(
@@ -52,9 +53,18 @@ class UpdateOptimizer(NamedOptimizer):
                 self._step(bucket, members)
         return loss
 
-    def _launch(self, buckets: list[Bucket], members: dict[str, Tensor]) -> bool:
+    def _by_names(self) -> Mapping[str, Tensor]:
+        """Parameters by name; the same dict as long as the groups hold the same ones."""
+        names = [name for group in self.param_groups for name in group["param_names"]]
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        old = self._members
+        if len(old) != len(names) or list(old) != names or not all(map(is_, old.values(), parameters)):
+            self._members = dict(zip(names, parameters, strict=True))
+        return self._members
+
+    def _launch(self, buckets: list[Bucket], members: Mapping[str, Tensor]) -> bool:
         """Step these buckets by their kernels. False where kernels don't run, or parameters are no plain tensors."""
-        if self._launcher is None or not self._launcher.serves(members):
+        if self._launcher is None or self._launcher.members is not members:
             own = [members[name] for bucket in buckets for name in bucket.names if name in members]
             devices = {tensor.device for tensor in own}
             if len(devices) != 1 or not runs_kernels(devices.pop()) or any(type(p) not in _PLAIN for p in own):
@@ -71,9 +81,7 @@ class UpdateOptimizer(NamedOptimizer):
         Needs a recipe's option `qk_clip`, and a plan made with heads=True: numbers are for the plan's blocks of that
         parameter, in their order; 0 leaves one alone. Of several calls before a step, the largest count.
         """
-        members: dict[str, Tensor] = {}
-        for group in self.param_groups:
-            members.update(zip(group["param_names"], group["params"], strict=True))
+        members = self._by_names()
         for given, logits in largest.items():
             name = self._name(given)
             kept = [pair for bucket in self.update.buckets if name in bucket.names for pair in bucket.states]
@@ -88,7 +96,7 @@ class UpdateOptimizer(NamedOptimizer):
             for state, part in zip(states, logits.detach().flatten().split(heads), strict=True):
                 state.copy_(torch.maximum(state, part.to(state)))
 
-    def _step(self, bucket: Bucket, members: dict[str, Tensor]) -> None:
+    def _step(self, bucket: Bucket, members: Mapping[str, Tensor]) -> None:
         found = [members.get(name) for name in bucket.names]
         live = [index for index, tensor in enumerate(found) if tensor is not None and tensor.grad is not None]
         if not live:

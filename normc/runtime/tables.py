@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import is_, itemgetter
 from typing import Any
 
 import torch
@@ -41,13 +42,17 @@ class Feed:
 
 @dataclass
 class Line:
-    """The live rows of one stack: their places in it, parameters, states by role, and counts of all rows by name."""
+    """The live rows of one stack: their places in it, parameters (or contiguous copies), what is kept of them, states
+    by role, and counts of all rows by name.
+    """
 
     shape: tuple[int, ...]
     total: int
     wide: torch.dtype
     slots: list[int] = field(default_factory=list)
     parameters: list[Tensor] = field(default_factory=list)
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     states: list[list[Tensor]] = field(default_factory=list)
     counts: list[Tensor] = field(default_factory=list)
 
@@ -69,12 +74,22 @@ class Store:
         self._make, self._state, self.wide = make, state, wide
         self._counts: dict[tuple[str, int, str], Tensor] = {}
 
+    def of(self, parameter: Tensor) -> dict[str, Any]:
+        """What is kept of a parameter."""
+        found: dict[str, Any] = self._state[parameter]
+        return found
+
     def like(self, parameter: Tensor, name: str) -> Tensor:
         """A state of its parameter's shape, contiguous."""
         found = self._make(parameter, name, "like")
         if not found.is_contiguous():
             found = self._state[parameter][name] = found.contiguous()
         return found
+
+    def holds(self, line: Line) -> bool:
+        """Whether the states of a stack are those of its parameters still."""
+        pairs = zip(line.names, line.states, strict=True)
+        return all(all(map(is_, map(itemgetter(name), line.kept), own)) for name, own in pairs)
 
     def counts(self, key: tuple[str, int, str], line: Line) -> Tensor:
         """The counts of all rows of a stack; those of its live rows are states of their parameters."""

@@ -18,6 +18,11 @@ from normc.update.program import placeholders, returned
 Op = Callable[..., Any]
 
 
+def least(number: Any) -> float:
+    """The smallest of a rowwise number."""
+    return float(min(number) if isinstance(number, tuple) else number)
+
+
 class Finding(NamedTuple):
     """A law that was applied: `what` it did, `why` that changes nothing, and what it saves."""
 
@@ -28,7 +33,7 @@ class Finding(NamedTuple):
 
 # Multiples by one positive number for each parameter: op to whether a call of it is one.
 positive: dict[Op, Callable[[fx.Node], bool]] = {
-    arithmetic.scale: lambda node: float(node.kwargs["factor"]) > 0,  # type: ignore[arg-type]  # fx's Argument
+    arithmetic.scale: lambda node: least(node.kwargs["factor"]) > 0,
     precondition.debiased: lambda node: True,
     relative.clip_rms: lambda node: "view" not in node.kwargs,
 }

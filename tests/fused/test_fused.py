@@ -73,7 +73,7 @@ def give(models: list[nn.Module], step: int, without: tuple[int, ...] = ()) -> N
     """The same random gradients to models of one shape; none to some parameters."""
     generator = torch.Generator().manual_seed(step)
     for index, same in enumerate(zip(*(model.parameters() for model in models), strict=True)):
-        grad = torch.randn(same[0].shape, generator=generator)
+        grad = torch.randn(same[0].shape, generator=generator).to(same[0].device)
         for parameter in same:
             parameter.grad = None if index in without else grad.clone()
 

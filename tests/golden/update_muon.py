@@ -262,7 +262,7 @@ def adamw_mixed(run: Run) -> None:
     ema_each(exp_avg, g, momentum)
     second_moment_each(exp_avg_sq, g, beta2)
     d = adam_direction_each(exp_avg, exp_avg_sq, step, momentum, beta2, eps)
-    constrained_each(w, d, lr, weight_decay=weight_decay, radius=1.0)
+    constrained_each(w, d, lr, weight_decay=weight_decay)
 
 
 def spectral_32x128(run: Run) -> None:

@@ -1,0 +1,48 @@
+"""Kernels and graphs on a GPU, against the float64 reference."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from normc.optimizer import build
+from tests.fused.test_fused import farthest, give
+from tests.plans import Small, plan_of, small_rows
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("recipe", ["muon", "modular-dual", "scion", "adamw", "lion", "almond", "normuon"])
+def test_steps_on_a_gpu_equal_the_reference(recipe: str, graphs: bool) -> None:
+    """Also with rates that change, new gradients every step, and parameters without one now and then."""
+    torch.manual_seed(0)
+    ours = Small().cuda()
+    plain = copy.deepcopy(ours)
+    plan = plan_of(small_rows(ours), recipe)
+    fast = build(plan, ours.named_parameters(), lr=5e-3, backend="cuda:sm_70", compile=graphs)
+    slow = build(plan, plain.named_parameters(), lr=5e-3, backend="reference")
+    for step in range(8):
+        give([ours, plain], step, (1, 4) if step in (3, 6, 7) else ())
+        for opt in (fast, slow):
+            for group in opt.param_groups:
+                group["lr"] = 5e-3 / (1 + step)
+            opt.step()
+            opt.zero_grad(set_to_none=True)
+    assert farthest(ours, plain) < 5e-5
+
+
+def test_a_graph_is_replayed_and_reads_new_gradients() -> None:
+    torch.manual_seed(0)
+    ours = Small().cuda()
+    opt = build(plan_of(small_rows(ours), "muon"), ours.named_parameters(), lr=5e-3)
+    for step in range(6):
+        give([ours], step)
+        before = [parameter.detach().clone() for parameter in ours.parameters()]
+        opt.step()
+        assert all(not torch.equal(old, new) for old, new in zip(before, ours.parameters(), strict=True))
+    launcher = opt._launcher
+    assert launcher is not None
+    assert [layout.graph is not None for layout in launcher._layouts.values()] == [True]
