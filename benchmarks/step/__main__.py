@@ -29,13 +29,20 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--suite", nargs="+", choices=list(SUITES), help="by default all of the device's")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--peers", type=Path, help="a folder to import other optimizers from")
-    parser.add_argument("--only", nargs="+", metavar="TEXT", help="contestants whose names hold one of these, and normc")
+    parser.add_argument(
+        "--only", nargs="+", metavar="TEXT", help="contestants whose names hold one of these, and normc"
+    )
+    parser.add_argument("--layers", type=int, default=0, help="only so many of a suite's layers, for a slow machine")
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each contestant")
     parser.add_argument("--limit", type=float, default=180.0, help="seconds for a contestant")
     parser.add_argument("--no-cold", action="store_true", help="leave out first steps in processes of their own")
     parser.add_argument("--quick", action="store_true", help="tiny suites, three steps, nothing cold: does it run?")
-    parser.add_argument("--ablate", nargs="*", metavar="REWRITE",
-                        help="normc with each of these rewrites switched off too; all that can be, if none is named")  # fmt: skip
+    parser.add_argument(
+        "--ablate",
+        nargs="*",
+        metavar="REWRITE",
+        help="normc without each of these rewrites too; without each that can be left out, if none is named",
+    )
     parser.add_argument("--out", type=Path, help="docs/step-DEVICE.json by default; the plot lies beside it")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     return parser
@@ -59,14 +66,21 @@ def main(arguments: list[str] | None = None) -> None:
         names = [one for one in names if wanted is None or one == "normc" or any(text in one for text in wanted)]
         steps = 3 if given.quick else given.steps
         peers = str(given.peers.resolve()) if given.peers else ""
-        job = Job("beside", name, tuple(names), given.device, given.quick, steps, peers, given.limit)
-        print(f"{name}: {suite.summary}", flush=True)
+        job = Job("beside", name, tuple(names), given.device, given.quick, given.layers, steps, peers, given.limit)
+        name, what = _titled(name, suite.summary, given)
+        print(f"{name}: {what}", flush=True)
         lines = measured(job, names, not (given.no_cold or given.quick), lambda text: print(text, flush=True))
-        found[name] = {"suite": suite.summary, "quick": given.quick, "results": lines}
-        results.show(name, suite.summary, lines)
+        found[name] = {"suite": what, "results": lines}
+        results.show(name, what, lines)
         results.save(path, given.device, found)
     results.plot(json.loads(path.read_text()), path.with_suffix(".png"))
     return None
+
+
+def _titled(name: str, summary: str, given: argparse.Namespace) -> tuple[str, str]:
+    """A suite's name and summary, with what was left out of it."""
+    note = "tiny" if given.quick else f"{given.layers} layers" if given.layers else ""
+    return (f"{name} ({note})", f"{note} of {summary}") if note else (name, summary)
 
 
 if __name__ == "__main__":

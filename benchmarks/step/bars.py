@@ -32,11 +32,14 @@ SAFETY = 1.05
 
 
 class Batched(torch.optim.Optimizer):
-    """Muon in sixty lines: lists of tensors for what is elementwise, one batched product for all of one shape."""
+    """Muon in sixty lines: lists of tensors for what is elementwise, one batched product for all of one shape.
 
-    def __init__(self, params: list[nn.Parameter], dtype: torch.dtype) -> None:
+    `together=False` takes the products of one matrix at a time.
+    """
+
+    def __init__(self, params: list[nn.Parameter], dtype: torch.dtype, together: bool = True) -> None:
         super().__init__(params, {"lr": LR, "weight_decay": DECAY, "momentum": MOMENTUM})
-        self.dtype = dtype
+        self.dtype, self.together = dtype, together
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # takes no closure
@@ -53,7 +56,7 @@ class Batched(torch.optim.Optimizer):
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             shapes: dict[tuple[int, ...], list[int]] = defaultdict(list)
             for index, weight in enumerate(weights):
-                shapes[tuple(sorted(weight.shape))].append(index)
+                shapes[tuple(sorted(weight.shape)) if self.together else (index,)].append(index)
             for indices in shapes.values():
                 tall = [ahead[i].shape[0] > ahead[i].shape[1] for i in indices]
                 stack = torch.stack([ahead[i].mT if flip else ahead[i] for i, flip in zip(indices, tall, strict=True)])
@@ -97,6 +100,12 @@ def batched(given: Problem) -> Runner:
     return Runner(both.step, both, given.matrices, original)
 
 
+def one_by_one(given: Problem) -> Runner:
+    """What torch.optim.Muon does, in float32: its bf16 products are slow on a CPU without instructions for them."""
+    both = Both(Batched(given.matrices, torch.float32, together=False), given.rest)
+    return Runner(both.step, both, given.matrices, original)
+
+
 def all_adamw(given: Problem) -> Runner:
     """Fused AdamW for everything."""
     optimizer = torch.optim.AdamW(list(given.everything()), lr=1e-3, fused=True)
@@ -107,6 +116,7 @@ BARS = (
     Contestant("torch.optim.Muon", "peer", "bf16, one polynomial 5 times", torch_muon),
     Contestant("torch.optim.Muon, CUDA graph", "bar", "as above, captured whole", graphed(torch_muon), ("cuda",)),
     Contestant("batched products, foreach", "bar", "sixty lines; bf16 where fast, else float32", batched),
+    Contestant("one matrix at a time, float32", "bar", "torch.optim.Muon's way, in float32", one_by_one, ("cpu",)),
     Contestant("batched products, CUDA graph", "bar", "the sixty lines, captured", graphed(batched), ("cuda",)),
     Contestant("AdamW, fused", "scale", "for scale: no matrices are orthogonalised", all_adamw),
 )

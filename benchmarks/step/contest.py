@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.step.suites import Suite
+from benchmarks.step.suites import Language, Suite
 
 LR, DECAY, MOMENTUM = 1.0, 0.1, 0.95  # with lr 1, the first step from zero weights is the orthogonalised gradient
 
@@ -24,7 +24,6 @@ class Problem:
     """A suite's module on a device. `matrices` are two-dimensional views of what Muon is for, gradients and all."""
 
     suite: Suite
-    quick: bool
     model: nn.Module
     example: Tensor
     matrices: list[nn.Parameter]
@@ -41,15 +40,22 @@ class Problem:
         yield from self.rest
 
 
-def problem(suite: Suite, device: str, quick: bool = False) -> Problem:
-    """The suite's module with zero weights and random gradients."""
+def problem(suite: Suite, device: str, quick: bool = False, layers: int = 0) -> Problem:
+    """The suite's module with zero weights and random gradients; of its blocks the first `layers` alone, if not 0."""
     with torch.device("meta"):
         model = suite.build(quick)
+    stream: Any = getattr(model, "stream", model)
+    if layers:
+        stream.blocks = stream.blocks[:layers]
     model.to_empty(device=device)
+    if isinstance(model, Language):
+        model.tie()
     matrices, rest = [], []
     inner = {id(p) for name, p in model.named_parameters() if not name.startswith(("table", "positions"))}
     for parameter in model.parameters():
         parameter.data.zero_()
+        if not parameter.requires_grad:
+            continue
         parameter.grad = torch.zeros_like(parameter)
         if parameter.dim() < 2 or id(parameter) not in inner:
             rest.append(parameter)
@@ -57,7 +63,7 @@ def problem(suite: Suite, device: str, quick: bool = False) -> Problem:
         view = nn.Parameter(parameter.data.view(len(parameter), -1))
         view.grad = parameter.grad.view(len(parameter), -1)
         matrices.append(view)
-    made = Problem(suite, quick, model, suite.example(quick).to(device), matrices, rest)
+    made = Problem(suite, model, suite.example(quick).to(device), matrices, rest)
     refill(made)
     return made
 

@@ -16,6 +16,7 @@ from benchmarks.step.contest import Contestant, Problem, Runner, refill
 from benchmarks.step.quality import Trial, judge, pose
 
 WARM, TURN = 6, 4  # steps before timing (graphs are captured by then), and steps of one contestant in a row on a GPU
+SLOW = 10.0  # seconds; who takes as long for a step on a CPU is warmed up once and timed a few times only
 
 
 def synchronize(device: torch.device) -> None:
@@ -25,26 +26,30 @@ def synchronize(device: torch.device) -> None:
 
 
 def timed(runner: Runner, steps: int, device: torch.device) -> list[float]:
-    """Milliseconds of some steps in a row; the host may run ahead of a GPU, as it does in training."""
+    """Milliseconds of some steps in a row; the host may run ahead of a GPU, as it does in training.
+
+    On one thread of a CPU it is the processor's time, which other programs on the machine don't add to.
+    """
     if device.type == "cpu":
+        clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
         found = []
         for _ in range(steps):
             runner.prepare()
-            start = time.perf_counter()
+            begin = clock()
             runner.step()
-            found.append((time.perf_counter() - start) * 1e3)
+            found.append((clock() - begin) * 1e3)
         return found
     pairs = []
     synchronize(device)
     for _ in range(steps):
         runner.prepare()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
+        events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+        events[0].record()
         runner.step()
-        end.record()
-        pairs.append((start, end))
+        events[1].record()
+        pairs.append(events)
     synchronize(device)
-    return [start.elapsed_time(end) for start, end in pairs]
+    return [begin.elapsed_time(end) for begin, end in pairs]
 
 
 def host(runner: Runner, device: torch.device, steps: int = 7) -> float | None:
@@ -115,9 +120,12 @@ def start(contestant: Contestant, given: Problem, chosen: list[Trial]) -> tuple[
     facts["quality"] = judge(runner, chosen)
     refill(given)
     with Memory(given.device) as memory:
+        began = time.perf_counter()
         for _ in range(WARM if given.device.type == "cuda" else 2):
             runner.prepare()
             runner.step()
+            if given.device.type == "cpu" and time.perf_counter() - began > SLOW:
+                break
     facts["state, MB"] = round(runner.state_bytes() / 1e6, 1)
     facts["workspace, MB"] = round(memory.peak / 1e6, 1)
     host_ms = host(runner, given.device)
@@ -130,7 +138,7 @@ def beside(ours: Runner, other: Runner, steps: int, device: torch.device) -> tup
     turn = TURN if device.type == "cuda" else 1
     mine: list[float] = []
     theirs: list[float] = []
-    while len(theirs) < steps:
+    while len(theirs) < steps and not (device.type == "cpu" and sum(theirs) > 2e3 * SLOW):
         mine += timed(ours, turn, device)
         theirs += timed(other, turn, device)
     return mine, theirs
@@ -139,6 +147,6 @@ def beside(ours: Runner, other: Runner, steps: int, device: torch.device) -> tup
 def summary(times: list[float]) -> dict[str, Any]:
     """Median, and the tenth and ninetieth percentile."""
     ordered = sorted(times)
-    pick = lambda share: ordered[min(int(share * len(ordered)), len(ordered) - 1)]  # noqa: E731
-    return {"median, ms": round(statistics.median(times), 3), "p10, ms": round(pick(0.1), 3),
-            "p90, ms": round(pick(0.9), 3), "steps": len(times)}  # fmt: skip
+    p10, p90 = (ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in (0.1, 0.9))
+    median = statistics.median(times)
+    return {"median, ms": round(median, 3), "p10, ms": round(p10, 3), "p90, ms": round(p90, 3), "steps": len(times)}

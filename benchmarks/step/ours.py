@@ -17,7 +17,7 @@ def compiled(model: nn.Module, example: Any, without: tuple[str, ...] = (), **ho
     """normc.compile, with some rewrites left out by name."""
     import normc
 
-    extra = {"without": without} if without else {}
+    extra: dict[str, Any] = {"without": without} if without else {}
     if extra and "without" not in inspect.signature(normc.compile).parameters:
         raise CannotRunError("normc.compile has no rewrites to switch off")
     return normc.compile(model, example, **extra, **how)

@@ -1,4 +1,4 @@
-"""Contestants from elsewhere, each imported when it is built: Dion, Gram-Newton-Schulz, Keller Jordan's, modded-nanogpt.
+"""Contestants from elsewhere, imported when built: Dion, Gram-Newton-Schulz, Keller Jordan's, modded-nanogpt.
 
 `--peers PATH` is put on the import path; modded-nanogpt is the folder `modded_nanogpt` in it, with `train_gpt.py` and
 `triton_kernels.py`.
@@ -88,14 +88,15 @@ def modded(given: Problem) -> Runner:
     namespace = _modded_names()
     banks: list[nn.Parameter] = []
     grads: list[Tensor] = []
-    table, sizes = {}, {}
+    table: dict[str, Any] = {}
+    sizes: dict[tuple[int, int], int] = {}
     for matrix in given.matrices:
         rows, columns = sorted(matrix.shape, reverse=True)
         sizes[rows, columns] = sizes.get((rows, columns), 0) + 1
     for (rows, columns), number in sizes.items():
         bank = nn.Parameter(torch.zeros(number, rows, columns, dtype=torch.bfloat16, device=given.device))
         label = f"bank_{rows}x{columns}"
-        bank.label, bank.reshape = label, (number, rows, columns)  # type: ignore[attr-defined]  # theirs
+        vars(bank).update(label=label, reshape=(number, rows, columns))
         table[label] = {"optim": "normuon", "comms": "none", "adam_betas": None}
         banks.append(bank)
         grads.append(torch.randn_like(bank))
@@ -144,7 +145,7 @@ def _modded_names() -> dict[str, Any]:
     own |= {"torch": torch, "Tensor": Tensor, "nn": nn, "dist": torch.distributed, "math": math, "world_size": 1}
     own |= {"dataclass": importlib.import_module("dataclasses").dataclass}
     own |= {name: getattr(kernels, name) for name in ("XXT", "XTX", "ba_plus_cAA", "transpose_add", "transpose_copy")}
-    exec(compile(tree, module.__file__, "exec"), own)  # the file that the user named
+    exec(compile(tree, module.__file__, "exec"), own)  # noqa: S102  # the file that the user named
     missing = wanted - set(own)
     if missing:
         raise CannotRunError(f"train_gpt.py has no {', '.join(sorted(missing))}")

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ class Job:
     names: tuple[str, ...]
     device: str
     quick: bool
+    layers: int
     steps: int
     peers: str
     limit: float
@@ -64,7 +66,6 @@ def spawn(job: Job, caches: Path) -> Iterator[dict[str, Any]]:
 @contextmanager
 def _killed_after(process: subprocess.Popen[str], seconds: float) -> Iterator[None]:
     """Kill the process and all that it started when time is up, and when the block is left."""
-    import threading
 
     def end() -> None:
         if process.poll() is None:

@@ -29,7 +29,8 @@ class Trial:
 
 def _gaussian(short: int, long: int, device: torch.device) -> Tensor:
     x = torch.randn(short, long, device=device, dtype=torch.float64)
-    return torch.linalg.eigvalsh(x @ x.mT).flip(0).clamp_min(0).sqrt()
+    values: Tensor = torch.linalg.eigvalsh(x @ x.mT)
+    return values.flip(0).clamp_min(0).sqrt()
 
 
 SPECTRA: dict[str, Callable[[int, int, torch.device], Tensor]] = {
@@ -44,7 +45,9 @@ def trials(given: Problem) -> list[Trial]:
     torch.manual_seed(0)
     chosen: list[Trial] = []
     for square in (True, False):
-        sizes = [(min(m.shape), index) for index, m in enumerate(given.matrices) if (m.shape[0] == m.shape[1]) is square]
+        sizes = [
+            (min(m.shape), index) for index, m in enumerate(given.matrices) if (m.shape[0] == m.shape[1]) is square
+        ]
         fitting = [index for short, index in sizes if 16 <= short <= LARGEST]
         largest = max((min(given.matrices[index].shape) for index in fitting), default=0)
         fitting = [index for index in fitting if min(given.matrices[index].shape) == largest]
@@ -60,7 +63,8 @@ def trials(given: Problem) -> list[Trial]:
 
 def _frame(rows: int, columns: int, device: torch.device) -> Tensor:
     """Random orthonormal columns."""
-    return torch.linalg.qr(torch.randn(rows, columns, device=device, dtype=torch.float64)).Q
+    frame: Tensor = torch.linalg.qr(torch.randn(rows, columns, device=device, dtype=torch.float64)).Q
+    return frame
 
 
 def pose(given: Problem, chosen: list[Trial]) -> None:
@@ -84,6 +88,7 @@ def judge(runner: Runner, chosen: list[Trial]) -> list[dict[str, Any]]:
         values = values.flip(0).clamp_min(0).sqrt()[: trial.rank]
         share = ((values >= RANGE[0]) & (values <= RANGE[1])).double().mean().item()
         error = ((update - trial.target).norm() / trial.target.norm()).item()
-        found.append({"shape": list(trial.target.shape), "spectrum": trial.spectrum,
-                      "in range": round(share, 4), "error": round(error, 4) if math.isfinite(error) else None})  # fmt: skip
+        finite = round(error, 4) if math.isfinite(error) else None
+        numbers = {"in range": round(share, 4), "error": finite}
+        found.append({"shape": list(trial.target.shape), "spectrum": trial.spectrum} | numbers)
     return found

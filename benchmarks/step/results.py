@@ -28,7 +28,10 @@ def circumstances(device: str) -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{machine()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{machine()}, {threads} threads"
+    if device == "cpu" and threads == 1:
+        where = f"{machine()}, 1 thread, processor time"
     return {"date": dt.date.today().isoformat(), "device": where, "python": platform.python_version(),
             "versions": versions, "load": round(os.getloadavg()[0], 2)}  # fmt: skip
 

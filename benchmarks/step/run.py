@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import site
 import tempfile
@@ -61,8 +62,8 @@ def measured(job: Job, names: list[str], cold: bool, say: Say) -> list[dict[str,
                     current = found["starting"]
                 elif "failed" in found:
                     results[current]["skipped"] = found["failed"]
-                    waiting = waiting[waiting.index(current) + 1 :]
-                    waiting = [OURS.name, *waiting] if current != OURS.name and waiting else []
+                    say(f"  {current:42} {_line(results[current])}")
+                    waiting = [] if current == OURS.name else waiting[waiting.index(current) + 1 :]
                     break
                 else:
                     results[found["name"]] |= found
@@ -98,7 +99,7 @@ def in_here(job: Job) -> None:
         site.addsitedir(job.peers)
     if job.device == "cuda":
         torch.ones(256, 256, device="cuda").mm(torch.ones(256, 256, device="cuda"))
-    given = problem(SUITES[job.suite], job.device, job.quick)
+    given = problem(SUITES[job.suite], job.device, job.quick, job.layers)
     work = first if job.mode == "first" else turns
     work(job, given, lambda found: print(json.dumps(found), flush=True))
 
@@ -131,6 +132,8 @@ def turns(job: Job, given: Problem, emit: Callable[[dict[str, Any]], None]) -> N
             with alarm(job.limit):
                 found = _beside(job, named(name, job.suite, job.device), ours, given, chosen)
         except (CannotRunError, TooSlowError, RuntimeError, AttributeError, TypeError, ValueError) as reason:
+            gc.collect()
+            synchronize(given.device)  # ends this process if the device has failed: the next one goes on
             emit({"name": name, "skipped": (str(reason).strip() or type(reason).__name__).splitlines()[0][:300]})
             continue
         mine += found.pop("mine")
@@ -140,9 +143,7 @@ def turns(job: Job, given: Problem, emit: Callable[[dict[str, Any]], None]) -> N
     emit(facts | summary(mine))
 
 
-def _beside(
-    job: Job, contestant: Contestant, ours: Runner, given: Problem, chosen: list[Trial]
-) -> dict[str, Any]:
+def _beside(job: Job, contestant: Contestant, ours: Runner, given: Problem, chosen: list[Trial]) -> dict[str, Any]:
     runner, facts = start(contestant, given, chosen)
     mine, theirs = beside(ours, runner, job.steps, given.device)
     median = summary(mine)["median, ms"]

@@ -5,7 +5,7 @@ A hidden suite holds matrices alone. `gpt2-124m-whole` has embeddings, gains and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,14 +39,14 @@ class Block(nn.Module):
         x = x + self.o(y.transpose(1, 2).flatten(-2))
         y = self.between(x)
         inner = F.gelu(self.up(y)) if self.gate is None else F.silu(self.gate(y)) * self.up(y)
-        y: Tensor = self.down(inner)
-        return x + y
+        result: Tensor = x + self.down(inner)
+        return result
 
 
 class Stream(nn.Module):
     """Blocks on a residual stream."""
 
-    def __init__(self, blocks: list[Block]) -> None:
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
@@ -67,6 +67,10 @@ class Language(nn.Module):
         self.stream = Stream([Block(width, 64, width // 64, 4 * width, whole=True) for _ in range(layers)])
         self.last = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocabulary, bias=False)
+        self.tie()
+
+    def tie(self) -> None:
+        """Table and head are one parameter: again, after the module was moved."""
         self.head.weight = self.table.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -94,7 +98,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """The 53 convolutions of a ResNet-50."""
+    """The 53 convolutions of a ResNet-50. A frozen head comes last, so that none of them is the output."""
 
     def __init__(self, depths: tuple[int, ...] = (3, 4, 6, 3), width: int = 64) -> None:
         super().__init__()
@@ -105,31 +109,31 @@ class ResNet50(nn.Module):
                 blocks.append(Bottleneck(before, width << stage, 2 if stage and not place else 1))
                 before = 4 * (width << stage)
         self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(before, 10, bias=False).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of the last stage."""
-        y: Tensor = self.blocks(F.max_pool2d(F.relu(self.stem(x)), 3, 2, 1))
+        """Logits."""
+        y: Tensor = self.head(self.blocks(F.max_pool2d(F.relu(self.stem(x)), 3, 2, 1)).mean((2, 3)))
         return y
 
 
-class Adapters(nn.Module):
-    """Pairs of small matrices on a residual stream: 64x128, 128x64, 96x128, 128x96 and 128x128, as adapters have."""
+class Adapter(nn.Module):
+    """Two small matrices beside a residual stream, as heads, LoRA and groups of convolutions have them."""
 
-    def __init__(self, pairs: int, width: int = 128, ranks: tuple[int, ...] = (64, 96, 128)) -> None:
+    def __init__(self, width: int, rank: int) -> None:
         super().__init__()
-        self.down = nn.ModuleList(nn.Linear(width, ranks[i % len(ranks)], bias=False) for i in range(pairs))
-        self.up = nn.ModuleList(nn.Linear(ranks[i % len(ranks)], width, bias=False) for i in range(pairs))
+        self.down = nn.Linear(width, rank, bias=False)
+        self.up = nn.Linear(rank, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The stream after all pairs."""
-        for down, up in zip(self.down, self.up, strict=True):
-            x = x + up(F.relu(down(x)))
-        return x
+        """The stream after both."""
+        y: Tensor = self.up(F.relu(self.down(x)))
+        return x + y
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A module by a size from 0 (for `--quick`) to 1, an example for its forward, and where it is run by default."""
+    """A module, tiny if `quick`; an example for its forward; and where it is run by default."""
 
     name: str
     summary: str
@@ -152,6 +156,11 @@ def _llama(quick: bool) -> nn.Module:
     return Stream([Block(4096, 128, 8, 14336, gated=True) for _ in range(8)])
 
 
+def _adapters(quick: bool) -> nn.Module:
+    """64x128, 96x128, 128x128 and their transposes."""
+    return Stream([Adapter(128, (64, 96, 128)[i % 3]) for i in range(9 if quick else 1000)])
+
+
 def _features(width: int, small: int) -> Callable[[bool], Tensor]:
     return lambda quick: torch.zeros(1, TOKENS, small if quick else width)
 
@@ -170,8 +179,7 @@ SUITES = {
               _features(4096, 128)),
         Suite("resnet50", "53 convolutions", lambda quick: ResNet50((1, 1, 1, 1), 16) if quick else ResNet50(),
               lambda quick: torch.zeros(1, 3, 64, 64)),
-        Suite("many-small", "2,000 matrices of 64 to 128", lambda quick: Adapters(10 if quick else 1000),
-              _features(128, 128), _BOTH),
+        Suite("many-small", "2,000 matrices of 64 to 128", _adapters, _features(128, 128), _BOTH),
         Suite("30m", "10 x {q, k, v, o 512x512, 2048x512, 512x2048}", _gpt(512, 10), _features(512, 128), ("cpu",)),
         Suite("gpt2-124m-whole", "all of GPT-2: embeddings, gains and biases too",
               lambda quick: Language(128, 2, 300, 32) if quick else Language(768, 12, 50257, 1024), _tokens, _BOTH),

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.step.__main__ import main
+from benchmarks.step.contest import CannotRunError, problem
+from benchmarks.step.ours import compiled
+from benchmarks.step.peers import found
+from benchmarks.step.processes import Job, TooSlowError, alarm, spawn
+from benchmarks.step.quality import judge, pose, trials
+from benchmarks.step.results import best
+from benchmarks.step.run import contestants
+from benchmarks.step.suites import SUITES
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_every_suite_orthogonalises_the_same_matrices_as_its_peers(name: str) -> None:
+    given = problem(SUITES[name], "cpu", quick=True)
+    chosen = trials(given)
+    pose(given, chosen)
+    ours = contestants(name, "cpu")[0]
+    opt = compiled(
+        given.model, given.example, lr=1.0, recipe="muon", compile=False,
+        options={"polynomial": "polar-express", "ns_steps": 5},
+    )  # fmt: skip
+    opt.step()
+    spectral = sum(row.norm == "spectral" for row in opt.plan.rows)
+    assert spectral == len(given.matrices)
+    assert ours.name == "normc"
+    assert chosen
+
+
+def test_a_good_step_is_judged_good_and_a_zero_one_bad() -> None:
+    given = problem(SUITES["gpt2-124m"], "cpu", quick=True)
+    chosen = trials(given)
+    pose(given, chosen)
+    batched = next(one for one in contestants("gpt2-124m", "cpu") if one.name.startswith("batched"))
+    runner = batched.build(given)
+    assert all(entry["in range"] == 0.0 and entry["error"] == 1.0 for entry in judge(runner, chosen))
+    runner.step()
+    assert len(chosen) == 6
+    assert all(entry["in range"] > 0.9 and entry["error"] < 0.2 for entry in judge(runner, chosen))
+
+
+def test_what_is_not_there_is_named() -> None:
+    with pytest.raises(CannotRunError, match="no_such_package can't be imported"):
+        found("no_such_package")
+
+
+def test_the_alarm_ends_what_takes_too_long() -> None:
+    with pytest.raises(TooSlowError), alarm(0.05):
+        while True:
+            pass
+
+
+def test_a_process_that_dies_is_told_apart(tmp_path: Path) -> None:
+    job = Job("first", "30m", ("nobody",), "cpu", True, 0, 1, "", 120.0)
+    assert "failed" in list(spawn(job, tmp_path))[-1]
+
+
+def test_the_best_of_the_rest_leaves_adamw_out() -> None:
+    results: list[dict[str, Any]] = [
+        {"name": "a", "kind": "peer", "times normc's": 2.0},
+        {"name": "b", "kind": "bar", "times normc's": 1.5},
+        {"name": "c", "kind": "scale", "times normc's": 0.1},
+        {"name": "d", "kind": "peer", "skipped": "not there"},
+    ]
+    assert best(results) == ("b", 1.5)
+
+
+@pytest.mark.slow
+def test_a_quick_run_writes_numbers_and_a_plot(tmp_path: Path) -> None:
+    out = tmp_path / "step.json"
+    main(["--quick", "--device", "cpu", "--suite", "30m", "--only", "batched", "AdamW", "--out", str(out)])
+    (result,) = json.loads(out.read_text()).values()
+    medians = {one["name"]: one["median, ms"] for one in result["results"]}
+    assert set(medians) == {"normc", "batched products, foreach", "AdamW, fused"}
+    assert result["versions"]["torch"] == torch.__version__
+    assert out.with_suffix(".png").stat().st_size > 1000
