@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _titled(name: str, summary: str, given: argparse.Namespace) -> tuple[str, str]:
     """A suite's name and summary, with what was left out of it."""
-    note = "tiny" if given.quick else f"{given.layers} layers" if given.layers else ""
+    note = "tiny" if given.quick else f"{given.layers} layer{'s' * (given.layers > 1)}" if given.layers else ""
     return (f"{name} ({note})", f"{note} of {summary}") if note else (name, summary)
 
 

@@ -47,7 +47,7 @@ def dion(graph: bool = False, **options: Any) -> Callable[[Problem], Runner]:
     def build(given: Problem) -> Runner:
         package = found("dion")
         if options.get("use_gram_newton_schulz"):
-            found("gram_newton_schulz")
+            found("quack.gemm_interface")
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         muon = package.Muon(given.matrices, lr=LR, weight_decay=DECAY, mu=MOMENTUM, adjust_lr=None, **options)
         both = Both(muon, given.rest)

@@ -80,9 +80,13 @@ def show(suite: str, summary: str, results: list[dict[str, Any]]) -> None:
 
 
 def save(path: Path, device: str, suites: dict[str, Any]) -> None:
-    """Numbers as JSON; suites of an earlier file that weren't run again stay, with their own date and device."""
+    """Numbers as JSON; what an earlier file has and wasn't run again stays, suites and contestants."""
     old = json.loads(path.read_text()) if path.is_file() else {}
     now = circumstances(device)
+    for name, found in suites.items():
+        run = {one["name"] for one in found["results"]}
+        kept = [one for one in old.get(name, {}).get("results", ()) if one["name"] not in run]
+        suites[name] = found | {"results": [{**one, "date": now["date"]} for one in found["results"]] + kept}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(old | {name: now | found for name, found in suites.items()}, indent=1) + "\n")
 

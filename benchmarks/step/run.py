@@ -131,7 +131,15 @@ def turns(job: Job, given: Problem, emit: Callable[[dict[str, Any]], None]) -> N
         try:
             with alarm(job.limit):
                 found = _beside(job, named(name, job.suite, job.device), ours, given, chosen)
-        except (CannotRunError, TooSlowError, RuntimeError, AttributeError, TypeError, ValueError) as reason:
+        except (
+            CannotRunError,
+            TooSlowError,
+            RuntimeError,
+            ImportError,
+            AttributeError,
+            TypeError,
+            ValueError,
+        ) as reason:
             gc.collect()
             synchronize(given.device)  # ends this process if the device has failed: the next one goes on
             emit({"name": name, "skipped": (str(reason).strip() or type(reason).__name__).splitlines()[0][:300]})

@@ -117,6 +117,11 @@ class Run:
         return self.cores.call(function, stacks)
 
 
+def products_dominate(function: Callable[..., Any], stacks: tuple[Tensor, ...]) -> bool:
+    """Whether a CPU spends a function's time in matrix products, which compiling for seconds makes no faster."""
+    return stacks[0].device.type == "cpu" and not {"polar", "newton_schulz"}.isdisjoint(function.__code__.co_names)
+
+
 @dataclass
 class Cores:
     """Compiled cores by function. Where the compiler can't work, the same functions run as they are, with a warning."""
@@ -129,7 +134,7 @@ class Cores:
         """The function's outputs."""
         if function in self.compiled:
             return self.compiled[function](*stacks)  # type: ignore[no-any-return]  # torch.compile keeps no types
-        if not self.enabled:
+        if not self.enabled or products_dominate(function, stacks):
             return function(*stacks)
         compiled = torch.compile(function, dynamic=False, fullgraph=True)
         try:
