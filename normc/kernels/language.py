@@ -1,4 +1,4 @@
-"""Triton, where it is installed: kernels are defined everywhere and run on CUDA, or anywhere in Triton's interpreter."""
+"""Triton, where it is installed: kernels are defined everywhere and run on CUDA, or anywhere in its interpreter."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch
 
 try:
     import triton
-    from triton import language as tl
+    import triton.language as tl
 except ImportError:
     triton = tl = None
+
+__all__ = ["jit", "runs_kernels", "tl", "triton"]
 
 
 def jit(kernel: Callable[..., Any]) -> Any:

@@ -32,7 +32,7 @@ def inverse_length(total, GAIN: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @jit
-def polynomial(gram, table, step, SIZE: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
+def small_polynomial(gram, table, step, SIZE: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
     """a I + b R + c R^2 of a Gram matrix R in float32, for the coefficients of a step."""
     entries = tl.arange(0, SIZE)
     narrow = gram.to(DOT)
@@ -42,14 +42,14 @@ def polynomial(gram, table, step, SIZE: tl.constexpr, DOT: tl.constexpr, PRECISI
 
 
 @jit
-def chain(gram, table, start, stop, SIZE: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
+def small_chain(gram, table, start, stop, SIZE: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
     """Q with Q X the matrix after the steps start to stop, from R = X X^T alone: all factors commute."""
-    factor = polynomial(gram, table, start, SIZE, DOT, PRECISION).to(DOT)
+    factor = small_polynomial(gram, table, start, SIZE, DOT, PRECISION).to(DOT)
     whole = factor
     for step in range(start + 1, stop):
         half = tl.dot(gram.to(DOT), factor, input_precision=PRECISION).to(DOT)
         gram = tl.dot(half, factor, input_precision=PRECISION)
-        factor = polynomial(gram, table, step, SIZE, DOT, PRECISION).to(DOT)
+        factor = small_polynomial(gram, table, step, SIZE, DOT, PRECISION).to(DOT)
         whole = tl.dot(whole, factor, input_precision=PRECISION).to(DOT)
     return whole
 
@@ -68,10 +68,10 @@ def resident_kernel(  # type: ignore[no-untyped-def]
     wide = tl.load(at, mask=inside, other=0.0).to(tl.float32)
     wide = wide * inverse_power(tl.max(tl.max(tl.abs(wide), 1), 0))
     wide = wide * inverse_length(tl.sum(tl.sum(wide * wide, 1), 0), 1.0)
-    for step in range(0, steps):
+    for step in range(steps):
         y = wide.to(DOT)
         gram = tl.dot(y, tl.trans(y), input_precision=PRECISION)
-        factor = polynomial(gram, table, step, SIZE, DOT, PRECISION)
+        factor = small_polynomial(gram, table, step, SIZE, DOT, PRECISION)
         wide = tl.dot(factor.to(DOT), y, input_precision=PRECISION)
     at = out + batch * out_batch + (rows[:, None] * out_row + columns[None, :] * out_column)
     tl.store(at, wide.to(out.dtype.element_ty), mask=inside)
@@ -84,7 +84,7 @@ def streamed_kernel(  # type: ignore[no-untyped-def]
     AGAIN: tl.constexpr, GAIN: tl.constexpr,
     SIZE: tl.constexpr, CHUNK: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Long matrices: X is read in chunks, the steps run on its Gram matrix. A restart computes Q X again, chunk by chunk."""
+    """Long matrices: X is read in chunks, the steps run on its Gram matrix. A restart computes Q X again, in chunks."""
     batch = tl.program_id(0).to(tl.int64)
     rows, columns = tl.arange(0, SIZE), tl.arange(0, CHUNK)
     start = x + batch * x_batch + (rows[:, None] * x_row + columns[None, :] * x_column)
@@ -105,7 +105,7 @@ def streamed_kernel(  # type: ignore[no-untyped-def]
         wide = tl.load(start + first * x_column, mask=inside, other=0.0).to(tl.float32)
         y = (wide * power * unit).to(DOT)
         gram = tl.dot(y, tl.trans(y), gram, input_precision=PRECISION)
-    early = chain(gram * (1.0 / (GAIN * GAIN)), table, 0, restart, SIZE, DOT, PRECISION)
+    early = small_chain(gram * (1.0 / (GAIN * GAIN)), table, 0, restart, SIZE, DOT, PRECISION)
     early = (early.to(tl.float32) * (1.0 / GAIN)).to(DOT)
     late = early
     if AGAIN:
@@ -115,7 +115,7 @@ def streamed_kernel(  # type: ignore[no-untyped-def]
             wide = tl.load(start + first * x_column, mask=inside, other=0.0).to(tl.float32)
             y = tl.dot(early, (wide * power * unit).to(DOT), input_precision=PRECISION).to(DOT)
             gram = tl.dot(y, tl.trans(y), gram, input_precision=PRECISION)
-        late = chain(gram, table, restart, steps, SIZE, DOT, PRECISION)
+        late = small_chain(gram, table, restart, steps, SIZE, DOT, PRECISION)
     goal = out + batch * out_batch + (rows[:, None] * out_row + columns[None, :] * out_column)
     for first in range(0, m, CHUNK):
         inside = (rows[:, None] < n) & (columns[None, :] < m - first)
@@ -145,7 +145,7 @@ def small(
     result = torch.empty_like(x) if out is None else out
     flat, goal = (x.mT, result.mT) if x.shape[-2] > x.shape[-1] else (x, result)
     batch, n, m = flat.shape
-    assert n <= LARGEST and polynomials, (n, len(polynomials))
+    assert n <= LARGEST and polynomials and restart_after > 0, (n, len(polynomials), restart_after)
     if x.numel() == 0:
         return result
     table = coefficients(polynomials, x.device)

@@ -1,4 +1,4 @@
-"""A batched product that is known to be symmetric: only tiles on and below the diagonal, each stored with its mirror."""
+"""A batched product that is known to be symmetric: only tiles on and below the diagonal, stored with their mirrors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def symmetric_kernel(  # type: ignore[no-untyped-def]
     a_at = a + batch * a_batch + (rows[:, None] * a_row + depths[None, :] * a_column)
     b_at = b + batch * b_batch + (depths[:, None] * b_column + columns[None, :] * b_row)
     total = tl.full((BLOCK, WIDTH), 0.0, dtype=tl.float32)
-    for step in range(0, (k + DEPTH - 1) // DEPTH):
+    for step in range((k + DEPTH - 1) // DEPTH):
         if EVEN_ROWS and EVEN_DEPTH:
             left, right = tl.load(a_at), tl.load(b_at)
         elif EVEN_DEPTH:

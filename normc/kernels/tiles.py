@@ -47,9 +47,11 @@ TILES: dict[tuple[int, int], Tile] = {
 WIDE = Tile(32, 1, 32, 4, 4, 2)
 BEFORE_HOPPER = Tile(128, 1, 32, 8, 8, 3)
 
-# From which n on a product known to be symmetric beats a dense one: by device type; on CPU in halves, down to a block.
-SYMMETRIC_FROM: dict[str, int] = {"cuda": 512, "cpu": 1024}
-CPU_BLOCK = 512
+# From which n on a product known to be symmetric beats a dense one, and about what share of its time it takes then: by
+# type of device. On CPU such a product is halved into dense ones, down to a block.
+SYMMETRIC_FROM: dict[str, int] = {"cuda": 512, "cpu": 512}
+SYMMETRIC_SHARE: dict[str, float] = {"cuda": 0.55, "cpu": 0.65}
+CPU_BLOCK = 192
 
 
 def tile(

@@ -1,0 +1,221 @@
+"""Newton-Schulz of stacks of matrices by cheaper algebra: symmetric products, and the Gram form, on X X^T.
+
+The Gram form: with R = X X^T, each step multiplies X by a polynomial of R, and all of these commute. So R and the
+product Q of the polynomials are iterated, n x n matrices whatever X's other side, and X is multiplied by Q at the end.
+Rounding of R is rounding of squares of singular values: hence 16 bits mean fp16, and X and R are made anew once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from normc.kernels.products import linear, product, sandwich
+from normc.kernels.small import Polynomials
+
+WORKSPACE = 2**28
+RESTART_AFTER = 2
+
+
+def polar_standard(
+    x: Tensor,
+    polynomials: Polynomials,
+    *,
+    dtype: torch.dtype | None = None,
+    result: torch.dtype | None = None,
+    workspace: int = WORKSPACE,
+) -> Tensor:
+    """Newton-Schulz of [batch, rows, columns], any strides: every singular value pushed to about one.
+
+    Starts from Frobenius norm one, computes in `dtype`, by default that of x, and returns `result`, by default the same
+    as x, laid out as x is. The same to the bit when x is scaled by a power of two; zero stays zero. Intermediate
+    stacks stay under `workspace` bytes, or those of one matrix.
+    """
+    dtype = dtype or x.dtype
+    out = torch.empty_like(x, dtype=result or x.dtype)
+    flat, goal = wide(x), wide(out)
+    batch, n, m = flat.shape
+    if x.numel() == 0:
+        return out
+    each = (2 * n * n + 2 * n * m) * dtype.itemsize + 8 * n * m
+    for start, stop in chunks([batch], [each], workspace):
+        y, factor = normalised(flat[start:stop], dtype)
+        gram = torch.empty(stop - start, y.shape[1], y.shape[1], dtype=dtype, device=x.device)
+        space = torch.empty_like(gram)
+        for a, b, c in polynomials:
+            # In bf16 the diagonal that holds a would be rounded to more than the rest weighs.
+            diagonal = 0.0 if dtype == torch.bfloat16 else a * factor
+            if c == 0.0:
+                whole = product(y, y.mT, space, alpha=b * factor**3, gamma=diagonal)
+            else:
+                product(y, y.mT, gram, alpha=factor * factor)
+                whole = product(gram, gram, space, add=gram, alpha=c * factor, beta=b * factor, gamma=diagonal)
+            y = torch.baddbmm(y, whole, y, beta=a) if dtype == torch.bfloat16 else times(whole, y)
+            factor = 1.0
+        goal[start:stop] = y[:, :n, :m] * factor if factor != 1.0 else y[:, :n, :m]
+    return out
+
+
+def polar_gram(
+    x: Tensor,
+    polynomials: Polynomials,
+    *,
+    restart_after: int | None = RESTART_AFTER,
+    dtype: torch.dtype | None = None,
+    result: torch.dtype | None = None,
+    workspace: int = WORKSPACE,
+) -> Tensor:
+    """As `polar_standard`, in the Gram form: X and R are made anew once, after the step `restart_after`."""
+    kept = {"restart_after": restart_after, "dtype": dtype, "result": result, "workspace": workspace}
+    return polar_many([x], polynomials, **kept)[0]  # type: ignore[arg-type]  # values of several types
+
+
+def polar_many(
+    xs: Sequence[Tensor],
+    polynomials: Polynomials,
+    *,
+    restart_after: int | None = RESTART_AFTER,
+    dtype: torch.dtype | None = None,
+    result: torch.dtype | None = None,
+    workspace: int = WORKSPACE,
+) -> list[Tensor]:
+    """`polar_gram` of stacks of several shapes. Those of one shorter side and dtype share all n x n products.
+
+    `restart_after` None never starts anew, for float32 and float64 alone.
+    """
+    outs = [torch.empty_like(x, dtype=result or x.dtype) for x in xs]
+    groups: dict[object, list[int]] = {}
+    for index, x in enumerate(xs):
+        if x.numel() > 0:
+            groups.setdefault((min(x.shape[-2:]), dtype or x.dtype), []).append(index)
+    for members in groups.values():
+        _group(
+            [wide(xs[index]) for index in members],
+            [wide(outs[index]) for index in members],
+            polynomials,
+            restart_after,
+            dtype or xs[members[0]].dtype,
+            workspace,
+        )
+    return outs
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Matrices of one shape in a chunk: what they are, where they go, and their places among its n x n matrices."""
+
+    x: Tensor
+    goal: Tensor
+    span: slice
+
+
+def _group(
+    flats: list[Tensor],
+    goals: list[Tensor],
+    polynomials: Polynomials,
+    restart_after: int | None,
+    dtype: torch.dtype,
+    workspace: int,
+) -> None:
+    if dtype.itemsize <= 2 and (restart_after is None or not 0 < restart_after <= 3):
+        raise ValueError("the Gram form in 16 bits needs a restart after one to three steps")
+    cut = len(polynomials) if restart_after is None else restart_after
+    segments = [part for part in (polynomials[:cut], polynomials[cut:]) if part]
+    n = flats[0].shape[1]
+    sizes = [4 * n * n * dtype.itemsize + n * x.shape[2] * (8 + 2 * dtype.itemsize) for x in flats]
+    ends = [sum(x.shape[0] for x in flats[: place + 1]) for place in range(len(flats))]
+    for start, stop in chunks([x.shape[0] for x in flats], sizes, workspace):
+        pieces = []
+        for flat, goal, end in zip(flats, goals, ends, strict=True):
+            before = end - flat.shape[0]
+            low, high = max(start, before), min(stop, end)
+            if low < high:
+                own = slice(low - before, high - before)
+                pieces.append(Piece(flat[own], goal[own], slice(low - start, high - start)))
+        _chunk(pieces, segments, dtype)
+
+
+def _chunk(pieces: list[Piece], segments: list[Polynomials], dtype: torch.dtype) -> None:
+    made = [normalised(piece.x, dtype) for piece in pieces]
+    ys, factor = [y for y, _ in made], made[0][1]
+    side = ys[0].shape[1]
+    space = torch.empty(4, pieces[-1].span.stop, side, side, dtype=dtype, device=ys[0].device)
+    for segment in segments:
+        for piece, y in zip(pieces, ys, strict=True):
+            product(y, y.mT, space[0][piece.span], alpha=factor * factor)
+        whole = chain(space, segment, factor)
+        ys = [times(whole[piece.span], y) for piece, y in zip(pieces, ys, strict=True)]
+        factor = 1.0
+    for piece, y in zip(pieces, ys, strict=True):
+        found = y[:, : piece.goal.shape[1], : piece.goal.shape[2]]
+        piece.goal.copy_(found * factor if factor != 1.0 else found)
+
+
+def chain(space: Tensor, steps: Polynomials, factor: float = 1.0) -> Tensor:
+    """`factor` times the product Q of the polynomials of `steps`, from Gram matrices R; one of `space`'s other stacks.
+
+    `space` is [4, batch, n, n], and R its first stack. a is part of each polynomial's diagonal: Q (a I + b R + c R^2).
+    """
+    gram, *spare = space.unbind()
+    current = whole = _polynomial(gram, steps[0], spare.pop())
+    for place, step in enumerate(steps[1:], 2):
+        half = spare.pop()
+        sandwich(gram, current, half)
+        spare += [half] if current is whole else [half, current]
+        current = _polynomial(gram, step, spare.pop())
+        longer = product(whole, current, spare.pop(), alpha=factor if place == len(steps) else 1.0)
+        spare.append(whole)
+        whole = longer
+    return whole.mul_(factor) if len(steps) == 1 and factor != 1.0 else whole
+
+
+def _polynomial(gram: Tensor, step: tuple[float, float, float], out: Tensor) -> Tensor:
+    a, b, c = step
+    return linear(gram, out, b, a) if c == 0.0 else product(gram, gram, out, add=gram, alpha=c, beta=b, gamma=a)
+
+
+def wide(x: Tensor) -> Tensor:
+    """The shorter side first, a view."""
+    return x.mT if x.shape[-2] > x.shape[-1] else x
+
+
+def times(q: Tensor, y: Tensor) -> Tensor:
+    """q y for symmetric q, laid out in memory as y is."""
+    return torch.bmm(y.mT, q).mT if y.stride(-1) != 1 and y.stride(-2) == 1 else torch.bmm(q, y)
+
+
+def normalised(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """Matrices [batch, n, m] in `dtype` and a power of two: their product has Frobenius norm one, or zero for zero.
+
+    The power keeps the entries of large matrices away from the small end of fp16. Sides of 16-bit matrices on a GPU are
+    filled up with zeros to multiples of eight, without which neither loads nor tensor cores go at full speed.
+    """
+    gain = 2.0 ** round(math.log2(x.shape[1]) / 2) if dtype == torch.float16 else 1.0
+    level = x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
+    peak = torch.linalg.vector_norm(level, math.inf, (-2, -1), keepdim=True)
+    level.div_(torch.where(peak > 0, peak, 1.0))
+    length = torch.linalg.vector_norm(level, 2, (-2, -1), keepdim=True)
+    level.mul_(gain / torch.where(length > 0, length, 1.0))
+    n, m = x.shape[1:]
+    if x.device.type != "cuda" or dtype.itemsize > 2 or (n % 8 == 0 and m % 8 == 0):
+        return level.to(dtype), 1.0 / gain
+    filled = torch.zeros(x.shape[0], -(-n // 8) * 8, -(-m // 8) * 8, dtype=dtype, device=x.device)
+    filled[:, :n, :m] = level
+    return filled, 1.0 / gain
+
+
+def chunks(counts: Sequence[int], sizes: Sequence[int], workspace: int) -> Iterator[tuple[int, int]]:
+    """Runs start to stop of matrices, of which `counts[i]` take `sizes[i]` bytes each: as many as fit, at least one."""
+    start, used, place = 0, 0, 0
+    for count, size in zip(counts, sizes, strict=True):
+        for _ in range(count):
+            if place > start and used + size > workspace:
+                yield start, place
+                start, used = place, 0
+            used, place = used + size, place + 1
+    if place > start:
+        yield start, place

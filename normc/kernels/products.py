@@ -1,0 +1,90 @@
+"""Products of stacks of matrices that are known to be symmetric, in the way that is fastest where they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from normc.kernels.language import runs_kernels
+from normc.kernels.symmetric import symmetric
+from normc.kernels.tiles import CPU_BLOCK, SYMMETRIC_FROM
+
+
+def symmetric_pays(n: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether `product` computes half of an n x n result in this dtype on this device."""
+    if n < SYMMETRIC_FROM.get(device.type, n + 1):
+        return False
+    if device.type == "cuda":
+        return dtype in (torch.float16, torch.bfloat16) and runs_kernels(device)
+    return dtype in (torch.float32, torch.float64)
+
+
+def product(
+    a: Tensor,
+    b: Tensor,
+    out: Tensor,
+    *,
+    add: Tensor | None = None,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    gamma: float = 0.0,
+    scale: Tensor | None = None,
+) -> Tensor:
+    """out[i] = alpha scale[i] a[i] b[i] + beta add[i] + gamma I, where a b is known to be symmetric.
+
+    `a` [batch, n, k], `b` [batch, k, n]; `add`, `out` [batch, n, n]; `scale` float32 [batch]. `out` is neither a nor b;
+    it may be `add`. Never give b^T for a symmetric b: rounding leaves it not quite symmetric, and in chains of products
+    that commute this costs ten times the accuracy.
+    """
+    pays = symmetric_pays(out.shape[-1], a.dtype, a.device)
+    if pays and a.device.type != "cpu":
+        return symmetric(a, b.mT, add=add, alpha=alpha, beta=beta, gamma=gamma, scale=scale, out=out)
+    if add is not None and scale is None and not pays:
+        torch.baddbmm(add, a, b, beta=beta, alpha=alpha, out=out)
+    else:
+        other = torch.empty_like(out) if add is out else out
+        if pays:
+            _halves(a, b, other)
+        else:
+            torch.bmm(a, b, out=other)
+        if scale is not None:
+            other.mul_(alpha * scale[:, None, None])
+        elif alpha != 1.0:
+            other.mul_(alpha)
+        if add is not None:
+            torch.add(other, add, alpha=beta, out=out)
+    if gamma != 0.0:
+        out.diagonal(dim1=-2, dim2=-1).add_(gamma)
+    return out
+
+
+def sandwich(gram: Tensor, factor: Tensor, half: Tensor) -> Tensor:
+    """gram = factor gram factor, where they commute; `half` is workspace.
+
+    Dense: gram factor factor, in which all is a polynomial of one matrix, rounding included. Made symmetric by mirrors,
+    products no longer commute to the last bit, and factor (gram factor) keeps twice the accuracy.
+    """
+    product(gram, factor, half)
+    if symmetric_pays(gram.shape[-1], gram.dtype, gram.device):
+        return product(factor, half, gram)
+    return product(half, factor, gram)
+
+
+def linear(x: Tensor, out: Tensor, beta: float, gamma: float) -> Tensor:
+    """out[i] = beta x[i] + gamma I."""
+    torch.mul(x, beta, out=out)
+    out.diagonal(dim1=-2, dim2=-1).add_(gamma)
+    return out
+
+
+def _halves(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Both halves of the diagonal likewise, the block below it as a dense product, and that above it by copying."""
+    n = a.shape[1]
+    if n <= CPU_BLOCK:
+        torch.bmm(a, b, out=out)
+        return
+    half = (n // 2 + 15) // 16 * 16
+    _halves(a[:, :half], b[:, :, :half], out[:, :half, :half])
+    _halves(a[:, half:], b[:, :, half:], out[:, half:, half:])
+    torch.bmm(a[:, half:], b[:, :, :half], out=out[:, half:, :half])
+    out[:, :half, half:] = out[:, half:, :half].mT
