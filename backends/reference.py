@@ -11,7 +11,8 @@ from normc.backends import Backend, backends
 from normc.errors import NormcError
 from normc.recipes import Recipe
 from normc.runtime import Bucket, Entry, Run, Update
-from normc.update.module import Loaded, Text, summary
+from normc.update.listing import summary
+from normc.update.module import Loaded, Text
 from normc.update.program import Chain, Program, evaluate, placeholders
 
 

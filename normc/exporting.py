@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
-import re
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,13 +27,25 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from operator import attrgetter, is_, itemgetter
 from types import MappingProxyType
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 """
+
+# What Newton-Schulz in kernels is made of, in the order of their imports.
+MATRICES = (
+    "kernels.tiles",
+    "kernels.symmetric",
+    "kernels.products",
+    "kernels.small",
+    "kernels.cost",
+    "kernels.polar",
+    "kernels.newton_schulz",
+)
 
 _USAGE = """
 
@@ -85,13 +97,17 @@ def export(source: Optimizer | NormPlan, path: str | Path, target: str | None = 
 def exported(text: Text) -> str:
     """The whole file: the generated module with the runtime embedded in place of its import."""
     doc = text.doc.removesuffix('"""').rstrip() + _USAGE
-    runtime = "\n\n\n".join(_body(name) for name in EMBEDDED)
+    matrices = MATRICES if "newton_schulz(" in text.body else ()
+    runtime = "\n\n\n".join(_body(name) for name in (*EMBEDDED, *matrices))
     return f"{doc}\n\n{_IMPORTS}\n{runtime}\n\n\n{text.body}\n\n{_DOOR}"
 
 
 def _body(name: str) -> str:
-    """A runtime file without its docstring and imports."""
-    source = inspect.getsource(import_module(f"normc.runtime.{name}"))
-    lines = source.split('"""', 2)[2].splitlines()
-    kept = [line for line in lines if not re.match(r"(from|import) ", line)]
-    return "\n".join(kept).strip()
+    """A file without its docstring and imports."""
+    source = inspect.getsource(import_module(f"normc.{name}"))
+    lines = source.splitlines()
+    first, *rest = ast.parse(source).body
+    for node in (first, *(node for node in rest if isinstance(node, ast.Import | ast.ImportFrom))):
+        assert node.end_lineno is not None
+        lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+    return "\n".join(lines).strip()

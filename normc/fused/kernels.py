@@ -192,10 +192,10 @@ def printed(kernel: Kernel, plan: Fused) -> str:
     lines += ["):"]
     body = [
         "row = tl.program_id(1)",
-        "slot = tl.load(slots + row).to(tl.int64)",
         "here = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)",
         "inside = here < entries",
     ]
+    body += ["slot = tl.load(slots + row).to(tl.int64)"] if stacks else []
     for role in used:
         place = f"table + {plan.roles.index(role)} * stride + row"
         body.append(f"{role}_at = tl.multiple_of(tl.load({place}), ALIGN).to(tl.pointer_type({role.upper()}))")

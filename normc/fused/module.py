@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from normc.fused.kernels import Fused, fused, printed, stack_dtype
+from normc.kernels.newton_schulz import newton_schulz
+from normc.update.matrices import polar
 from normc.update.program import ROWWISE, Core, Family, Program
 from normc.update.source import INDENT, Printer, literal
 
@@ -20,6 +25,10 @@ class FusedForm:
     def plan(self, family: Family) -> Fused | None:
         """The family's kernels, if it has any."""
         return self._plans[family.name]
+
+    def swaps(self, family: Family) -> Mapping[Any, Any]:
+        """Newton-Schulz of a fused family goes to the matrix kernels."""
+        return {polar: newton_schulz} if self.plan(family) is not None else {}
 
     @property
     def helpers(self) -> list[str]:

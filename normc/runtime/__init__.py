@@ -1,14 +1,21 @@
 """What runs a generated update, with torch alone. Its files are embedded, in this order, in every exported update."""
 
-from normc.runtime import fused
-from normc.runtime.fused import Fused, FusedRun, jit
+from normc.kernels.language import jit, tl
+from normc.runtime.fused import Fused, FusedRun
 from normc.runtime.named import NamedOptimizer
 from normc.runtime.run import Bucket, Cores, Entry, Run, Update
 from normc.runtime.step import UpdateOptimizer
 
-tl = fused.tl  # type: ignore[attr-defined]  # of Triton, and None without it
-
-EMBEDDED = ("fused", "run", "holder", "tables", "launcher", "named", "step")
+EMBEDDED = (
+    "kernels.language",
+    "runtime.fused",
+    "runtime.run",
+    "runtime.holder",
+    "runtime.tables",
+    "runtime.launcher",
+    "runtime.named",
+    "runtime.step",
+)
 
 __all__ = [
     "EMBEDDED",

@@ -6,7 +6,6 @@ are copied to the device before the kernels run, and so are the numbers of the p
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,25 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-try:
-    import triton
-    from triton import language as tl
-except ImportError:
-    triton = tl = None
+from normc.kernels.language import tl
 
 # Entries that one kernel instance works on, and entries of stacks that are in work at once (a bound on workspace).
 BLOCK = 1024
 AT_ONCE = 48 * 2**20
-
-
-def jit(kernel: Callable[..., None]) -> Any:
-    """triton.jit, where there is Triton: without it nothing launches a kernel."""
-    return kernel if triton is None else triton.jit(kernel)
-
-
-def runs_kernels(device: torch.device) -> bool:
-    """Whether kernels run there: on CUDA, and anywhere in Triton's interpreter."""
-    return triton is not None and (device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normc.runtime.fused import runs_kernels
+from normc.kernels.language import runs_kernels
 from normc.runtime.launcher import Launcher
 from normc.runtime.named import NamedOptimizer
 from normc.runtime.run import Bucket, Run

@@ -7,12 +7,11 @@ import linecache
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import fx
 
-from normc.plans.row import Row
 from normc.runtime import Update
+from normc.update.listing import Form, Grouped, tables
 from normc.update.program import (
     ROWWISE,
     Core,
@@ -23,7 +22,17 @@ from normc.update.program import (
     rowwise_numbers,
     split,
 )
-from normc.update.source import INDENT, Printer, descriptions, functions, header, literal, op_source, shape_comment
+from normc.update.source import (
+    INDENT,
+    Printer,
+    Swaps,
+    descriptions,
+    functions,
+    header,
+    literal,
+    op_source,
+    shape_comment,
+)
 
 PREAMBLE = """from __future__ import annotations
 
@@ -32,7 +41,10 @@ import math
 import torch
 from torch import Tensor
 
-from normc.runtime import {}
+{kernels}from normc.runtime import {}
+"""
+
+KERNELS = """from normc.kernels.newton_schulz import newton_schulz
 """
 
 
@@ -46,35 +58,11 @@ class Text:
     @property
     def module(self) -> str:
         """The module as it runs in this process."""
-        names = ["Bucket", "Entry", *(["Fused", "FusedRun"] if "@jit" in self.body else []), "Run", "Update"]
-        names += ["jit", "tl"] if "@jit" in self.body else []
-        return f"{self.doc}\n\n{PREAMBLE.format(', '.join(names))}\n\n{self.body}"
-
-
-class Form(Protocol):
-    """Another form of families' steps, beside that on lists of tensors."""
-
-    @property
-    def helpers(self) -> list[str]:
-        """Functions that the steps call."""
-
-    def step(self, family: Family) -> str | None:
-        """A family's step in that form, if it has one."""
-
-    def bucket(self, printer: Printer, family: Family) -> list[str]:
-        """What the family's bucket says of it."""
-
-
-class Grouped(Protocol):
-    """What a module needs to know of its recipe: the parameter groups' values, and whose each is."""
-
-    @property
-    def defaults(self) -> tuple[Mapping[str, float], ...]:
-        """Of each group."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Of each group, its recipe's name."""
+        kernels = "@jit" in self.body
+        names = ["Bucket", "Entry", *(["Fused", "FusedRun"] if kernels else []), "Run", "Update"]
+        names += ["jit", "tl"] if kernels else []
+        more = KERNELS if "newton_schulz(" in self.body else ""
+        return f"{self.doc}\n\n{PREAMBLE.format(', '.join(names), kernels=more)}\n\n{self.body}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +76,20 @@ class Loaded:
 def write(program: Program, recipe: Grouped, target: str, version: str, form: Form | None = None) -> Text:
     """The source of a batched program, and of its steps in another form. The same program gives the same text."""
     printer = Printer()
-    cores = [printer.core(family, family.core) for family in program.families if family.core is not None]
+    swaps: Swaps = form.swaps if form is not None else lambda family: {}
+    cores = [printer.core(family, family.core, swaps(family)) for family in program.families if family.core is not None]
     steps = [_step(printer, family) for family in program.families]
     if form is not None:
         steps += [*form.helpers, *filter(None, map(form.step, program.families))]
-    tables = _tables(program, recipe, printer, form)
+    listed = tables(program, recipe, printer, form)
     constants = [
         f"{name} = (\n" + "".join(f"{INDENT}{literal(item)},\n" for item in value) + ")"
         for value, name in printer.constants.items()
         if isinstance(value, tuple)
     ]
-    ops = [op_source(op) for op in functions(program)]
+    ops = [op_source(op) for op in functions(program, swaps)]
     parts = ["\n".join(constants)] if constants else []
-    parts += [*ops, *cores, *steps, tables]
+    parts += [*ops, *cores, *steps, listed]
     return Text(header(program, target, version), "\n\n\n".join(parts) + "\n")
 
 
@@ -215,72 +204,6 @@ def _write_back(graph: fx.Graph, names: Mapping[fx.Node, str]) -> list[str]:
         for before, after in pairs
         if names[after] != before.name
     ]
-
-
-def _tables(program: Program, recipe: Grouped, printer: Printer, form: Form | None) -> str:
-    lines = ["ENTRIES = {"]
-    groups = [(row, chain.group, False) for chain in program.chains for row in chain.rows]
-    rows = sorted([*groups, *((row, 1, True) for row in program.idle)], key=lambda item: item[0].name)
-    lines += [_entry(*item) for item in rows]
-    lines += ["}", "", "ALIASES = {" if any(row.aliases for row, _, _ in rows) else "ALIASES: dict[str, str] = {"]
-    lines += [f"{INDENT}{literal(alias)}: {literal(row.name)}," for row, _, _ in rows for alias in row.aliases]
-    lines += ["}", "", "BUCKETS = ("]
-    for family in program.families:
-        lines += _bucket(family, form.bucket(printer, family) if form is not None else [])
-    lines += [")", "", "UPDATE = Update("]
-    lines.append(f"{INDENT}plan={literal(program.plan)},")
-    lines.append(f"{INDENT}recipe={literal(program.recipe)},")
-    lines.append(f"{INDENT}defaults=(")
-    for values in recipe.defaults:
-        inner = ", ".join(f"{literal(name)}: {literal(value)}" for name, value in values.items())
-        lines.append(f"{INDENT * 2}{{{inner}}},")
-    labels = [] if len(set(recipe.labels)) == 1 else [f"{INDENT}labels={literal(recipe.labels)},"]
-    lines += [
-        f"{INDENT}),",
-        f"{INDENT}entries=ENTRIES,",
-        f"{INDENT}aliases=ALIASES,",
-        f"{INDENT}buckets=BUCKETS,",
-        *labels,
-        ")",
-    ]
-    text = "\n".join(lines)
-    return text.replace("ALIASES: dict[str, str] = {\n}", "ALIASES: dict[str, str] = {}").replace(
-        "BUCKETS = (\n)", "BUCKETS = ()"
-    )
-
-
-def _entry(row: Row, group: int, idle: bool) -> str:
-    flags = "".join(f", {name}=True" for name, on in (("idle", idle), ("frozen", row.frozen)) if on)
-    return f"{INDENT}{literal(row.name)}: Entry({literal(row.shape)}, {group}, {literal(summary(row))}{flags}),"
-
-
-def summary(row: Row) -> str:
-    """What tells a row of one plan from that of another, for checkpoints."""
-    numbers = " ".join(f"{value:.9g}" for value in row.scale.per_block)
-    return f"{row.role}, {row.rule}, {row.norm}, scale {numbers}"
-
-
-def _bucket(family: Family, more: list[str]) -> list[str]:
-    return [line for rows in (_rows(family), *family.again) for line in _turn(family, rows, more)]
-
-
-def _rows(family: Family) -> tuple[Row, ...]:
-    return tuple(row for chain in family.chains for row in chain.rows)
-
-
-def _turn(family: Family, rows: tuple[Row, ...], more: list[str]) -> list[str]:
-    """The function with the rows of one turn."""
-    inner = INDENT * 2
-    states = literal(family.chains[0].states)
-    lines = [f"{INDENT}Bucket(", f'{inner}"{family.name}",', f"{inner}{family.name},"]
-    lines += [f"{inner}{family.chains[0].group},", f"{inner}{states},", f"{inner}("]
-    lines += [f"{INDENT * 3}{literal(row.name)}," for row in rows]
-    if lines[-2] == f"{inner}(":  # as a formatter puts a single name
-        lines[-2:] = [f"{inner}({lines[-1].strip()}),"]
-    else:
-        lines.append(f"{inner}),")
-    lines += [f"{inner}pieces={family.pieces},"] if family.pieces else []
-    return [*lines, *more, f"{INDENT}),"]
 
 
 @functools.lru_cache(maxsize=32)

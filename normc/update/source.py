@@ -101,15 +101,23 @@ def collapse(names: Iterable[str]) -> str:
     return " + ".join(patterns)
 
 
-def functions(program: Program) -> list[Callable[..., Any]]:
-    """Every update op that the module calls, with what these call of our own, in the order of their names."""
+Swaps = Callable[[Family], Mapping[Any, Any]]
+
+
+def functions(program: Program, swaps: Swaps) -> list[Callable[..., Any]]:
+    """Every update op that the module calls, with what these call of our own, in the order of their names.
+
+    `swaps` are ops in a family's core in whose place something else is called, which is imported.
+    """
     found: dict[str, Callable[..., Any]] = {}
     waiting: list[Any] = []
     for family in program.families:
         parts = split(family.chains[0].graph)
         waiting += [each_form(node.target) for node in (*parts.before, *parts.after)]
         if family.core is not None:
-            waiting += [stack, *(node.target for node in family.core.graph.nodes if node.op == "call_function")]
+            other = swaps(family)
+            called = [node.target for node in family.core.graph.nodes if node.op == "call_function"]
+            waiting += [stack, *(op for op in called if op not in other)]
     while waiting:
         op = waiting.pop()
         if found.get(op.__name__) is not op:
@@ -189,7 +197,7 @@ class Printer:
         args += [f"{key}={known.get(key) or self.argument(value, names)}" for key, value in node.kwargs.items()]
         return f"{name}({', '.join(args)})"
 
-    def core(self, family: Family, core: Core) -> str:
+    def core(self, family: Family, core: Core, other: Mapping[Any, Any]) -> str:
         """The function of stacks that is compiled."""
         arguments = placeholders_of(core.graph)
         names = {node: node.name for node in core.graph.nodes}
@@ -198,13 +206,13 @@ class Printer:
             lines.append(f"{INDENT}# {node.name}: {label(family.chains[index])}")
         for node in core.graph.nodes:
             if node.op == "call_function":
-                lines += self._line(node, names)
+                lines += self._line(node, names, other)
         results = [node.name for node in returned(core.graph)]
         lines.append(f"{INDENT}return ({', '.join(results)}{',' if len(results) == 1 else ''})")
         return "\n".join(lines)
 
-    def _line(self, node: fx.Node, names: Mapping[fx.Node, str]) -> list[str]:
-        target: Any = node.target
+    def _line(self, node: fx.Node, names: Mapping[fx.Node, str], other: Mapping[Any, Any]) -> list[str]:
+        target: Any = other.get(node.target, node.target)
         text = f"{INDENT}{node.name} = {self.call(target.__name__, node, names)}"
         whole = text + shape_comment(node)
         return [whole] if len(whole) <= 120 else [INDENT + shape_comment(node).strip(), text]

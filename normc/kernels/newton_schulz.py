@@ -1,0 +1,26 @@
+"""Newton-Schulz in the form that does the least work for a shape and device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from normc.kernels.cost import form
+from normc.kernels.polar import polar_gram, polar_standard
+from normc.kernels.small import Polynomials, small
+
+
+def newton_schulz(x: Tensor, polynomials: Polynomials, dtype: torch.dtype | None = None) -> Tensor:
+    """The matrices [batch, rows, columns] with every singular value pushed to about one. Shape and dtype of x.
+
+    One odd polynomial a s + b s^3 + c s^5 of the singular values a step, starting from Frobenius norm one, in `dtype`
+    (default: that of x). Zero stays zero.
+    """
+    dtype = dtype or x.dtype
+    n, m = sorted(x.shape[-2:])
+    kind = form(n, m, dtype, x.device, steps=len(polynomials))
+    if kind == "small":
+        return small(x, polynomials, dtype=dtype)
+    if kind == "gram":
+        return polar_gram(x, polynomials, dtype=dtype, result=x.dtype)
+    return polar_standard(x, polynomials, dtype=dtype, result=x.dtype)
