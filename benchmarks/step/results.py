@@ -111,7 +111,7 @@ def plot(data: dict[str, Any], path: Path) -> None:
         axis.set_yticks(places, [one["name"] for one in able], fontsize=8)
         axis.set_xlim(min(times) / 3, max(times) * 2.2)
         for place, time in zip(places, times, strict=True):
-            axis.text(time * 1.05, place, f"{time:.3g}", va="center", fontsize=8)
+            axis.text(time * 1.05, place, f"{time:,.0f}" if time >= 100 else f"{time:.3g}", va="center", fontsize=8)
         axis.set_title(f"{name}   {found['device']}, {found['date']}", fontsize=9, loc="left")
         axis.tick_params(axis="x", labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
