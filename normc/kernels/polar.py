@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from normc.kernels.language import runs_kernels
+from normc.kernels.normalise import normalise
 from normc.kernels.products import linear, product, sandwich
 from normc.kernels.small import Polynomials
 
@@ -87,6 +89,8 @@ def polar_many(
 
     `restart_after` None never starts anew, for float32 and float64 alone.
     """
+    if not polynomials:
+        return [polar_standard(x, (), dtype=dtype, result=result, workspace=workspace) for x in xs]
     outs = [torch.empty_like(x, dtype=result or x.dtype) for x in xs]
     groups: dict[object, list[int]] = {}
     for index, x in enumerate(xs):
@@ -144,15 +148,16 @@ def _chunk(pieces: list[Piece], segments: list[Polynomials], dtype: torch.dtype)
     ys, factor = [y for y, _ in made], made[0][1]
     side = ys[0].shape[1]
     space = torch.empty(4, pieces[-1].span.stop, side, side, dtype=dtype, device=ys[0].device)
-    for segment in segments:
+    for left, segment in zip(range(len(segments))[::-1], segments, strict=True):
         for piece, y in zip(pieces, ys, strict=True):
             product(y, y.mT, space[0][piece.span], alpha=factor * factor)
         whole = chain(space, segment, factor)
-        ys = [times(whole[piece.span], y) for piece, y in zip(pieces, ys, strict=True)]
+        if left == 0:
+            for piece, y in zip(pieces, ys, strict=True):
+                finish(whole[piece.span], y, piece.goal)
+        else:
+            ys = [times(whole[piece.span], y) for piece, y in zip(pieces, ys, strict=True)]
         factor = 1.0
-    for piece, y in zip(pieces, ys, strict=True):
-        found = y[:, : piece.goal.shape[1], : piece.goal.shape[2]]
-        piece.goal.copy_(found * factor if factor != 1.0 else found)
 
 
 def chain(space: Tensor, steps: Polynomials, factor: float = 1.0) -> Tensor:
@@ -188,6 +193,16 @@ def times(q: Tensor, y: Tensor) -> Tensor:
     return torch.bmm(y.mT, q).mT if y.stride(-1) != 1 and y.stride(-2) == 1 else torch.bmm(q, y)
 
 
+def finish(q: Tensor, y: Tensor, goal: Tensor) -> None:
+    """goal = q y for symmetric q, cut to goal's size: straight into it where that is of one size and dtype."""
+    if goal.dtype != y.dtype or goal.shape != y.shape:
+        goal.copy_(times(q, y)[:, : goal.shape[1], : goal.shape[2]])
+    elif goal.stride(-1) != 1 and goal.stride(-2) == 1:
+        torch.bmm(y.mT, q, out=goal.mT)
+    else:
+        torch.bmm(q, y, out=goal)
+
+
 def normalised(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
     """Matrices [batch, n, m] in `dtype` and a power of two: their product has Frobenius norm one, or zero for zero.
 
@@ -195,17 +210,22 @@ def normalised(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
     filled up with zeros to multiples of eight, without which neither loads nor tensor cores go at full speed.
     """
     gain = 2.0 ** round(math.log2(x.shape[1]) / 2) if dtype == torch.float16 else 1.0
+    if x.device.type == "cuda" and dtype.itemsize <= 2 and x.dtype.itemsize <= 4 and runs_kernels(x.device):
+        return normalise(x, _filled(x, dtype), gain), 1.0 / gain
     level = x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
     peak = torch.linalg.vector_norm(level, math.inf, (-2, -1), keepdim=True)
     level.div_(torch.where(peak > 0, peak, 1.0))
     length = torch.linalg.vector_norm(level, 2, (-2, -1), keepdim=True)
     level.mul_(gain / torch.where(length > 0, length, 1.0))
-    n, m = x.shape[1:]
-    if x.device.type != "cuda" or dtype.itemsize > 2 or (n % 8 == 0 and m % 8 == 0):
-        return level.to(dtype), 1.0 / gain
-    filled = torch.zeros(x.shape[0], -(-n // 8) * 8, -(-m // 8) * 8, dtype=dtype, device=x.device)
-    filled[:, :n, :m] = level
-    return filled, 1.0 / gain
+    return level.to(dtype), 1.0 / gain
+
+
+def _filled(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Room for x [batch, n, m], with sides filled up to multiples of eight, laid out as x is."""
+    n, m = (-(-size // 8) * 8 for size in x.shape[1:])
+    if x.stride(-1) != 1 and x.stride(-2) == 1:
+        return torch.empty(x.shape[0], m, n, dtype=dtype, device=x.device).mT
+    return torch.empty(x.shape[0], n, m, dtype=dtype, device=x.device)
 
 
 def chunks(counts: Sequence[int], sizes: Sequence[int], workspace: int) -> Iterator[tuple[int, int]]:
