@@ -227,12 +227,9 @@ def _share(graph: fx.Graph, ready: list[tuple[int, fx.Node]], values: dict[tuple
         sources = [x if flat else _call(graph, "x", flip, x) for x, flat in zip(sources, wide, strict=True)]
         joined = _call(graph, "x", join, sources) if len(sources) > 1 else sources[0]
         whole = _call(graph, "u", polar, joined, **nodes[0].kwargs)
-        start = 0
-        for key, node, flat in zip(members, nodes, wide, strict=True):
-            stop = start + node.meta["val"].shape[0]
-            own = _call(graph, "u", part, whole, start, stop) if len(members) > 1 else whole
+        for place, (key, flat) in enumerate(zip(members, wide, strict=True)):
+            own = _call(graph, "u", part, whole, sources, place) if len(members) > 1 else whole
             values[key] = own if flat else _call(graph, "u", flip, own)
-            start = stop
 
 
 def _call(graph: fx.Graph, name: str, op: Callable[..., object], *args: object, **kwargs: object) -> fx.Node:

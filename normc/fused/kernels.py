@@ -162,7 +162,10 @@ def stack_dtype(core: Core, chain: int, node: fx.Node) -> torch.dtype | None:
     inputs = [item for item in core.graph.nodes if item.op == "placeholder"]
     waiting = [inputs[core.inputs.index((chain, node))]]
     while waiting:
-        for user in waiting.pop().users:
+        source = waiting.pop()
+        for user in source.users:
+            if user.target is part and user.args[0] is not source:
+                continue  # which asks for its size alone
             narrow = user.target is polar and user.kwargs.get("dtype") in (torch.bfloat16, torch.float16)
             if user.target in _MOVES:
                 waiting.append(user)

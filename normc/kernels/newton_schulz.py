@@ -11,16 +11,17 @@ from normc.kernels.small import Polynomials, small
 
 
 def newton_schulz(x: Tensor, polynomials: Polynomials, dtype: torch.dtype | None = None) -> Tensor:
-    """The matrices [batch, rows, columns] with every singular value pushed to about one. Shape and dtype of x.
+    """The matrices [batch, rows, columns] with every singular value pushed to about one. Shape of x.
 
     One odd polynomial a s + b s^3 + c s^5 of the singular values a step, starting from Frobenius norm one, in `dtype`
-    (default: that of x). Zero stays zero.
+    (default: that of x). Zero stays zero. Comes out in the dtype of x, of 16 bits in `dtype`, which needs no rounding.
     """
     dtype = dtype or x.dtype
+    result = dtype if x.dtype.itemsize == dtype.itemsize else x.dtype
     n, m = sorted(x.shape[-2:])
     kind = form(n, m, dtype, x.device, steps=len(polynomials))
     if kind == "small":
-        return small(x, polynomials, dtype=dtype)
+        return small(x, polynomials, dtype=dtype, out=torch.empty_like(x, dtype=result))
     if kind == "gram":
-        return polar_gram(x, polynomials, dtype=dtype, result=x.dtype)
-    return polar_standard(x, polynomials, dtype=dtype, result=x.dtype)
+        return polar_gram(x, polynomials, dtype=dtype, result=result)
+    return polar_standard(x, polynomials, dtype=dtype, result=result)

@@ -62,9 +62,9 @@ def join(xs: list[Tensor]) -> Tensor:
     return torch.cat(xs)
 
 
-def part(x: Tensor, start: int, stop: int) -> Tensor:
-    """Matrices start to stop of a stack, a view."""
-    return x.narrow(0, start, stop - start)
+def part(x: Tensor, joined: list[Tensor], index: int) -> Tensor:
+    """What became of joined[index] in a stack that was made of a `join`: a view."""
+    return x.narrow(0, sum(own.shape[0] for own in joined[:index]), joined[index].shape[0])
 
 
 def unit(x: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from normc.kernels import cost
 from normc.optimizer import build, generate
 from normc.recipes import recipes
+from normc.runtime import fused as runtime
 from normc.update.module import load
 from tests.plans import Small, plan_of, small_rows, train
 
@@ -163,3 +164,13 @@ def test_narrow_weights_are_rounded_once_a_step() -> None:
         torch.float32
     }
     assert farthest(ours, lists) <= 2**-9  # the last bit of a float16 below 4
+
+
+def test_large_models_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "AT_ONCE", 1000)  # entries: two matrices of 16 x 32 are more
+    ours, fast, plain, slow = pair("modular-dual")
+    for step in range(2):
+        give([ours, plain], step)
+        fast.step()
+        slow.step()
+    assert farthest(ours, plain) < 2e-5

@@ -99,9 +99,9 @@ def join(xs: list[Tensor]) -> Tensor:
     return torch.cat(xs)
 
 
-def part(x: Tensor, start: int, stop: int) -> Tensor:
-    """Matrices start to stop of a stack, a view."""
-    return x.narrow(0, start, stop - start)
+def part(x: Tensor, joined: list[Tensor], index: int) -> Tensor:
+    """What became of joined[index] in a stack that was made of a `join`: a view."""
+    return x.narrow(0, sum(own.shape[0] for own in joined[:index]), joined[index].shape[0])
 
 
 def polar(x: Tensor, polynomials: tuple[tuple[float, float, float], ...], dtype: torch.dtype | None = None) -> Tensor:
@@ -186,8 +186,8 @@ def core_spectral_32x32(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
     x_1 = fold(x1, sizes=(32, 32), order=(1, 0), shape=(1, 32, 32))  # f32[2, 32, 32]
     x_2 = join([x, x_1])  # f32[8, 32, 32]
     u = polar(x_2, polynomials=POLYNOMIALS_1)  # f32[8, 32, 32]
-    u_1 = part(u, 0, 6)  # f32[6, 32, 32]
-    u_2 = part(u, 6, 8)  # f32[2, 32, 32]
+    u_1 = part(u, [x, x_1], 0)  # f32[6, 32, 32]
+    u_2 = part(u, [x, x_1], 1)  # f32[2, 32, 32]
     y = unfold(u_1, sizes=(32, 1, 3, 32), order=(2, 1, 3, 0), shape=(3, 32, 32), parameter=(32, 96))  # f32[2, 32, 96]
     s = scale(y, factor=3.0)  # f32[2, 32, 96]
     y_1 = unfold(u_2, sizes=(32, 32), order=(1, 0), shape=(1, 32, 32), parameter=(32, 32))  # f32[2, 32, 32]
@@ -218,9 +218,9 @@ def core_spectral_32x128(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
     x_2 = flip(x)  # f32[2, 32, 128]
     x_3 = join([x_2, x_1])  # f32[4, 32, 128]
     u = polar(x_3, polynomials=POLYNOMIALS_1)  # f32[4, 32, 128]
-    u_1 = part(u, 0, 2)  # f32[2, 32, 128]
+    u_1 = part(u, [x_2, x_1], 0)  # f32[2, 32, 128]
     u_2 = flip(u_1)  # f32[2, 128, 32]
-    u_3 = part(u, 2, 4)  # f32[2, 32, 128]
+    u_3 = part(u, [x_2, x_1], 1)  # f32[2, 32, 128]
     y = unfold(u_2, sizes=(32, 128), order=(1, 0), shape=(1, 128, 32), parameter=(32, 128))  # f32[2, 32, 128]
     s = scale(y, factor=6.0)  # f32[2, 32, 128]
     y_1 = unfold(u_3, sizes=(128, 32), order=(1, 0), shape=(1, 32, 128), parameter=(128, 32))  # f32[2, 128, 32]
