@@ -1,0 +1,245 @@
+"""Time the matrix kernels on a GPU: `python -m benchmarks.kernels [--out FOLDER] [--seconds 150]`.
+
+Three tables: symmetric products beside dense ones, a few tiles for each size; Newton-Schulz in each form beside the
+plain one, with its error against float64 and the share of singular values in [0.7, 1.2]; many small matrices in one
+launch. The fastest tiles are written as JSON, as they stand in normc/kernels/tiles.py. Needs torch and Triton alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from normc.kernels import Tile, polar_gram, polar_many, polar_standard, small, symmetric
+from normc.update.matrices import polar
+from normc.update.polynomials import polynomials
+
+try:
+    from triton.runtime.errors import TritonError
+except ImportError:
+    TritonError = RuntimeError
+
+FAILURES = (RuntimeError, TritonError)
+STEPS = polynomials("polar-express", 5)
+# (batch, n, k): products R R and X X^T of the suites, and sizes around where dense products win.
+PRODUCTS = (
+    (48, 768, 768), (8, 4096, 4096), (48, 1600, 1600), (24, 768, 3072), (64, 256, 256), (64, 512, 512),
+    (48, 1024, 1024), (16, 2048, 2048), (4, 4096, 14336), (24, 1600, 6400), (64, 384, 384), (16, 3072, 3072),
+    (64, 256, 4096), (1, 1024, 1024), (1, 2048, 2048), (1, 4096, 4096), (256, 192, 192),
+)  # fmt: skip
+# Of the largest tiles first. Those with 64 rows are for small n.
+TILES = (
+    Tile(128, 2, 64, 8, 8, 3), Tile(128, 1, 64, 8, 8, 3), Tile(128, 1, 64, 8, 4, 3), Tile(128, 2, 64, 8, 8, 4),
+    Tile(128, 1, 128, 8, 8, 3), Tile(64, 2, 64, 8, 4, 4), Tile(64, 1, 64, 8, 4, 4), Tile(64, 1, 128, 8, 4, 3),
+)  # fmt: skip
+GROUPS = (1, 4, 16)
+SHAPES = (
+    (48, 768, 768), (12, 768, 3072), (16, 1600, 1600), (4, 1600, 6400), (4, 4096, 4096), (2, 4096, 14336),
+    (48, 256, 256), (48, 512, 512), (24, 1024, 1024), (8, 2048, 2048), (48, 300, 1200), (16, 1000, 1000),
+    (8, 769, 1000),
+)  # fmt: skip
+SMALL = ((2000, 64, 64), (2000, 128, 128), (2000, 64, 576), (2000, 8, 4096), (2000, 16, 1024), (500, 128, 1152))
+
+
+@dataclass
+class Clock:
+    """Seconds that are left; what comes after them is left out."""
+
+    end: float
+
+    def over(self) -> bool:
+        """Whether there are none."""
+        return time.monotonic() > self.end
+
+
+def timed(run: Callable[[], object], budget: float = 0.04) -> float:
+    """Median milliseconds of a call by device events, warmed up, in about `budget` seconds."""
+    run()
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    run()
+    torch.cuda.synchronize()
+    repeats = max(3, min(30, int(budget / max(time.perf_counter() - begin, 1e-6))))
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(2 * repeats)]
+    for before, after in zip(marks[::2], marks[1::2], strict=True):
+        before.record()
+        run()
+        after.record()
+    torch.cuda.synchronize()
+    return float(statistics.median(a.elapsed_time(b) for a, b in zip(marks[::2], marks[1::2], strict=True)))
+
+
+def captured(run: Callable[[], object]) -> Callable[[], object]:
+    """The call as a CUDA graph, so that launches cost nothing."""
+    run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
+def quality(found: Tensor, exact: Tensor) -> str:
+    """Relative error of the first matrix against float64, and the share of its singular values in [0.7, 1.2].
+
+    The latter up to 2048 of them: an SVD of more takes longer than all the rest.
+    """
+    one = found[:1].double()
+    relative = f"{float((one - exact).norm() / exact.norm()):.4f}"
+    if min(one.shape[-2:]) > 2048:
+        return f"{relative}     -"
+    squares = torch.linalg.eigvalsh(one @ one.mT if one.shape[1] <= one.shape[2] else one.mT @ one)
+    return f"{relative} {float(((squares >= 0.49) & (squares <= 1.44)).double().mean()):.3f}"
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:80]
+
+
+def candidates(n: int) -> Iterator[Tile]:
+    """Tiles worth timing for a size."""
+    for constants in TILES:
+        if constants.block * constants.ratio <= max(n, 64) and (constants.block == 128 or n <= 1024):
+            yield constants
+
+
+def products(clock: Clock) -> list[dict[str, object]]:
+    """The fastest tile for each size, beside a dense product."""
+    print(f"{'batch':>5} {'n':>5} {'k':>6} {'dense ms':>9} {'TF/s':>5} {'symm. ms':>9} {'ratio':>6} {'error':>8}  tile")
+    rows: list[dict[str, object]] = []
+    for batch, n, k in PRODUCTS:
+        if clock.over():
+            print("no time left for more sizes")
+            break
+        x = torch.randn(batch, n, k, device="cuda", dtype=torch.float16) / k**0.5
+        out = torch.empty(batch, n, n, device="cuda", dtype=torch.float16)
+        dense = timed(lambda x=x, out=out: torch.bmm(x, x.mT, out=out))  # type: ignore[misc]  # binds now
+        exact = x[:1].double() @ x[:1].double().mT
+        found: list[tuple[float, Tile]] = []
+
+        def attempt(constants: Tile, found: list[tuple[float, Tile]] = found, x: Tensor = x, out: Tensor = out) -> None:
+            try:
+                found.append((timed(lambda: symmetric(x, x, out=out, constants=constants)), constants))
+            except FAILURES as failure:  # too much shared memory for this device, for one
+                print(f"  {constants}: {reason(failure)}")
+
+        for constants in candidates(n):
+            attempt(constants)
+        if not found:
+            continue
+        for group in GROUPS if n >= 1024 else ():
+            attempt(replace(min(found, key=lambda item: item[0])[1], group=group))
+        best, constants = min(found, key=lambda item: item[0])
+        symmetric(x, x, out=out, constants=constants)
+        error = float((out[:1].double() - exact).abs().max() / exact.abs().max())
+        speed = 2e-9 * batch * n * n * k / dense
+        shown = tuple(asdict(constants).values())
+        print(f"{batch:5} {n:5} {k:6} {dense:9.3f} {speed:5.0f} {best:9.3f} {best / dense:6.2f} {error:8.1e}  {shown}")
+        others = {str(tuple(asdict(item).values())): round(ms, 4) for ms, item in found}
+        rows.append({"batch": batch, "n": n, "k": k, "dense_ms": dense, "ms": best, "error": error,
+                     "tile": asdict(constants), "tried": others})  # fmt: skip
+    return rows
+
+
+def forms(clock: Clock) -> list[dict[str, object]]:
+    """Newton-Schulz in each form on the shapes of the suites: milliseconds as a CUDA graph, error and share."""
+    half, short = torch.float16, torch.bfloat16
+    runs: dict[str, Callable[[Tensor], Tensor]] = {
+        "plain bf16": lambda x: polar(x, STEPS, short),
+        "standard bf16": lambda x: polar_standard(x, STEPS, dtype=short, result=short),
+        "standard fp16": lambda x: polar_standard(x, STEPS, dtype=half, result=half),
+        "gram fp16": lambda x: polar_gram(x, STEPS, dtype=half, result=half),
+    }
+    return table(clock, SHAPES, runs, torch.bfloat16)
+
+
+def many(clock: Clock) -> list[dict[str, object]]:
+    """Small matrices: one launch beside batched products."""
+    runs: dict[str, Callable[[Tensor], Tensor]] = {
+        "plain bf16": lambda x: polar(x, STEPS, torch.bfloat16),
+        "gram fp16": lambda x: polar_gram(x, STEPS, dtype=torch.float16),
+        "small fp16": lambda x: small(x, STEPS),
+        "small bf16": lambda x: small(x, STEPS, dtype=torch.bfloat16),
+        "small tf32": lambda x: small(x, STEPS, dtype=torch.float32, precision="tf32"),
+    }
+    return table(clock, SMALL, runs, torch.float32)
+
+
+def table(
+    clock: Clock,
+    shapes: tuple[tuple[int, int, int], ...],
+    runs: dict[str, Callable[[Tensor], Tensor]],
+    dtype: torch.dtype,
+) -> list[dict[str, object]]:
+    """Time every run on every shape."""
+    print(f"\n{'batch':>5} {'n':>5} {'m':>6} " + " ".join(f"{name:>24}" for name in runs) + "   (ms, error, share)")
+    rows: list[dict[str, object]] = []
+    for batch, n, m in shapes:
+        if clock.over():
+            print("no time left for more shapes")
+            break
+        x = torch.randn(batch, n, m, device="cuda", dtype=dtype)
+        exact = polar(x[:1].double(), STEPS)
+        cells: dict[str, str] = {}
+        for name, run in runs.items():
+            try:
+                ms = timed(captured(lambda run=run, x=x: run(x)))  # type: ignore[misc]  # binds now
+                cells[name] = f"{ms:9.3f} {quality(run(x), exact)}"
+            except FAILURES as failure:
+                cells[name] = reason(failure)[:24]
+        print(f"{batch:5} {n:5} {m:6} " + " ".join(f"{cell:>24}" for cell in cells.values()))
+        rows.append({"batch": batch, "n": n, "m": m, **cells})
+        del x
+        torch.cuda.empty_cache()
+    return rows
+
+
+def together() -> dict[str, float]:
+    """GPT-2's hidden matrices: all of one short side in one chain, beside a chain a shape."""
+    sizes = ((48, 768, 768), (12, 768, 3072), (12, 3072, 768))
+    xs = [torch.randn(size, device="cuda", dtype=torch.bfloat16) for size in sizes]
+    kept = {"dtype": torch.float16, "result": torch.float16}
+    one = timed(captured(lambda: polar_many(xs, STEPS, **kept)))  # type: ignore[arg-type]  # dtypes
+    each = timed(captured(lambda: [polar_gram(x, STEPS, **kept) for x in xs]))  # type: ignore[arg-type]
+    print(f"\nGPT-2 124M, 72 matrices: {one:.3f} ms in one chain, {each:.3f} ms in a chain a shape")
+    return {"one_chain_ms": one, "chain_a_shape_ms": each}
+
+
+def main() -> None:
+    """Print the tables; write them, and the proposal of a table of tiles."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, help="a folder for kernels.json and tiles.json")
+    parser.add_argument("--seconds", type=float, default=140.0, help="the tables' time; what is over it is left out")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("this needs a GPU: on CPU the kernels run in Triton's interpreter alone, in tests/kernels")
+    torch.manual_seed(0)
+    start = time.monotonic()
+    print(torch.cuda.get_device_name(), "torch", torch.__version__)
+    found: dict[str, object] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
+    # The forms first: they compile little. Products take what is left.
+    found["forms"] = forms(Clock(start + 0.4 * options.seconds))
+    found["together"] = together()
+    found["small"] = many(Clock(start + 0.6 * options.seconds))
+    print()
+    rows = products(Clock(start + options.seconds))
+    found["products"] = rows
+    print(f"\n{time.monotonic() - start:.0f} s")
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "kernels.json").write_text(json.dumps(found, indent=1))
+        tiles = {f"{row['n']},{row['k']}": row["tile"] for row in rows}
+        (options.out / "tiles.json").write_text(json.dumps(tiles, indent=1))
+
+
+if __name__ == "__main__":
+    main()
