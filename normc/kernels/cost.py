@@ -9,7 +9,7 @@ import torch
 from normc.kernels.language import runs_kernels
 from normc.kernels.products import symmetric_pays
 from normc.kernels.small import LARGEST
-from normc.kernels.tiles import SYMMETRIC_SHARE
+from normc.kernels.tiles import symmetric_share
 
 Form = Literal["standard", "gram", "small"]
 
@@ -40,7 +40,7 @@ def form(n: int, m: int, dtype: torch.dtype, device: torch.device, steps: int = 
         return "small"
     if dtype == torch.bfloat16:
         return "standard"
-    share = SYMMETRIC_SHARE[device.type] if symmetric_pays(n, dtype, device) else 1.0
+    share = symmetric_share(n, device) if symmetric_pays(n, dtype, device) else 1.0
     return (
         "gram" if work(n, m, "gram", steps, segments, share) < work(n, m, "standard", steps, 0, share) else "standard"
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from normc.kernels.language import runs_kernels
 from normc.kernels.normalise import normalise
-from normc.kernels.products import linear, product, sandwich
+from normc.kernels.products import linear, product, sandwich, symmetric_pays
 from normc.kernels.small import Polynomials
 
 WORKSPACE = 2**28
@@ -48,15 +48,16 @@ def polar_standard(
         y, factor = normalised(flat[start:stop], dtype)
         gram = torch.empty(stop - start, y.shape[1], y.shape[1], dtype=dtype, device=x.device)
         space = torch.empty_like(gram)
+        # In bf16 the diagonal that holds a would be rounded to more than the rest weighs; on CPU baddbmm adds for nothing.
+        folds = dtype != torch.bfloat16 and (x.device.type == "cuda" or symmetric_pays(n, dtype, x.device))
         for a, b, c in polynomials:
-            # In bf16 the diagonal that holds a would be rounded to more than the rest weighs.
-            diagonal = 0.0 if dtype == torch.bfloat16 else a * factor
+            diagonal = a * factor if folds else 0.0
             if c == 0.0:
                 whole = product(y, y.mT, space, alpha=b * factor**3, gamma=diagonal)
             else:
                 product(y, y.mT, gram, alpha=factor * factor)
                 whole = product(gram, gram, space, add=gram, alpha=c * factor, beta=b * factor, gamma=diagonal)
-            y = torch.baddbmm(y, whole, y, beta=a) if dtype == torch.bfloat16 else times(whole, y)
+            y = times(whole, y) if folds else torch.baddbmm(y, whole, y, beta=a * factor)
             factor = 1.0
         goal[start:stop] = y[:, :n, :m] * factor if factor != 1.0 else y[:, :n, :m]
     return out

@@ -32,14 +32,14 @@ TILES: dict[tuple[int, int], Tile] = {
     (256, 256): Tile(64, 1, 64, 4, 4, 4),
     (256, 4096): Tile(64, 1, 128, 4, 4, 3),
     (512, 512): Tile(128, 1, 64, 4, 8, 3),
-    (768, 768): Tile(128, 1, 64, 8, 8, 3),
-    (768, 3072): Tile(128, 1, 64, 8, 8, 3),
+    (768, 768): Tile(128, 1, 64, 8, 4, 3),
+    (768, 3072): Tile(128, 1, 64, 8, 4, 3),
     (1024, 1024): Tile(128, 1, 64, 8, 8, 3),
     (1024, 4096): Tile(128, 1, 64, 8, 8, 3),
     (1600, 1600): Tile(128, 1, 64, 8, 8, 3),
-    (1600, 6400): Tile(128, 1, 64, 8, 8, 3),
+    (1600, 6400): Tile(128, 1, 64, 8, 8, 4),
     (2048, 2048): Tile(128, 2, 64, 8, 8, 3),
-    (4096, 4096): Tile(128, 2, 64, 8, 8, 3),
+    (4096, 4096): Tile(128, 1, 64, 8, 8, 4),
     (4096, 14336): Tile(128, 2, 64, 8, 8, 3),
 }
 
@@ -47,10 +47,11 @@ TILES: dict[tuple[int, int], Tile] = {
 WIDE = Tile(32, 1, 32, 4, 4, 2)
 BEFORE_HOPPER = Tile(128, 1, 32, 8, 8, 3)
 
-# From which n on a product known to be symmetric beats a dense one, and about what share of its time it takes then: by
-# type of device. On CPU such a product is halved into dense ones, down to a block.
+# From which n on a product known to be symmetric beats a dense one, and about what share of its time it takes at some n
+# (on one H100 beside torch.bmm in fp16): by type of device. On CPU such a product is halved into dense ones, down to a
+# block.
 SYMMETRIC_FROM: dict[str, int] = {"cuda": 512, "cpu": 512}
-SYMMETRIC_SHARE: dict[str, float] = {"cuda": 0.55, "cpu": 0.65}
+SYMMETRIC_SHARE: dict[str, dict[int, float]] = {"cuda": {768: 0.97, 1600: 0.77, 4096: 0.65}, "cpu": {1024: 0.65}}
 CPU_BLOCK = 192
 
 
@@ -64,6 +65,12 @@ def tile(
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (9, 0):
         return BEFORE_HOPPER if near.block >= BEFORE_HOPPER.block else near
     return near
+
+
+def symmetric_share(n: int, device: torch.device) -> float:
+    """What share of a dense product's time one that is known to be symmetric takes: that of the n nearest by ratio."""
+    known = SYMMETRIC_SHARE[device.type]
+    return known[min(known, key=lambda size: _apart(size, n))]
 
 
 def _apart(one: int, other: int) -> float:
