@@ -48,7 +48,7 @@ def polar_standard(
         y, factor = normalised(flat[start:stop], dtype)
         gram = torch.empty(stop - start, y.shape[1], y.shape[1], dtype=dtype, device=x.device)
         space = torch.empty_like(gram)
-        # In bf16 the diagonal that holds a would be rounded to more than the rest weighs; on CPU baddbmm adds for nothing.
+        # In bf16 a diagonal that holds a is rounded to more than the rest weighs; on CPU baddbmm adds for nothing.
         folds = dtype != torch.bfloat16 and (x.device.type == "cuda" or symmetric_pays(n, dtype, x.device))
         for a, b, c in polynomials:
             diagonal = a * factor if folds else 0.0
@@ -214,7 +214,7 @@ def normalised(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
     if x.device.type == "cuda" and dtype.itemsize <= 2 and x.dtype.itemsize <= 4 and runs_kernels(x.device):
         return normalise(x, _filled(x, dtype), gain), 1.0 / gain
     level = x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
-    peak = torch.linalg.vector_norm(level, math.inf, (-2, -1), keepdim=True)
+    peak = level.abs().amax((-2, -1), keepdim=True)
     level.div_(torch.where(peak > 0, peak, 1.0))
     length = torch.linalg.vector_norm(level, 2, (-2, -1), keepdim=True)
     level.mul_(gain / torch.where(length > 0, length, 1.0))
