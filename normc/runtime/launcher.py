@@ -4,6 +4,7 @@ on as one CUDA graph. Needs torch alone.
 
 from __future__ import annotations
 
+import warnings
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter, is_
@@ -143,12 +144,10 @@ class Layout:
         """Run all kernels on what was fed."""
         if self.strange:
             torch._foreach_copy_(self.stand_ins, self.strange)
+        due = graphs and self.device.type == "cuda" and self.graph is None and self.steps >= _EAGER
+        if due and not torch.cuda.is_current_stream_capturing():
+            self._capture()
         if self.graph is not None:
-            self.graph.replay()
-        elif graphs and self.steps >= _EAGER and not torch.cuda.is_current_stream_capturing():
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self._launch()
             self.graph.replay()
         else:
             self._launch()
@@ -158,6 +157,18 @@ class Layout:
         for line in self._flat:
             for count in line.counts:
                 count[line.index] += 1.0
+
+    def _capture(self) -> None:
+        """Record all launches as a graph, or say why steps go on without one. Nothing is run."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may use the device meanwhile
+                self._launch()
+            self.graph = graph
+        except RuntimeError as error:
+            self.steps = -(2**62)
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            warnings.warn(f"no CUDA graph could be made of the step, which is slower without: {reason}", stacklevel=2)
 
     def _launch(self) -> None:
         for bucket, run in zip(self.buckets, self.runs, strict=True):

@@ -70,8 +70,7 @@ class UpdateOptimizer(NamedOptimizer):
             if len(devices) != 1 or not runs_kernels(devices.pop()) or any(type(p) not in _PLAIN for p in own):
                 return False
             self._launcher = Launcher(self.update, buckets, members, Store(self._state, self.state, self._dtype))
-        graphs = self.cores.enabled and torch.cuda.is_available()
-        self._launcher.step(self.param_groups, graphs, self._gradient)
+        self._launcher.step(self.param_groups, self.cores.enabled, self._gradient)
         return True
 
     @torch.no_grad()
