@@ -33,10 +33,11 @@ def work(n: int, m: int, form: Form, steps: int = 5, segments: int = 2, share: f
 def form(n: int, m: int, dtype: torch.dtype, device: torch.device, steps: int = 5, segments: int = 2) -> Form:
     """The form for matrices with short side n and long side m, computed in `dtype` on a device.
 
-    "small" where a matrix fits a program of a kernel; else "gram" where it does less work. Never Gram in bf16, of whose
-    eight bits a Gram matrix leaves four: compute in fp16 instead where the device does.
+    "small" where a matrix fits a program of a kernel, in float32 up to a side of 32; else "gram" where it does less
+    work. Never Gram in bf16, of whose eight bits a Gram matrix leaves four: compute in fp16 instead where the device
+    does.
     """
-    if n <= LARGEST and dtype != torch.float64 and runs_kernels(device):
+    if n <= (LARGEST if dtype.itemsize == 2 else 32) and dtype != torch.float64 and runs_kernels(device):
         return "small"
     if dtype == torch.bfloat16:
         return "standard"

@@ -133,13 +133,14 @@ def small(
     restart_after: int = 2,
     dtype: torch.dtype = torch.float16,
     out: Tensor | None = None,
-    precision: str = "ieee",
+    precision: str | None = None,
 ) -> Tensor:
     """Newton-Schulz of matrices [batch, rows, columns] of any strides, the shorter side at most `LARGEST`.
 
     The same to the bit when x is scaled by a power of two; zero stays zero. Dots are in `dtype` and add up in float32;
-    of float32 the `precision` is "ieee" or "tf32". `out` may have any strides; it may be x itself, as a program reads
-    and writes only its own matrix, and each chunk after its last reading.
+    of float32 the `precision` is "ieee" or "tf32", by default "ieee" up to a short side of 32 and "tf32" above, where
+    plain float32 takes minutes to compile. `out` may have any strides; it may be x itself, as a program reads and
+    writes only its own matrix, and each chunk after its last reading.
     """
     assert x.dtype in _DOTS and runs_kernels(x.device), (x.dtype, x.device)
     result = torch.empty_like(x) if out is None else out
@@ -150,7 +151,8 @@ def small(
         return result
     table = coefficients(polynomials, x.device)
     size, length = max(16, _power_of_two(n)), max(16, _power_of_two(m))
-    common = {"SIZE": size, "DOT": _DOTS[dtype], "PRECISION": precision if dtype == torch.float32 else "tf32"}
+    precise = precision or ("ieee" if size <= 32 else "tf32")
+    common = {"SIZE": size, "DOT": _DOTS[dtype], "PRECISION": precise if dtype == torch.float32 else "tf32"}
     if size * length <= RESIDENT:
         resident_kernel[(batch,)](
             flat, goal, table, n, m, len(polynomials), *flat.stride(), *goal.stride(),

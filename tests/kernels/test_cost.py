@@ -36,6 +36,8 @@ def test_small_where_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert form(128, 4096, torch.float16, CPU) == "small"
     assert form(129, 4096, torch.float16, CPU) == "gram"
     assert form(128, 128, torch.float64, CPU) == "standard"
+    assert form(32, 128, torch.float32, CPU) == "small"
+    assert form(64, 64, torch.float32, CPU) == "standard"
 
 
 def test_empty_matrices_have_no_work() -> None:

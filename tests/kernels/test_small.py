@@ -101,12 +101,14 @@ def test_adversarial(kernels: SimpleNamespace, n: int, m: int) -> None:
 def test_on_a_gpu(n: int, m: int, dtype: torch.dtype) -> None:
     from normc.kernels.small import small
 
-    bound = BOUND[dtype] * (10 if n == 1 else 1)  # the polynomials are steep at one
+    exact = dtype == torch.float32 and n <= 32  # above in tf32
+    bound = BOUND[torch.float16 if dtype == torch.float32 and not exact else dtype]
+    bound *= 10 if n == 1 else 1  # the polynomials are steep at one
     for kind in SPECTRA:
         x = spectrum(kind, n, m, 8).float().cuda()
         expected = reference(x)
         found = small(x, EXPRESS, dtype=dtype)
-        assert share(found) >= share(expected) - (0.0 if dtype == torch.float32 else 0.02)
+        assert share(found) >= share(expected) - (1e-9 if exact else 0.02)
         if kind == "gaussian":
             assert error(found, expected) < bound
             assert torch.equal(small(x * 2.0**-40, EXPRESS, dtype=dtype), found)
