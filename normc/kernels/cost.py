@@ -37,7 +37,7 @@ def form(n: int, m: int, dtype: torch.dtype, device: torch.device, steps: int = 
     work. Never Gram in bf16, of whose eight bits a Gram matrix leaves four: compute in fp16 instead where the device
     does.
     """
-    if n <= (LARGEST if dtype.itemsize == 2 else 32) and dtype != torch.float64 and runs_kernels(device):
+    if n <= (LARGEST if dtype.itemsize == 2 else min(LARGEST, 32)) and dtype != torch.float64 and runs_kernels(device):
         return "small"
     if dtype == torch.bfloat16:
         return "standard"
