@@ -43,6 +43,7 @@ MATRICES = (
     "kernels.products",
     "kernels.small",
     "kernels.cost",
+    "kernels.normalise",
     "kernels.polar",
     "kernels.newton_schulz",
 )
