@@ -105,10 +105,10 @@ def test_export_from_a_plan_alone_for_a_device_that_is_not_here(tmp_path: Path) 
     plan = plan_of(small_rows(Small()), "scion")
     text = export(plan, tmp_path / "update.py", target="cuda:sm_90").read_text()
     assert "for cuda:sm_90" in text
-    assert "dtype=torch.bfloat16" in text
+    assert "dtype=torch.float16" in text
     compile(text, "update.py", "exec")
     with pytest.raises(NormcError, match="no code"):
         export(plan, tmp_path / "update.py", target="reference")
     model = Small()
     reference = build(plan, model.named_parameters(), lr=0.1, backend="reference")
-    assert "dtype=torch.bfloat16" not in export(reference, tmp_path / "update.py", target="cpu:fp32").read_text()
+    assert "dtype=torch.float16" not in export(reference, tmp_path / "update.py", target="cpu:fp32").read_text()
