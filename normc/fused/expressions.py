@@ -21,7 +21,7 @@ from normc.trace.graph import op_name
 from normc.update.program import ROWWISE
 
 _ENTRIES = 3  # of a traced row: more than one, so that scalars can be told apart
-_ERRORS = (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, KeyError, IndexError)
+_ERRORS = (RuntimeError, TypeError, ValueError, NotImplementedError)
 
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==",

@@ -92,8 +92,13 @@ class Layout:
         return same(list(map(_DTYPE, self.originals)), self.dtypes) and same(strange, self.strange)
 
     def stale(self, store: Store) -> bool:
-        """Whether a state is another tensor than when the tables were made."""
-        return not all(store.holds(line) for line in self._flat)
+        """Whether a state is another tensor than when the tables were made, or gone."""
+        return len(store.state) < len(self.originals) or not all(store.holds(line) for line in self._flat)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether a stack has parameters of several dtypes, which one kernel can't read."""
+        return any(len({parameter.dtype for parameter in line.parameters}) > 1 for line in self._flat)
 
     def feed(self, grads: array[int], groups: Sequence[Mapping[str, Any]]) -> bool:
         """Send addresses and numbers. False, with nothing sent, if parameters have other memory and don't fit now."""
@@ -215,13 +220,15 @@ class Launcher:
 
     def __init__(self, update: Update, buckets: Sequence[Bucket], members: Mapping[str, Tensor], store: Store) -> None:
         self._update, self._buckets, self._store = update, buckets, store
-        self.members = members
+        self.members, self.state = members, store.state
         self._names = [name for bucket in buckets for name in bucket.names if name in members]
         self._parameters = [members[name] for name in self._names]
         self._layouts: dict[tuple[int, ...], Layout] = {}
 
-    def step(self, groups: Sequence[Mapping[str, Any]], graphs: bool, check: Callable[[str, Tensor], object]) -> None:
-        """One step of all fused buckets. `check` fails on a gradient that no update can take."""
+    def step(self, groups: Sequence[Mapping[str, Any]], graphs: bool, check: Callable[[str, Tensor], object]) -> bool:
+        """One step of all fused buckets. `check` fails on a gradient that no update can take. False, with nothing done,
+        for stacks of several dtypes.
+        """
         grads: list[Any] = list(map(_GRAD, self._parameters))
         without: tuple[int, ...] = ()
         try:
@@ -230,7 +237,7 @@ class Launcher:
             without = tuple(index for index, grad in enumerate(grads) if grad is None)
             grads = [grad for grad in grads if grad is not None]
             if not grads:
-                return
+                return True
             addresses = array("q", map(_ADDRESS, grads))
         for _ in range(2):
             layout = self._layouts.get(without)
@@ -241,14 +248,17 @@ class Launcher:
                 while len(self._layouts) >= _LAYOUTS:
                     self._layouts.pop(next(iter(self._layouts)))
                 layout = self._layouts[without] = Layout(self._update, self._buckets, self.members, self._store)
+            if layout.mixed:
+                return False
             if not (all(map(Tensor.is_contiguous, grads)) and same(list(map(_DTYPE, grads)), layout.dtypes)):
                 # As kernels read them, and kept until these are under way.
                 grads = [grad.to(dtype).contiguous() for grad, dtype in zip(grads, layout.dtypes, strict=True)]
                 addresses = array("q", map(_ADDRESS, grads))
             if layout.feed(addresses, groups):
                 layout.step(graphs)
-                return
+                return True
             self._layouts.clear()
+        raise AssertionError("tables made anew fit")
 
 
 def _aligned(addresses: array[int]) -> bool:

@@ -47,9 +47,9 @@ class UpdateOptimizer(NamedOptimizer):
                     "make the plan with an example that reaches it, or freeze it",
                 )
         fused = [bucket for bucket in self.update.buckets if bucket.fused is not None]
-        done = fused if fused and self._launch(fused, members) else []
+        launched = bool(fused) and self._launch(fused, members)
         for bucket in self.update.buckets:
-            if bucket not in done:
+            if bucket.fused is None or not launched:
                 self._step(bucket, members)
         return loss
 
@@ -64,14 +64,15 @@ class UpdateOptimizer(NamedOptimizer):
 
     def _launch(self, buckets: list[Bucket], members: Mapping[str, Tensor]) -> bool:
         """Step these buckets by their kernels. False where kernels don't run, or parameters are no plain tensors."""
-        if self._launcher is None or self._launcher.members is not members:
+        old = self._launcher
+        if old is None or old.members is not members or old.state is not self.state:
             own = [members[name] for bucket in buckets for name in bucket.names if name in members]
             devices = {tensor.device for tensor in own}
             if len(devices) != 1 or not runs_kernels(devices.pop()) or any(type(p) not in _PLAIN for p in own):
                 return False
             self._launcher = Launcher(self.update, buckets, members, Store(self._state, self.state, self._dtype))
-        self._launcher.step(self.param_groups, self.cores.enabled, self._gradient)
-        return True
+        assert self._launcher is not None
+        return self._launcher.step(self.param_groups, self.cores.enabled, self._gradient)
 
     @torch.no_grad()
     def observe_logits(self, largest: Mapping[str, Tensor]) -> None:

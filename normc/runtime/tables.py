@@ -71,19 +71,19 @@ class Store:
     def __init__(
         self, make: Callable[[Tensor, str, str], Tensor], state: Any, wide: Callable[[Tensor], torch.dtype]
     ) -> None:
-        self._make, self._state, self.wide = make, state, wide
+        self._make, self.state, self.wide = make, state, wide
         self._counts: dict[tuple[str, int, str], Tensor] = {}
 
     def of(self, parameter: Tensor) -> dict[str, Any]:
         """What is kept of a parameter."""
-        found: dict[str, Any] = self._state[parameter]
+        found: dict[str, Any] = self.state[parameter]
         return found
 
     def like(self, parameter: Tensor, name: str) -> Tensor:
         """A state of its parameter's shape, contiguous."""
         found = self._make(parameter, name, "like")
         if not found.is_contiguous():
-            found = self._state[parameter][name] = found.contiguous()
+            found = self.state[parameter][name] = found.contiguous()
         return found
 
     def holds(self, line: Line) -> bool:
@@ -98,5 +98,5 @@ class Store:
             own = self._make(parameter, key[2], "count")
             if own.data_ptr() != every[slot].data_ptr():
                 every[slot] = own
-                self._state[parameter][key[2]] = every[slot]
+                self.state[parameter][key[2]] = every[slot]
         return every
