@@ -216,7 +216,7 @@ def normalised(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
     level = x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
     peak = level.abs().amax((-2, -1), keepdim=True)
     level.div_(torch.where(peak > 0, peak, 1.0))
-    length = torch.linalg.vector_norm(level, 2, (-2, -1), keepdim=True)
+    length = level.square().sum((-2, -1), keepdim=True).sqrt()  # vector_norm is 4e-5 off at 768 x 3072 on a CPU
     level.mul_(gain / torch.where(length > 0, length, 1.0))
     return level.to(dtype), 1.0 / gain
 
