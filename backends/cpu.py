@@ -1,15 +1,51 @@
-"""The CPU: generated code, its cores compiled; Newton-Schulz in bf16 where the instruction set multiplies it."""
+"""The CPU: generated code; Newton-Schulz in bf16 where the instruction set multiplies it, else by cheaper algebra."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import fx
 
 from normc.backends import Backend, backends
 from normc.errors import NormcError
+from normc.kernels.cost import pays
+from normc.kernels.newton_schulz import newton_schulz
 from normc.recipes import Recipe
+from normc.update.matrices import polar
 from normc.update.module import Loaded, load, write
-from normc.update.program import Program
+from normc.update.program import Family, Program
+from normc.update.source import Printer
 from normc.version import VERSION
+
+
+class Products:
+    """Steps stay lists of tensors; Newton-Schulz goes to the matrix kernels where its products get cheaper there."""
+
+    def swaps(self, family: Family) -> Mapping[Any, Any]:
+        """By the sizes of the family's matrices: of small ones the plain op is as fast."""
+        nodes = family.core.graph.nodes if family.core is not None else ()
+        return {polar: newton_schulz} if any(node.target is polar and _cheaper(node) for node in nodes) else {}
+
+    @property
+    def helpers(self) -> list[str]:
+        """None."""
+        return []
+
+    def step(self, family: Family) -> None:
+        """None of its own."""
+
+    def bucket(self, printer: Printer, family: Family) -> list[str]:
+        """Nothing more."""
+        return []
+
+
+def _cheaper(node: fx.Node) -> bool:
+    x = node.all_input_nodes[0].meta["val"]
+    how: dict[str, Any] = {**node.kwargs}
+    n, m = sorted(x.shape[-2:])
+    return pays(n, m, how.get("dtype") or x.dtype, torch.device("cpu"), len(how["polynomials"]))
 
 
 def fast_bf16() -> bool:
@@ -34,7 +70,7 @@ def polar_dtype(name: str) -> tuple[torch.dtype | None, str]:
 
 def generate(program: Program, recipe: Recipe, name: str) -> Loaded:
     """Write the program as a module and load it."""
-    text = write(program, recipe, name, VERSION)
+    text = write(program, recipe, name, VERSION, Products())
     return Loaded(load(text.module, program.plan), text)
 
 

@@ -13,6 +13,9 @@ from normc.kernels.tiles import symmetric_share
 
 Form = Literal["standard", "gram", "small"]
 
+# From which short side on the Gram form is taken, by type of device: with smaller ones a CPU mostly makes calls.
+GRAM_FROM: dict[str, int] = {"cpu": 64}
+
 
 def work(n: int, m: int, form: Form, steps: int = 5, segments: int = 2, share: float = 0.5) -> float:
     """Operations (a multiply-add is two) of one matrix with short side n and long side m, for quintic steps.
@@ -39,9 +42,14 @@ def form(n: int, m: int, dtype: torch.dtype, device: torch.device, steps: int = 
     """
     if n <= (LARGEST if dtype.itemsize == 2 else min(LARGEST, 32)) and dtype != torch.float64 and runs_kernels(device):
         return "small"
-    if dtype == torch.bfloat16:
+    if dtype == torch.bfloat16 or n < GRAM_FROM.get(device.type, 0):
         return "standard"
     share = symmetric_share(n, device) if symmetric_pays(n, dtype, device) else 1.0
     return (
         "gram" if work(n, m, "gram", steps, segments, share) < work(n, m, "standard", steps, 0, share) else "standard"
     )
+
+
+def pays(n: int, m: int, dtype: torch.dtype, device: torch.device, steps: int = 5) -> bool:
+    """Whether a form takes less than the standard one in dense products, for matrices as in `form`."""
+    return symmetric_pays(n, dtype, device) or form(n, m, dtype, device, steps) != "standard"

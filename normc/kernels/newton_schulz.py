@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from normc.kernels.cost import form
-from normc.kernels.polar import polar_gram, polar_standard
+from normc.kernels.polar import RESTART_AFTER, polar_gram, polar_standard
 from normc.kernels.small import Polynomials, small
 
 
@@ -23,5 +23,7 @@ def newton_schulz(x: Tensor, polynomials: Polynomials, dtype: torch.dtype | None
     if kind == "small":
         return small(x, polynomials, dtype=dtype, out=torch.empty_like(x, dtype=result))
     if kind == "gram":
-        return polar_gram(x, polynomials, dtype=dtype, result=result)
+        # Wider dtypes are most exact where both segments are of one length; 16 bits need an early restart.
+        after = RESTART_AFTER if dtype.itemsize <= 2 else (len(polynomials) + 1) // 2
+        return polar_gram(x, polynomials, restart_after=after, dtype=dtype, result=result)
     return polar_standard(x, polynomials, dtype=dtype, result=result)

@@ -26,21 +26,17 @@ class Tile:
 
 # 16-bit operands on Hopper: (n, k) of a product, and its tile. Others take the nearest by ratio.
 TILES: dict[tuple[int, int], Tile] = {
-    (64, 64): Tile(64, 1, 64, 4, 4, 3),
-    (128, 128): Tile(64, 1, 64, 4, 4, 3),
-    (128, 4096): Tile(64, 1, 128, 4, 4, 3),
-    (256, 256): Tile(64, 1, 64, 4, 4, 4),
+    (64, 64): Tile(64, 1, 64, 8, 4, 4),
+    (256, 256): Tile(64, 1, 64, 8, 4, 4),
     (256, 4096): Tile(64, 1, 128, 4, 4, 3),
-    (512, 512): Tile(128, 1, 64, 4, 8, 3),
+    (512, 512): Tile(128, 1, 64, 8, 4, 3),
     (768, 768): Tile(128, 1, 64, 8, 4, 3),
     (768, 3072): Tile(128, 1, 64, 8, 4, 3),
-    (1024, 1024): Tile(128, 1, 64, 8, 8, 3),
-    (1024, 4096): Tile(128, 1, 64, 8, 8, 3),
-    (1600, 1600): Tile(128, 1, 64, 8, 8, 3),
-    (1600, 6400): Tile(128, 1, 64, 8, 8, 4),
-    (2048, 2048): Tile(128, 2, 64, 8, 8, 3),
-    (4096, 4096): Tile(128, 1, 64, 8, 8, 4),
-    (4096, 14336): Tile(128, 2, 64, 8, 8, 3),
+    (1024, 1024): Tile(128, 1, 64, 4, 4, 3),
+    (1600, 1600): Tile(128, 1, 64, 16, 4, 3),
+    (1600, 6400): Tile(128, 1, 64, 8, 4, 3),
+    (2048, 2048): Tile(128, 2, 64, 4, 8, 3),
+    (4096, 4096): Tile(128, 2, 64, 4, 8, 3),
 }
 
 # Wider operands, which only tests and old checkpoints multiply, and devices with less shared memory than Hopper.
@@ -50,9 +46,12 @@ BEFORE_HOPPER = Tile(128, 1, 32, 8, 8, 3)
 # From which n on a product known to be symmetric beats a dense one, and about what share of its time it takes at some n
 # (on one H100 beside torch.bmm in fp16): by type of device. On CPU such a product is halved into dense ones, down to a
 # block.
-SYMMETRIC_FROM: dict[str, int] = {"cuda": 512, "cpu": 512}
-SYMMETRIC_SHARE: dict[str, dict[int, float]] = {"cuda": {768: 0.97, 1600: 0.77, 4096: 0.65}, "cpu": {1024: 0.65}}
-CPU_BLOCK = 192
+SYMMETRIC_FROM: dict[str, int] = {"cuda": 512, "cpu": 384}
+SYMMETRIC_SHARE: dict[str, dict[int, float]] = {
+    "cuda": {768: 0.97, 1600: 0.77, 4096: 0.65},
+    "cpu": {384: 0.85, 512: 0.75, 768: 0.7, 1024: 0.65},
+}
+CPU_BLOCK = 128
 
 
 def tile(
