@@ -52,6 +52,8 @@ class FusedForm:
         lines = [f"{inner}fused=Fused(", f"{deeper}step=fused_{family.name},"]
         lines += [f"{deeper}{name}={literal(getattr(plan, name))}," for name in ("roles", "counts", "numbers")]
         lines.append(f"{deeper}chains={literal(tuple(len(chain.rows) for chain in family.chains))},")
+        if family.core is not None and not _varies(family.core):
+            lines.append(f"{deeper}splits=True,")
         varying = [item for item in plan.rowwise if item.constant is None]
         chains = [tuple(item.values[place] for item in varying) for place in range(len(family.chains))]
         if varying:
@@ -91,12 +93,12 @@ def _launches(plan: Fused, family: Family) -> str:
             first = dict(zip((n.name for i, n in (core.outputs if core else ()) if i == 0), own.values(), strict=True))
             stacks = [first.get(name) or made[place, name] for name in plan.after.loads]
             lines.append(_launch(plan.after.name, place, stacks))
-    if core is not None and not any(
-        isinstance(v, tuple) for n in core.graph.nodes for k, v in n.kwargs.items() if k in ROWWISE
-    ):
-        lines[1:] = [f"{INDENT}for run in whole.turns():", *(INDENT + line for line in lines[1:])]
-        lines[0] = lines[0].replace("run:", "whole:")
     return "\n".join(lines)
+
+
+def _varies(core: Core) -> bool:
+    """Whether an op of the core has numbers of each row's own."""
+    return any(isinstance(value, tuple) for n in core.graph.nodes for key, value in n.kwargs.items() if key in ROWWISE)
 
 
 def _launch(kernel: str, place: int, stacks: list[str]) -> str:

@@ -28,18 +28,17 @@ def product(
     alpha: float = 1.0,
     beta: float = 1.0,
     gamma: float = 0.0,
-    scale: Tensor | None = None,
 ) -> Tensor:
-    """out[i] = alpha scale[i] a[i] b[i] + beta add[i] + gamma I, where a b is known to be symmetric.
+    """out[i] = alpha a[i] b[i] + beta add[i] + gamma I, where a b is known to be symmetric.
 
-    `a` [batch, n, k], `b` [batch, k, n]; `add`, `out` [batch, n, n]; `scale` float32 [batch]. `out` is neither a nor b;
-    it may be `add`. Never give b^T for a symmetric b: rounding leaves it not quite symmetric, and in chains of products
-    that commute this costs ten times the accuracy.
+    `a` [batch, n, k], `b` [batch, k, n]; `add`, `out` [batch, n, n]. `out` is neither a nor b; it may be `add`. Never
+    give b^T for a symmetric b: rounding leaves it not quite symmetric, and in chains of products that commute this
+    costs ten times the accuracy.
     """
     pays = symmetric_pays(out.shape[-1], a.dtype, a.device)
     if pays and a.device.type != "cpu":
-        return symmetric(a, b.mT, add=add, alpha=alpha, beta=beta, gamma=gamma, scale=scale, out=out)
-    if add is not None and scale is None and not pays:
+        return symmetric(a, b.mT, add=add, alpha=alpha, beta=beta, gamma=gamma, out=out)
+    if add is not None and not pays:
         torch.baddbmm(add, a, b, beta=beta, alpha=alpha, out=out)
     else:
         other = torch.empty_like(out) if add is out else out
@@ -47,9 +46,7 @@ def product(
             _halves(a, b, other)
         else:
             torch.bmm(a, b, out=other)
-        if scale is not None:
-            other.mul_(alpha * scale[:, None, None])
-        elif alpha != 1.0:
+        if alpha != 1.0:
             other.mul_(alpha)
         if add is not None:
             torch.add(other, add, alpha=beta, out=out)

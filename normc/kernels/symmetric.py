@@ -22,16 +22,16 @@ def triangle_root(x):  # type: ignore[no-untyped-def]  # Triton's, as all in ker
 
 @jit
 def symmetric_kernel(  # type: ignore[no-untyped-def]
-    a, b, c, d, scales, squares,
-    n, k, programs, squares_stride,
+    a, b, c, d,
+    n, k, programs,
     a_batch, a_row, a_column, b_batch, b_row, b_column, c_batch, c_row, c_column, d_batch, d_row, d_column,
     alpha, beta, gamma,
-    ADD: tl.constexpr, SCALE: tl.constexpr, SQUARES: tl.constexpr,
+    ADD: tl.constexpr, ALIKE: tl.constexpr,
     EVEN_ROWS: tl.constexpr, EVEN_DEPTH: tl.constexpr, FAR: tl.constexpr, EIGHT: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK: tl.constexpr, RATIO: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One tile of alpha scale A B^T + beta D + gamma I, of BLOCK rows and RATIO * BLOCK columns."""
+    """One tile of alpha A B^T + beta D + gamma I, of BLOCK rows and RATIO * BLOCK columns."""
     WIDTH: tl.constexpr = BLOCK * RATIO
     program = tl.program_id(0)
     batch = (program // programs).to(tl.int64)
@@ -47,6 +47,8 @@ def symmetric_kernel(  # type: ignore[no-untyped-def]
     below = corner < 0
     row = tl.where(below, first + local % height, first + corner_row)
     column = tl.where(below, local // height, first + corner - corner_row * (corner_row + 1) // 2)
+    if (row * RATIO + part) * BLOCK >= n:
+        return
     rows = (row * RATIO + part) * BLOCK + tl.arange(0, BLOCK)
     columns = column * WIDTH + tl.arange(0, WIDTH)
     depths = tl.arange(0, DEPTH)
@@ -60,30 +62,36 @@ def symmetric_kernel(  # type: ignore[no-untyped-def]
     a_at = a + batch * a_batch + (rows[:, None] * a_row + depths[None, :] * a_column)
     b_at = b + batch * b_batch + (depths[:, None] * b_column + columns[None, :] * b_row)
     total = tl.full((BLOCK, WIDTH), 0.0, dtype=tl.float32)
-    for step in range((k + DEPTH - 1) // DEPTH):
-        if EVEN_ROWS and EVEN_DEPTH:
-            left, right = tl.load(a_at), tl.load(b_at)
-        elif EVEN_DEPTH:
-            left = tl.load(a_at, mask=rows[:, None] < n, other=0.0)
-            right = tl.load(b_at, mask=columns[None, :] < n, other=0.0)
-        else:
-            still = k - step * DEPTH
-            left = tl.load(a_at, mask=(rows[:, None] < n) & (inner[None, :] < still), other=0.0)
-            right = tl.load(b_at, mask=(columns[None, :] < n) & (inner[:, None] < still), other=0.0)
-        total = tl.dot(left, right, total, input_precision=PRECISION)
-        a_at += DEPTH * a_column
-        b_at += DEPTH * b_column
+    if ALIKE and RATIO == 1 and row == column:  # both operands are the same tile: half the traffic
+        for step in range((k + DEPTH - 1) // DEPTH):
+            if EVEN_ROWS and EVEN_DEPTH:
+                left = tl.load(a_at)
+            elif EVEN_DEPTH:
+                left = tl.load(a_at, mask=rows[:, None] < n, other=0.0)
+            else:
+                left = tl.load(a_at, mask=(rows[:, None] < n) & (inner[None, :] < k - step * DEPTH), other=0.0)
+            total = tl.dot(left, tl.trans(left), total, input_precision=PRECISION)
+            a_at += DEPTH * a_column
+    else:
+        for step in range((k + DEPTH - 1) // DEPTH):
+            if EVEN_ROWS and EVEN_DEPTH:
+                left, right = tl.load(a_at), tl.load(b_at)
+            elif EVEN_DEPTH:
+                left = tl.load(a_at, mask=rows[:, None] < n, other=0.0)
+                right = tl.load(b_at, mask=columns[None, :] < n, other=0.0)
+            else:
+                still = k - step * DEPTH
+                left = tl.load(a_at, mask=(rows[:, None] < n) & (inner[None, :] < still), other=0.0)
+                right = tl.load(b_at, mask=(columns[None, :] < n) & (inner[:, None] < still), other=0.0)
+            total = tl.dot(left, right, total, input_precision=PRECISION)
+            a_at += DEPTH * a_column
+            b_at += DEPTH * b_column
     value = total * alpha
-    if SCALE:
-        value = value * tl.load(scales + batch)
     inside = (rows[:, None] < n) & (columns[None, :] < n)
     if ADD:
         d_at = d + batch * d_batch + (rows[:, None] * d_row + columns[None, :] * d_column)
         value += beta * tl.load(d_at, mask=inside, other=0.0).to(tl.float32)
     value += tl.where((rows[:, None] == columns[None, :]) & inside, gamma, 0.0)
-    if SQUARES:
-        twice = tl.where(row == column, 1.0, 2.0)
-        tl.store(squares + batch * squares_stride + place, twice * tl.sum(tl.sum(value * value, 1), 0))
     result = value.to(c.dtype.element_ty)
     c_at = c + batch * c_batch
     tl.store(c_at + (rows[:, None] * c_row + columns[None, :] * c_column), result, mask=inside)
@@ -100,41 +108,34 @@ def symmetric(
     alpha: float = 1.0,
     beta: float = 1.0,
     gamma: float = 0.0,
-    scale: Tensor | None = None,
     out: Tensor | None = None,
-    norm: Tensor | None = None,
     constants: Tile | None = None,
 ) -> Tensor:
-    """alpha scale[i] a[i] b[i]^T + beta add[i] + gamma I for each matrix of a batch, where a b^T is known symmetric.
+    """alpha a[i] b[i]^T + beta add[i] + gamma I for each matrix of a batch, where a b^T is known symmetric.
 
-    `a`, `b` [batch, n, k] and `add` [batch, n, n] may have any strides; `add` may be `out` itself. `scale` and `norm`
-    are float32 [batch]; `norm` receives the Frobenius norms of the result. Products add up in float32.
+    `a`, `b` [batch, n, k] and `add` [batch, n, n] may have any strides; `add` may be `out` itself. A b that is a
+    transposed is taken for symmetric. Products add up in float32.
     """
     batch, n, k = a.shape
     assert a.dtype in _DTYPES and b.dtype == a.dtype and b.shape == a.shape, (a.dtype, b.dtype, a.shape, b.shape)
     assert runs_kernels(a.device), f"no kernels on {a.device}: torch.bmm is the way there"
     c = torch.empty(batch, n, n, dtype=a.dtype, device=a.device) if out is None else out
     assert c.shape == (batch, n, n) and (add is None or add.shape == c.shape), c.shape
-    assert scale is None or (scale.dtype == torch.float32 and scale.is_contiguous()), "scale is float32 [batch]"
     if c.numel() == 0:
-        if norm is not None:
-            norm.zero_()
         return c
     chosen = constants or tile(n, k, a.dtype, a.device)
     width = chosen.block * chosen.ratio
     side = -(-n // width)
     programs = chosen.ratio * side * (side + 1) // 2
-    squares = None if norm is None else torch.empty(batch, programs, dtype=torch.float32, device=a.device)
     d = c if add is None else add
     strides = [n, k, *(stride for x in (a, b, c, d) for stride in x.stride()[:2])]
     symmetric_kernel[(batch * programs,)](
-        a, b, c, d, c if scale is None else scale, c if squares is None else squares,
-        n, k, programs, programs,
+        a, b, c, d,
+        n, k, programs,
         *a.stride(), *b.stride(), *c.stride(), *d.stride(),
         float(alpha), float(beta), float(gamma),
         ADD=add is not None,
-        SCALE=scale is not None,
-        SQUARES=squares is not None,
+        ALIKE=a.data_ptr() == b.data_ptr() and (a.stride() == b.stride() or (n == k and a.stride() == b.mT.stride())),
         EVEN_ROWS=n % width == 0,
         EVEN_DEPTH=k % chosen.depth == 0,
         FAR=any(_reach(x) >= 2**31 for x in (a, b, c, d)),
@@ -147,8 +148,6 @@ def symmetric(
         num_warps=chosen.warps,
         num_stages=chosen.stages,
     )  # fmt: skip
-    if norm is not None and squares is not None:
-        torch.sqrt(squares.sum(1), out=norm)
     return c
 
 

@@ -6,7 +6,7 @@ are copied to the device before the kernels run, and so are the numbers of the p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from normc.kernels.language import tl
 
-# Entries that one kernel instance works on, and entries of stacks that are in work at once (a bound on workspace).
+# Entries that one kernel instance works on; entries of a turn, a bound on workspace; and streams that turns run in.
 BLOCK = 1024
-AT_ONCE = 48 * 2**20
+AT_ONCE = 16 * 2**20
+LANES = 3
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Fused:
     the group, counted steps.
 
     `chains` are the numbers of rows in each stack; `rows`, by chain, the numbers of which each row has its own.
+    `splits` says that rows may be stepped in several turns.
     """
 
     step: Callable[[FusedRun], None]
@@ -34,6 +36,7 @@ class Fused:
     numbers: tuple[str, ...]
     chains: tuple[int, ...]
     rows: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    splits: bool = False
 
 
 @dataclass
@@ -78,15 +81,24 @@ class FusedRun:
     stacks: list[Stack]
 
     def turns(self) -> Iterator[FusedRun]:
-        """The rows in as many turns as the bound on workspace asks for; in one where some have no gradient."""
-        entries = sum(stack.total * stack.entries for stack in self.stacks)
-        number = min(-(-entries // AT_ONCE), max(stack.total for stack in self.stacks))
-        if number <= 1 or any(stack.live < stack.total for stack in self.stacks):
+        """The rows in as many turns as AT_ONCE asks for, if they may be split and all have a gradient."""
+        entries = max(stack.entries for stack in self.stacks)
+        total = sum(stack.total for stack in self.stacks)
+        number = min(-(-total * entries // AT_ONCE), total)
+        if number <= 1 or not self.plan.splits or any(stack.live < stack.total for stack in self.stacks):
             yield self
             return
         for turn in range(number):
-            spans = [(s.total * turn // number, s.total * (turn + 1) // number) for s in self.stacks]
-            yield replace(self, stacks=[s.cut(*span) for s, span in zip(self.stacks, spans, strict=True)])
+            start, stop = total * turn // number, total * (turn + 1) // number
+            stacks = []
+            for stack in self.stacks:
+                stacks.append(stack.cut(max(0, min(start, stack.total)), max(0, min(stop, stack.total))))
+                start, stop = start - stack.total, stop - stack.total
+            yield replace(self, stacks=stacks)
+
+    def step(self) -> None:
+        """Launch all kernels."""
+        self.plan.step(self)
 
     def new(self, place: int, dtype: torch.dtype | None = None) -> Tensor:
         """A stack [rows, *shape] to be written; zero for rows without a gradient."""
@@ -122,3 +134,29 @@ class FusedRun:
 def _named(dtype: torch.dtype) -> Any:
     """The kernels' name for one of torch's dtypes."""
     return getattr(tl, str(dtype).removeprefix("torch."))
+
+
+class Lanes:
+    """Streams that turns of a step run in side by side: one's memory traffic, and the ends of its launches, hide under
+    another's products.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        number = LANES - 1 if device.type == "cuda" else 0
+        self._streams = [torch.cuda.Stream(device) for _ in range(number)]
+
+    def run(self, turns: Sequence[Callable[[], None]]) -> None:
+        """All of them, in no order; what comes next on the current stream comes after them."""
+        if not self._streams or len(turns) < 2:
+            for turn in turns:
+                turn()
+            return
+        main = torch.cuda.current_stream()
+        lanes = [main, *self._streams]
+        for stream in self._streams:
+            stream.wait_stream(main)
+        for index, turn in enumerate(turns):
+            with torch.cuda.stream(lanes[index % len(lanes)]):
+                turn()
+        for stream in self._streams:
+            main.wait_stream(stream)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normc.runtime.fused import FusedRun, Stack
+from normc.runtime.fused import FusedRun, Lanes, Stack
 from normc.runtime.run import Bucket, Update
 from normc.runtime.tables import Feed, Line, Store
 
@@ -60,6 +60,7 @@ class Layout:
         self._weights = [parameter for line in flat for parameter in line.parameters]
         self._states = [array("q", map(_ADDRESS, (p for own in line.states for p in own))) for line in flat]
         self._last = (array("q"), array("q"))
+        self._lanes = Lanes(self.device)
         self.runs = self._runs()
         self.steps = 0
         self.graph: Any = None
@@ -176,8 +177,7 @@ class Layout:
             warnings.warn(f"no CUDA graph could be made of the step, which is slower without: {reason}", stacklevel=2)
 
     def _launch(self) -> None:
-        for bucket, run in zip(self.buckets, self.runs, strict=True):
-            _plan(bucket).step(run)
+        self._lanes.run([turn.step for run in self.runs for turn in run.turns()])
 
 
 _GRAD: Callable[[Tensor], Tensor | None] = attrgetter("grad")

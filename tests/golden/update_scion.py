@@ -95,8 +95,9 @@ def fold(x: Tensor, sizes: tuple[int, ...], order: tuple[int, ...], shape: tuple
 
 
 def join(xs: list[Tensor]) -> Tensor:
-    """Stacks of matrices of one size as one stack."""
-    return torch.cat(xs)
+    """Stacks of matrices of one size as one stack; where all but one are empty, that one itself."""
+    filled = [x for x in xs if x.shape[0] > 0]
+    return filled[0] if len(filled) == 1 else torch.cat(xs)
 
 
 def part(x: Tensor, joined: list[Tensor], index: int) -> Tensor:

@@ -119,9 +119,8 @@ def test_halved_products_on_cpu(n: int) -> None:
     gram = product(x, x.mT, torch.empty(2, n, n), alpha=1 / 50)
     assert torch.allclose(gram, x @ x.mT / 50, atol=1e-5)
     assert torch.equal(gram, gram.mT)
-    scale = torch.tensor([2.0, 3.0])
-    found = product(gram, gram, torch.empty_like(gram), add=gram, alpha=0.5, beta=-1.0, gamma=4.0, scale=scale)
-    expected = 0.5 * scale[:, None, None] * gram @ gram - gram + 4.0 * torch.eye(n)
+    found = product(gram, gram, torch.empty_like(gram), add=gram, alpha=0.5, beta=-1.0, gamma=4.0)
+    expected = 0.5 * gram @ gram - gram + 4.0 * torch.eye(n)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-3)
     factor = gram + 1.0 * torch.eye(n)
     expected = factor @ gram @ factor
