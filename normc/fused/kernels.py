@@ -193,23 +193,20 @@ def printed(kernel: Kernel, plan: Fused) -> str:
     constants = ["ALIGN: tl.constexpr", "WIDE: tl.constexpr", *types, "BLOCK: tl.constexpr"]
     lines = ["@jit", f"def {kernel.name}(", f"{INDENT}{', '.join(arguments)},", f"{INDENT}{', '.join(constants)},"]
     lines += ["):"]
-    body = [
-        "row = tl.program_id(1)",
-        "here = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)",
-        "inside = here < entries",
-    ]
-    body += ["slot = tl.load(slots + row).to(tl.int64)"] if stacks else []
+    head = ["row = tl.program_id(1)"]
+    body = ["here = start + tl.arange(0, BLOCK)", "inside = here < entries"]
+    head += ["slot = tl.load(slots + row).to(tl.int64)"] if stacks else []
     for role in used:
         place = f"table + {plan.roles.index(role)} * stride + row"
-        body.append(f"{role}_at = tl.multiple_of(tl.load({place}), ALIGN).to(tl.pointer_type({role.upper()}))")
+        head.append(f"{role}_at = tl.multiple_of(tl.load({place}).to(tl.pointer_type({role.upper()})), ALIGN)")
         if role in kernel.reads:
             body.append(f"{role} = tl.load({role}_at + here, mask=inside, other=0.0).to(WIDE)")
     body += [
         f"{name} = tl.load({name}_stack + slot * entries + here, mask=inside, other=0.0).to(WIDE)"
         for name in kernel.loads
     ]
-    body += [f"{name} = tl.load(numbers + {i})" for i, name in enumerate(plan.numbers) if name in kernel.reads]
-    body += [
+    head += [f"{name} = tl.load(numbers + {i})" for i, name in enumerate(plan.numbers) if name in kernel.reads]
+    head += [
         f"{name} = tl.load(counts + {i} * stride + row)" for i, name in enumerate(plan.counts) if name in kernel.reads
     ]
     varying = [item for item in plan.rowwise if item.constant is None]
@@ -218,8 +215,10 @@ def printed(kernel: Kernel, plan: Fused) -> str:
             value = (
                 f"tl.load(rows + {varying.index(item)} * stride + row)" if item in varying else literal(item.constant)
             )
-            body.append(f"{item.variable} = {value}")
+            head.append(f"{item.variable} = {value}")
     body += kernel.lines
     body += [f"tl.store({role}_at + here, {value}, mask=inside)" for role, value in kernel.states]
     body += [f"tl.store({name}_stack + slot * entries + here, {value}, mask=inside)" for name, value in kernel.stacks]
+    head.append("for start in range(tl.program_id(0).to(tl.int64) * BLOCK, entries, tl.num_programs(0) * BLOCK):")
+    body = [*head, *(INDENT + line for line in body)]
     return "\n".join([*lines, *(INDENT + line for line in body)])

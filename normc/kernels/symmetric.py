@@ -26,7 +26,7 @@ def symmetric_kernel(  # type: ignore[no-untyped-def]
     n, k, programs,
     a_batch, a_row, a_column, b_batch, b_row, b_column, c_batch, c_row, c_column, d_batch, d_row, d_column,
     alpha, beta, gamma,
-    ADD: tl.constexpr, ALIKE: tl.constexpr,
+    ADD: tl.constexpr,
     EVEN_ROWS: tl.constexpr, EVEN_DEPTH: tl.constexpr, FAR: tl.constexpr, EIGHT: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK: tl.constexpr, RATIO: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
@@ -62,30 +62,19 @@ def symmetric_kernel(  # type: ignore[no-untyped-def]
     a_at = a + batch * a_batch + (rows[:, None] * a_row + depths[None, :] * a_column)
     b_at = b + batch * b_batch + (depths[:, None] * b_column + columns[None, :] * b_row)
     total = tl.full((BLOCK, WIDTH), 0.0, dtype=tl.float32)
-    if ALIKE and RATIO == 1 and row == column:  # both operands are the same tile: half the traffic
-        for step in range((k + DEPTH - 1) // DEPTH):
-            if EVEN_ROWS and EVEN_DEPTH:
-                left = tl.load(a_at)
-            elif EVEN_DEPTH:
-                left = tl.load(a_at, mask=rows[:, None] < n, other=0.0)
-            else:
-                left = tl.load(a_at, mask=(rows[:, None] < n) & (inner[None, :] < k - step * DEPTH), other=0.0)
-            total = tl.dot(left, tl.trans(left), total, input_precision=PRECISION)
-            a_at += DEPTH * a_column
-    else:
-        for step in range((k + DEPTH - 1) // DEPTH):
-            if EVEN_ROWS and EVEN_DEPTH:
-                left, right = tl.load(a_at), tl.load(b_at)
-            elif EVEN_DEPTH:
-                left = tl.load(a_at, mask=rows[:, None] < n, other=0.0)
-                right = tl.load(b_at, mask=columns[None, :] < n, other=0.0)
-            else:
-                still = k - step * DEPTH
-                left = tl.load(a_at, mask=(rows[:, None] < n) & (inner[None, :] < still), other=0.0)
-                right = tl.load(b_at, mask=(columns[None, :] < n) & (inner[:, None] < still), other=0.0)
-            total = tl.dot(left, right, total, input_precision=PRECISION)
-            a_at += DEPTH * a_column
-            b_at += DEPTH * b_column
+    for step in range((k + DEPTH - 1) // DEPTH):
+        if EVEN_ROWS and EVEN_DEPTH:
+            left, right = tl.load(a_at), tl.load(b_at)
+        elif EVEN_DEPTH:
+            left = tl.load(a_at, mask=rows[:, None] < n, other=0.0)
+            right = tl.load(b_at, mask=columns[None, :] < n, other=0.0)
+        else:
+            still = k - step * DEPTH
+            left = tl.load(a_at, mask=(rows[:, None] < n) & (inner[None, :] < still), other=0.0)
+            right = tl.load(b_at, mask=(columns[None, :] < n) & (inner[:, None] < still), other=0.0)
+        total = tl.dot(left, right, total, input_precision=PRECISION)
+        a_at += DEPTH * a_column
+        b_at += DEPTH * b_column
     value = total * alpha
     inside = (rows[:, None] < n) & (columns[None, :] < n)
     if ADD:
@@ -113,8 +102,8 @@ def symmetric(
 ) -> Tensor:
     """alpha a[i] b[i]^T + beta add[i] + gamma I for each matrix of a batch, where a b^T is known symmetric.
 
-    `a`, `b` [batch, n, k] and `add` [batch, n, n] may have any strides; `add` may be `out` itself. A b that is a
-    transposed is taken for symmetric. Products add up in float32.
+    `a`, `b` [batch, n, k] and `add` [batch, n, n] may have any strides; `add` may be `out` itself. Products add up in
+    float32.
     """
     batch, n, k = a.shape
     assert a.dtype in _DTYPES and b.dtype == a.dtype and b.shape == a.shape, (a.dtype, b.dtype, a.shape, b.shape)
@@ -135,7 +124,6 @@ def symmetric(
         *a.stride(), *b.stride(), *c.stride(), *d.stride(),
         float(alpha), float(beta), float(gamma),
         ADD=add is not None,
-        ALIKE=a.data_ptr() == b.data_ptr() and (a.stride() == b.stride() or (n == k and a.stride() == b.mT.stride())),
         EVEN_ROWS=n % width == 0,
         EVEN_DEPTH=k % chosen.depth == 0,
         FAR=any(_reach(x) >= 2**31 for x in (a, b, c, d)),

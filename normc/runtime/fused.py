@@ -19,6 +19,7 @@ from normc.kernels.language import tl
 BLOCK = 1024
 AT_ONCE = 16 * 2**20
 LANES = 3
+PROGRAMS = 2**30
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class FusedRun:
         own = self.stacks[place]
         if own.live == 0:
             return
-        kernel[-(-own.entries // BLOCK), own.live](
+        blocks = -(-own.entries // BLOCK)
+        kernel[min(blocks, max(1, PROGRAMS // own.live)), own.live](
             own.table,
             own.slots,
             self.numbers,

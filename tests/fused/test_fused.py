@@ -15,9 +15,12 @@ from normc.optimizer import build, generate
 from normc.recipes import recipes
 from normc.runtime import fused as runtime
 from normc.update.module import load
+from tests.kernels.interpreting import loose_index
 from tests.plans import Small, plan_of, small_rows, train
 
 pytest.importorskip("triton")
+from triton.runtime import interpreter as triton_interpreter  # there, it has been seen
+
 TARGET = "cuda:sm_70"  # Newton-Schulz in float32
 FEW = ("muon", "modular-dual", "adamw")
 
@@ -28,6 +31,7 @@ def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     the cache.
     """
     monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(triton_interpreter, "_patch_lang_tensor", loose_index(triton_interpreter._patch_lang_tensor))
     monkeypatch.setattr(cost, "LARGEST", 0)
     load.cache_clear()
     yield

@@ -15,7 +15,7 @@ import pytest
 PARTS = ("symmetric", "small", "normalise", "polar")
 
 
-def _loose_index(patch: Any) -> Any:
+def loose_index(patch: Any) -> Any:
     """The interpreter turns an array of one entry into an int, which NumPy no longer does."""
 
     def patched(tensor: Any, scope: Any) -> None:
@@ -72,7 +72,7 @@ def interpreted(parts: tuple[str, ...] = PARTS) -> Iterator[SimpleNamespace]:
     kept = {name: module for name, module in sys.modules.items() if name.startswith("normc.kernels")}
     with pytest.MonkeyPatch.context() as patches:
         patches.setenv("TRITON_INTERPRET", "1")
-        patches.setattr(interpreter, "_patch_lang_tensor", _loose_index(interpreter._patch_lang_tensor))
+        patches.setattr(interpreter, "_patch_lang_tensor", loose_index(interpreter._patch_lang_tensor))
         patches.setattr(interpreter.InterpreterBuilder, "create_dot", _dot)
         cast = _rounding(interpreter.InterpreterBuilder.cast_impl)
         patches.setattr(interpreter.InterpreterBuilder, "cast_impl", cast)
