@@ -17,7 +17,8 @@ from normc.update.program import Program
 class Backend:
     """`target` completes a target's name for this machine ("cpu" may become "cpu:bf16"). `polar_dtype` says what
     Newton-Schulz runs in on a target, and why. A `batched` backend is given rewritten programs, another plain ones; one
-    with `kernels` runs what is elementwise in kernels of its own.
+    with `kernels` runs what is elementwise in kernels of its own. If `at_once` isn't 0, stacks of matrices take turns
+    of at most so many entries.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Backend:
     polar_dtype: Callable[[str], tuple[torch.dtype | None, str]]
     load: Callable[[Program, Recipe, str], Loaded]
     kernels: bool = False
+    at_once: int = 0
 
 
 backends: Registry[Backend] = Registry("backend", "normc.backends")

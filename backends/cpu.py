@@ -19,6 +19,9 @@ from normc.update.program import Family, Program
 from normc.update.source import Printer
 from normc.version import VERSION
 
+# Entries of a turn's stacks. Larger allocations come from the operating system each time, to be cleared page by page.
+AT_ONCE = 2**23
+
 
 class Products:
     """Steps stay lists of tensors; Newton-Schulz goes to the matrix kernels where its products get cheaper there."""
@@ -75,5 +78,7 @@ def generate(program: Program, recipe: Recipe, name: str) -> Loaded:
 
 
 backends.add(
-    "cpu", Backend("cpu", "generated code, compiled for the CPU", True, target, polar_dtype, generate), __name__
+    "cpu",
+    Backend("cpu", "generated code, compiled for the CPU", True, target, polar_dtype, generate, at_once=AT_ONCE),
+    __name__,
 )

@@ -37,7 +37,7 @@ def program_of(plan: NormPlan, target: str = "cpu") -> Program:
     if not backend.batched:
         return program
     dtype, why = backend.polar_dtype(backend.target(target))
-    return batch(dtypes(fuse(laws(stack(program)), backend.kernels), dtype, why))
+    return batch(dtypes(fuse(laws(stack(program)), backend.kernels), dtype, why), backend.at_once)
 
 
 def generate(plan: NormPlan, target: str = "cpu") -> Loaded:

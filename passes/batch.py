@@ -33,12 +33,15 @@ Size = tuple[int, int]
 AT_ONCE = 2**21
 
 
-def batch(program: Program) -> Program:
-    """Fill `families`: a partition of the chains, each with the merged graph of its core."""
+def batch(program: Program, at_once: int = 0) -> Program:
+    """Fill `families`: a partition of the chains, each with the merged graph of its core.
+
+    If `at_once` isn't 0, matrices are orthogonalised in turns of at most so many entries, at least one parameter.
+    """
     groups: list[tuple[tuple[object, ...], set[object], list[Chain]]] = []
-    large = [chain for chain in program.chains if _takes_turns(chain)]
+    large = {chain.row.name: size for chain in program.chains if (size := _turn_size(chain, at_once))}
     for chain in program.chains:
-        if chain in large:
+        if chain.row.name in large:
             continue
         common, kinds = _keys(chain)
         joined = [group for group in groups if group[0] == common and group[1] & kinds]
@@ -56,12 +59,14 @@ def batch(program: Program) -> Program:
         saving = f"{len(chains) - 1} of each op" if len(chains) > 1 else ""
         what = f"{name}: {number} parameters in {len(chains)} stacks"
         decisions.append(Decision("batch", what, _why(kinds, chains), saving))
-    for chain in large:
-        for family in _turns(chain, {family.name for family in families}):
+    for chain in program.chains:
+        why = "gradients hold the average" if _holds_gradient(chain) else "their stacks stay in memory that was in use"
+        size = large.get(chain.row.name, 0)
+        for family in _turns(chain, size, {family.name for family in families}) if size else ():
             families.append(family)
             turns = [family.chains[0].rows, *family.again]
             what = f"{family.name}: {sum(map(len, turns))} parameters in {len(turns)} turns"
-            decisions.append(Decision("batch", what, "gradients hold the average", "copies of all but one turn's"))
+            decisions.append(Decision("batch", what, why, "copies of all but one turn's"))
     return replace(program, families=tuple(families), decisions=program.decisions + tuple(decisions))
 
 
@@ -69,9 +74,11 @@ def _holds_gradient(chain: Chain) -> bool:
     return any(kind == "grad" for _, kind in chain.states)
 
 
-def _takes_turns(chain: Chain) -> bool:
-    entries = chain.row.numel * len(chain.rows)
-    return _holds_gradient(chain) and bool(split(chain.graph).core) and len(chain.rows) > 1 and entries > AT_ONCE
+def _turn_size(chain: Chain, at_once: int) -> int:
+    """Entries of one turn; 0 for a chain that takes none."""
+    matrices = any(node.target is polar for node in chain.graph.nodes)
+    size = AT_ONCE if _holds_gradient(chain) and split(chain.graph).core else at_once if matrices else 0
+    return size if len(chain.rows) > 1 and chain.row.numel * len(chain.rows) > size else 0
 
 
 def _sliceable(chain: Chain) -> bool:
@@ -82,9 +89,9 @@ def _sliceable(chain: Chain) -> bool:
     return alone and [kind for _, kind in chain.states] == ["grad"]
 
 
-def _turns(chain: Chain, taken: set[str]) -> list[Family]:
+def _turns(chain: Chain, entries: int, taken: set[str]) -> list[Family]:
     """A chain's rows a few at a time: one function for all turns, or for all that have the same numbers."""
-    size = max(AT_ONCE // chain.row.numel, 1)
+    size = max(entries // chain.row.numel, 1)
     found: dict[tuple[object, ...], list[Chain]] = {}
     for start in range(0, len(chain.rows), size):
         turn = _cut(chain, start, min(start + size, len(chain.rows)))

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from normc.kernels.cost import form
-from normc.kernels.polar import RESTART_AFTER, polar_gram, polar_standard
+from normc.kernels.polar import RESTART_AFTER, WORKSPACE, polar_gram, polar_standard
 from normc.kernels.small import Polynomials, small
+
+# Bytes of intermediate stacks on a CPU: what stays in its caches, and in memory that was in use before.
+CPU_WORKSPACE = 2**24
 
 
 def newton_schulz(x: Tensor, polynomials: Polynomials, dtype: torch.dtype | None = None) -> Tensor:
@@ -22,8 +25,9 @@ def newton_schulz(x: Tensor, polynomials: Polynomials, dtype: torch.dtype | None
     kind = form(n, m, dtype, x.device, steps=len(polynomials))
     if kind == "small":
         return small(x, polynomials, dtype=dtype, out=torch.empty_like(x, dtype=result))
+    space = CPU_WORKSPACE if x.device.type == "cpu" else WORKSPACE
     if kind == "gram":
         # Wider dtypes are most exact where both segments are of one length; 16 bits need an early restart.
         after = RESTART_AFTER if dtype.itemsize <= 2 else (len(polynomials) + 1) // 2
-        return polar_gram(x, polynomials, restart_after=after, dtype=dtype, result=result)
-    return polar_standard(x, polynomials, dtype=dtype, result=result)
+        return polar_gram(x, polynomials, restart_after=after, dtype=dtype, result=result, workspace=space)
+    return polar_standard(x, polynomials, dtype=dtype, result=result, workspace=space)
