@@ -7,7 +7,7 @@ from __future__ import annotations
 import warnings
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -15,16 +15,12 @@ from torch import Tensor
 
 from normc.runtime.fused import FusedRun, Lanes, Stack
 from normc.runtime.run import Bucket, Update
-from normc.runtime.tables import Feed, Line, Store
+from normc.runtime.tables import Feed, Held, Line, Store, same
 
 _EAGER = 2  # steps before a graph is made of them: kernels compile in the first
 _LAYOUTS = 8  # kept, with their graphs
+_ELSEWHERE = float("nan")  # stands for a number that is on the device, and equals no other
 ALIGN = 16  # bytes that addresses are multiples of, or 1 where some aren't
-
-
-def same(old: Sequence[object], new: Sequence[object]) -> bool:
-    """Whether two lists hold the same objects."""
-    return len(old) == len(new) and all(map(is_, old, new))
 
 
 class Layout:
@@ -42,28 +38,51 @@ class Layout:
                 self.buckets.append(bucket)
                 self.lines.append(lines)
         flat = [line for lines in self.lines for line in lines if line.parameters]
+        self._flat = flat
         self.device = flat[0].parameters[0].device
         self.originals = [parameter for line in flat for parameter in line.parameters]
+        owners: dict[str, list[Tensor]] = {}
+        for line in flat:
+            for name in (*line.names, *line.counts):
+                owners.setdefault(name, []).extend(line.parameters)
         self.strange = [p for p in self.originals if not p.is_contiguous()]
         stand_ins = {id(p): p.detach().contiguous() for p in self.strange}
         self.stand_ins = [stand_ins[id(p)] for p in self.strange]
         for line in flat:
             line.parameters = [stand_ins.get(id(p), p) for p in line.parameters]
         self.dtypes = [p.dtype for p in self.originals]
-        self._addresses = Feed(
-            sum(len(line.parameters) * (2 + len(line.states)) for line in flat), torch.int64, self.device
-        )
-        self._given = [name for bucket in self.buckets for name in _plan(bucket).numbers]
-        counted = sum(len(line.parameters) * len(line.counts) for line in flat)
-        self._floats = Feed(len(self._given) + counted, torch.float64, self.device)
-        self._flat = flat
+        self.mixed = any(len({parameter.dtype for parameter in line.parameters}) > 1 for line in flat)
+        self.held = Held(store.state, owners)
         self._weights = [parameter for line in flat for parameter in line.parameters]
-        self._states = [array("q", map(_ADDRESS, (p for own in line.states for p in own))) for line in flat]
-        self._last = (array("q"), array("q"))
+        self._table()
+        given = [(bucket.group, name) for bucket in self.buckets for name in _plan(bucket).numbers]
+        self._numbers = list(dict.fromkeys(given))
+        self._given = torch.tensor([self._numbers.index(number) for number in given], dtype=torch.int64)
+        self._values: list[float] = []
+        counts = [place for line in flat for places in line.counts.values() for place in places]
+        self._counted = store.counted
+        every = counts == list(range(len(store.counted)))
+        self._counts = (slice(None) if every else torch.tensor(counts, dtype=torch.int64)) if counts else None
+        self._floats = Feed(len(given) + len(counts), torch.float64, self.device)
         self._lanes = Lanes(self.device)
         self.runs = self._runs()
         self.steps = 0
         self.graph: Any = None
+
+    def _table(self) -> None:
+        """The table of addresses on the host, without those of weights and gradients, whose places it notes."""
+        table, weights, grads = array("q"), array("q"), array("q")
+        for line in self._flat:
+            live = len(line.parameters)
+            weights.extend(range(len(table), len(table) + live))
+            grads.extend(range(len(table) + live, len(table) + 2 * live))
+            table.extend([0] * (2 * live))
+            for own in line.states:
+                table.extend(map(_ADDRESS, own))
+        self._host = _tensor(table)
+        self._of_weights, self._of_grads = _tensor(weights), _tensor(grads)
+        self._addresses = Feed(len(table), torch.int64, self.device)
+        self._last: tuple[list[int], list[int]] = ([], [])
 
     def _runs(self) -> list[FusedRun]:
         found, ints, number, floats = [], 0, 0, len(self._given)
@@ -92,44 +111,36 @@ class Layout:
         strange = [p for p in self.originals if not p.is_contiguous()]
         return same(list(map(_DTYPE, self.originals)), self.dtypes) and same(strange, self.strange)
 
-    def stale(self, store: Store) -> bool:
-        """Whether a state is another tensor than when the tables were made, or gone."""
-        return len(store.state) < len(self.originals) or not all(store.holds(line) for line in self._flat)
-
-    @property
-    def mixed(self) -> bool:
-        """Whether a stack has parameters of several dtypes, which one kernel can't read."""
-        return any(len({parameter.dtype for parameter in line.parameters}) > 1 for line in self._flat)
-
-    def feed(self, grads: array[int], groups: Sequence[Mapping[str, Any]]) -> bool:
-        """Send addresses and numbers. False, with nothing sent, if parameters have other memory and don't fit now."""
-        weights = array("q", map(_ADDRESS, self._weights))
-        if weights != self._last[0]:
-            if self._last[0] and not self.fits():
-                return False
-        if (weights, grads) != self._last:
-            self._address(weights, grads)
+    def feed(self, grads: list[int], groups: Sequence[Mapping[str, Any]]) -> bool:
+        """Send addresses and numbers, if they changed. False, with nothing sent, if parameters have other memory and
+        don't fit now.
+        """
+        weights = list(map(_ADDRESS, self._weights))
+        old_weights, old_grads = self._last
+        if weights != old_weights or grads != old_grads:
+            if weights != old_weights:
+                if old_weights and not self.fits():
+                    return False
+                self._host[self._of_weights] = _tensor(array("q", weights))
+            self._host[self._of_grads] = _tensor(array("q", grads))
+            self._align(1 if self._host.bitwise_and(ALIGN - 1).any() else ALIGN)
+            self._addresses.send(lambda host: host.copy_(self._host))
             self._last = (weights, grads)
-        values = [groups[bucket.group][name] for bucket in self.buckets for name in _plan(bucket).numbers]
-        plain = torch.tensor([0.0 if _on_device(v) else float(v) for v in values], dtype=torch.float64)
-        self._floats.send(lambda host: self._write(host, plain))
-        for index, value in enumerate(values):
-            if _on_device(value):
-                self._floats.device[index].copy_(value)
+        self._number([groups[group][name] for group, name in self._numbers])
         return True
 
-    def _address(self, weights: array[int], grads: array[int]) -> None:
-        """Fill the tables: for each stack, addresses of weights, gradients and states."""
-        table = array("q")
-        start = 0
-        for line, states in zip(self._flat, self._states, strict=True):
-            stop = start + len(line.parameters)
-            table += weights[start:stop]
-            table += grads[start:stop]
-            table += states
-            start = stop
-        self._align(ALIGN if all(_aligned(addresses) for addresses in (weights, grads, *self._states)) else 1)
-        self._addresses.send(lambda host: host.copy_(torch.frombuffer(table, dtype=torch.int64)))
+    def _number(self, values: list[Any]) -> None:
+        """Send the groups' numbers and the counts, if they changed."""
+        on_device = [(place, value) for place, value in enumerate(values) if _on_device(value)]
+        for place, _ in on_device:
+            values[place] = _ELSEWHERE
+        plain = list(map(float, values))
+        if self._counts is not None or plain != self._values:
+            self._floats.send(lambda host: self._write(host, torch.tensor(plain, dtype=torch.float64)))
+            self._values = plain
+        for place, value in on_device:
+            for index in (self._given == place).nonzero().flatten().tolist():
+                self._floats.device[index].copy_(value)
 
     def _align(self, align: int) -> None:
         for run in self.runs:
@@ -138,13 +149,10 @@ class Layout:
                     stack.align, self.graph, self.steps = align, None, 0
 
     def _write(self, host: Tensor, plain: Tensor) -> None:
-        host[: len(plain)].copy_(plain)
-        start = len(plain)
-        for line in self._flat:
-            for count in line.counts:
-                stop = start + len(line.slots)
-                host[start:stop].copy_(count[line.index])
-                start = stop
+        start = len(self._given)
+        host[:start].copy_(plain[self._given])
+        if self._counts is not None:
+            host[start:].copy_(self._counted[self._counts])
 
     def step(self, graphs: bool) -> None:
         """Run all kernels on what was fed."""
@@ -160,9 +168,8 @@ class Layout:
         if self.strange:
             torch._foreach_copy_(self.strange, self.stand_ins)
         self.steps += 1
-        for line in self._flat:
-            for count in line.counts:
-                count[line.index] += 1.0
+        if self._counts is not None:
+            self._counted[self._counts] += 1.0
 
     def _capture(self) -> None:
         """Record all launches as a graph, or say why steps go on without one. Nothing is run."""
@@ -205,10 +212,9 @@ def _line(update: Update, bucket: Bucket, place: int, members: Mapping[str, Tens
             line.parameters.append(members[name])
     if line.parameters:
         line.wide = store.wide(line.parameters[0])
-        line.kept = list(map(store.of, line.parameters))
         for name, kind in bucket.states:
             if kind == "count":
-                line.counts.append(store.counts((bucket.name, place, name), line))
+                line.counts[name] = store.counts((bucket.name, place, name), line)
             else:
                 line.names.append(name)
                 line.states.append([store.like(parameter, name) for parameter in line.parameters])
@@ -232,16 +238,16 @@ class Launcher:
         grads: list[Any] = list(map(_GRAD, self._parameters))
         without: tuple[int, ...] = ()
         try:
-            addresses = array("q", map(_ADDRESS, grads))
+            addresses = list(map(_ADDRESS, grads))
         except TypeError:  # of those that are None
             without = tuple(index for index, grad in enumerate(grads) if grad is None)
             grads = [grad for grad in grads if grad is not None]
             if not grads:
                 return True
-            addresses = array("q", map(_ADDRESS, grads))
+            addresses = list(map(_ADDRESS, grads))
         for _ in range(2):
             layout = self._layouts.get(without)
-            if layout is None or layout.stale(self._store):
+            if layout is None or not layout.held.still():
                 for name, parameter in zip(self._names, self._parameters, strict=True):
                     if parameter.grad is not None:
                         check(name, parameter)
@@ -253,7 +259,7 @@ class Launcher:
             if not (all(map(Tensor.is_contiguous, grads)) and same(list(map(_DTYPE, grads)), layout.dtypes)):
                 # As kernels read them, and kept until these are under way.
                 grads = [grad.to(dtype).contiguous() for grad, dtype in zip(grads, layout.dtypes, strict=True)]
-                addresses = array("q", map(_ADDRESS, grads))
+                addresses = list(map(_ADDRESS, grads))
             if layout.feed(addresses, groups):
                 layout.step(graphs)
                 return True
@@ -261,6 +267,6 @@ class Launcher:
         raise AssertionError("tables made anew fit")
 
 
-def _aligned(addresses: array[int]) -> bool:
-    """Whether all are multiples of what kernels may count on."""
-    return not torch.frombuffer(addresses, dtype=torch.int64).remainder(ALIGN).any() if addresses else True
+def _tensor(numbers: array[int]) -> Tensor:
+    """Of int64, with the array's memory."""
+    return torch.frombuffer(numbers, dtype=torch.int64) if numbers else torch.zeros(0, dtype=torch.int64)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from operator import is_
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -13,8 +12,8 @@ from torch import Tensor
 from normc.kernels.language import runs_kernels
 from normc.runtime.launcher import Launcher
 from normc.runtime.named import NamedOptimizer
-from normc.runtime.run import Bucket, Run
-from normc.runtime.tables import Store
+from normc.runtime.run import Bucket, Run, Update
+from normc.runtime.tables import Store, same
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -24,6 +23,10 @@ class UpdateOptimizer(NamedOptimizer):
 
     _launcher: Launcher | None = None
     _members: Mapping[str, Tensor] = MappingProxyType({})
+    _seen: tuple[Update | None, list[tuple[list[str], list[Tensor]]]] = (None, [])
+    _idle: Sequence[tuple[str, Tensor]] = ()
+    _fused: Sequence[Bucket] = ()
+    _others: Sequence[Bucket] = ()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As torch's, which is also how a state_dict gets in; tables of the states before are of no more use."""
@@ -40,29 +43,36 @@ class UpdateOptimizer(NamedOptimizer):
         if not self.update.ready:
             self._fail("step() before the plan is known", "run the model forward once before the first step()")
         members = self._by_names()
-        for name in self.update.idle:
-            if name in members and members[name].grad is not None and members[name].numel() > 0:
+        for name, parameter in self._idle:
+            if parameter.grad is not None and parameter.numel() > 0:
                 self._fail(
                     f"{name!r} has a gradient, but the plan says that none reaches it",
                     "make the plan with an example that reaches it, or freeze it",
                 )
-        fused = [bucket for bucket in self.update.buckets if bucket.fused is not None]
-        launched = bool(fused) and self._launch(fused, members)
-        for bucket in self.update.buckets:
-            if bucket.fused is None or not launched:
-                self._step(bucket, members)
+        launched = bool(self._fused) and self._launch(self._fused, members)
+        for bucket in self._others if launched else self.update.buckets:
+            self._step(bucket, members)
         return loss
 
     def _by_names(self) -> Mapping[str, Tensor]:
-        """Parameters by name; the same dict as long as the groups hold the same ones."""
-        names = [name for group in self.param_groups for name in group["param_names"]]
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        old = self._members
-        if len(old) != len(names) or list(old) != names or not all(map(is_, old.values(), parameters)):
-            self._members = dict(zip(names, parameters, strict=True))
+        """Parameters by name; the same dict as long as the update is, and the groups hold the same ones."""
+        update, seen = self._seen
+        groups = self.param_groups
+        if (
+            update is not self.update
+            or len(groups) != len(seen)
+            or any(list(group["param_names"]) != own[0] for group, own in zip(groups, seen, strict=True))
+            or not all(same(group["params"], own[1]) for group, own in zip(groups, seen, strict=True))
+        ):
+            seen = [(list(group["param_names"]), list(group["params"])) for group in groups]
+            members = {name: p for names, own in seen for name, p in zip(names, own, strict=True)}
+            self._members, self._seen = members, (self.update, seen)
+            self._idle = [(name, members[name]) for name in self.update.idle if name in members]
+            self._fused = [bucket for bucket in self.update.buckets if bucket.fused is not None]
+            self._others = [bucket for bucket in self.update.buckets if bucket.fused is None]
         return self._members
 
-    def _launch(self, buckets: list[Bucket], members: Mapping[str, Tensor]) -> bool:
+    def _launch(self, buckets: Sequence[Bucket], members: Mapping[str, Tensor]) -> bool:
         """Step these buckets by their kernels. False where kernels don't run, or parameters are no plain tensors."""
         old = self._launcher
         if old is None or old.members is not members or old.state is not self.state:
@@ -70,7 +80,9 @@ class UpdateOptimizer(NamedOptimizer):
             devices = {tensor.device for tensor in own}
             if len(devices) != 1 or not runs_kernels(devices.pop()) or any(type(p) not in _PLAIN for p in own):
                 return False
-            self._launcher = Launcher(self.update, buckets, members, Store(self._state, self.state, self._dtype))
+            room = sum(len(bucket.names) for bucket in buckets for _, kind in bucket.states if kind == "count")
+            store = Store(self._state, self.state, self._dtype, room)
+            self._launcher = Launcher(self.update, buckets, members, store)
         assert self._launcher is not None
         return self._launcher.step(self.param_groups, self.cores.enabled, self._gradient)
 

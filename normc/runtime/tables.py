@@ -5,7 +5,7 @@ Needs torch alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from operator import is_, itemgetter
 from typing import Any
@@ -42,8 +42,8 @@ class Feed:
 
 @dataclass
 class Line:
-    """The live rows of one stack: their places in it, parameters (or contiguous copies), what is kept of them, states
-    by role, and counts of all rows by name.
+    """The live rows of one stack: their places in it, parameters (or contiguous copies), states by role, and by name
+    the places of their counts among all that the store counts.
     """
 
     shape: tuple[int, ...]
@@ -51,33 +51,34 @@ class Line:
     wide: torch.dtype
     slots: list[int] = field(default_factory=list)
     parameters: list[Tensor] = field(default_factory=list)
-    kept: list[dict[str, Any]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     states: list[list[Tensor]] = field(default_factory=list)
-    counts: list[Tensor] = field(default_factory=list)
+    counts: dict[str, list[int]] = field(default_factory=dict)
 
-    @property
-    def index(self) -> Any:
-        """What picks the live rows of a count."""
-        return slice(None) if len(self.slots) == self.total else self.slots
+
+def same(old: Collection[object], new: Collection[object]) -> bool:
+    """Whether two collections hold the same objects."""
+    return len(old) == len(new) and all(map(is_, old, new))
 
 
 class Store:
-    """Where an optimizer's states come from; counts of one stack are views of one tensor, so that one op counts them.
+    """Where an optimizer's states come from. All counts are views of one tensor, `counted`, so that one op counts.
 
-    `make` gives a parameter's state by name and kind, `wide` the dtype that its states are kept in.
+    `make` gives a parameter's state by name and kind, `wide` the dtype that its states are kept in; `room` is the
+    number of counts there can be.
     """
 
     def __init__(
-        self, make: Callable[[Tensor, str, str], Tensor], state: Any, wide: Callable[[Tensor], torch.dtype]
+        self,
+        make: Callable[[Tensor, str, str], Tensor],
+        state: Mapping[Tensor, dict[str, Any]],
+        wide: Callable[[Tensor], torch.dtype],
+        room: int,
     ) -> None:
         self._make, self.state, self.wide = make, state, wide
-        self._counts: dict[tuple[str, int, str], Tensor] = {}
-
-    def of(self, parameter: Tensor) -> dict[str, Any]:
-        """What is kept of a parameter."""
-        found: dict[str, Any] = self.state[parameter]
-        return found
+        self.counted = torch.zeros(room)
+        self._starts: dict[tuple[str, int, str], int] = {}
+        self._taken = 0
 
     def like(self, parameter: Tensor, name: str) -> Tensor:
         """A state of its parameter's shape, contiguous."""
@@ -86,17 +87,40 @@ class Store:
             found = self.state[parameter][name] = found.contiguous()
         return found
 
-    def holds(self, line: Line) -> bool:
-        """Whether the states of a stack are those of its parameters still."""
-        pairs = zip(line.names, line.states, strict=True)
-        return all(all(map(is_, map(itemgetter(name), line.kept), own)) for name, own in pairs)
-
-    def counts(self, key: tuple[str, int, str], line: Line) -> Tensor:
-        """The counts of all rows of a stack; those of its live rows are states of their parameters."""
-        every = self._counts.setdefault(key, torch.zeros(line.total))
-        for slot, parameter in zip(line.slots, line.parameters, strict=True):
+    def counts(self, key: tuple[str, int, str], line: Line) -> list[int]:
+        """The places of a stack's live rows in `counted`, of which their parameters' states become views."""
+        if key not in self._starts:
+            self._starts[key] = self._taken
+            self._taken += line.total
+        places = [self._starts[key] + slot for slot in line.slots]
+        for place, parameter in zip(places, line.parameters, strict=True):
             own = self._make(parameter, key[2], "count")
-            if own.data_ptr() != every[slot].data_ptr():
-                every[slot] = own
-                self.state[parameter][key[2]] = every[slot]
-        return every
+            if own.data_ptr() != self.counted[place].data_ptr():
+                self.counted[place] = own
+                self.state[parameter][key[2]] = self.counted[place]
+        return places
+
+
+class Held:
+    """The states that tables were made of, to be seen again without looking parameters up, which is slow."""
+
+    def __init__(self, state: Mapping[Tensor, dict[str, Any]], owners: Mapping[str, list[Tensor]]) -> None:
+        """`owners` are the parameters of each state's name."""
+        self._state = state
+        self._every = list(state.values())
+        self._kept = [(p, state[p]) for p in dict.fromkeys(p for own in owners.values() for p in own)]
+        found = dict(self._kept)
+        self._values = [
+            (itemgetter(name), [found[p] for p in own], [found[p][name] for p in own]) for name, own in owners.items()
+        ]
+
+    def still(self) -> bool:
+        """Whether all of them are where they were. Others may have come or gone."""
+        if not same(self._state.values(), self._every):
+            if any(self._state.get(parameter) is not own for parameter, own in self._kept):
+                return False
+            self._every = list(self._state.values())
+        try:
+            return all(all(map(is_, map(get, kept), own)) for get, kept, own in self._values)
+        except KeyError:
+            return False
