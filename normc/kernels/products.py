@@ -7,7 +7,7 @@ from torch import Tensor
 
 from normc.kernels.language import runs_kernels
 from normc.kernels.symmetric import symmetric
-from normc.kernels.tiles import CPU_BLOCK, SYMMETRIC_FROM
+from normc.kernels.tiles import CPU_BLOCK, PARALLEL_BLOCK, SYMMETRIC_FROM
 
 
 def symmetric_pays(n: int, dtype: torch.dtype, device: torch.device) -> bool:
@@ -77,7 +77,7 @@ def linear(x: Tensor, out: Tensor, beta: float, gamma: float) -> Tensor:
 def _halves(a: Tensor, b: Tensor, out: Tensor) -> None:
     """Both halves of the diagonal likewise, the block below it as a dense product, and that above it by copying."""
     n = a.shape[1]
-    if n <= CPU_BLOCK:
+    if n <= (CPU_BLOCK if torch.get_num_threads() == 1 else PARALLEL_BLOCK):
         torch.bmm(a, b, out=out)
         return
     half = (n // 2 + 15) // 16 * 16

@@ -52,6 +52,7 @@ SYMMETRIC_SHARE: dict[str, dict[int, float]] = {
     "cpu": {384: 0.85, 512: 0.75, 768: 0.7, 1024: 0.65},
 }
 CPU_BLOCK = 128
+PARALLEL_BLOCK = 384  # with several threads, which wait for each other after each product
 
 
 def tile(
