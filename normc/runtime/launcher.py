@@ -51,6 +51,7 @@ class Layout:
         for line in flat:
             line.parameters = [stand_ins.get(id(p), p) for p in line.parameters]
         self.dtypes = [p.dtype for p in self.originals]
+        self.shapes = [p.shape for p in self.originals]
         self.mixed = any(len({parameter.dtype for parameter in line.parameters}) > 1 for line in flat)
         self.held = Held(store.state, owners)
         self._weights = [parameter for line in flat for parameter in line.parameters]
@@ -109,7 +110,8 @@ class Layout:
     def fits(self) -> bool:
         """Whether parameters still are as they were when the tables were made."""
         strange = [p for p in self.originals if not p.is_contiguous()]
-        return same(list(map(_DTYPE, self.originals)), self.dtypes) and same(strange, self.strange)
+        shapes = [p.shape for p in self.originals]
+        return shapes == self.shapes and same([*map(_DTYPE, self.originals), *strange], [*self.dtypes, *self.strange])
 
     def feed(self, grads: list[int], groups: Sequence[Mapping[str, Any]]) -> bool:
         """Send addresses and numbers, if they changed. False, with nothing sent, if parameters have other memory and
@@ -231,6 +233,11 @@ class Launcher:
         self._parameters = [members[name] for name in self._names]
         self._layouts: dict[tuple[int, ...], Layout] = {}
 
+    def _check(self, check: Callable[[str, Tensor], object]) -> None:
+        for name, parameter in zip(self._names, self._parameters, strict=True):
+            if parameter.grad is not None:
+                check(name, parameter)
+
     def step(self, groups: Sequence[Mapping[str, Any]], graphs: bool, check: Callable[[str, Tensor], object]) -> bool:
         """One step of all fused buckets. `check` fails on a gradient that no update can take. False, with nothing done,
         for stacks of several dtypes.
@@ -239,6 +246,9 @@ class Launcher:
         without: tuple[int, ...] = ()
         try:
             addresses = list(map(_ADDRESS, grads))
+        except RuntimeError:  # of those that have no memory of their own
+            self._check(check)
+            raise
         except TypeError:  # of those that are None
             without = tuple(index for index, grad in enumerate(grads) if grad is None)
             grads = [grad for grad in grads if grad is not None]
@@ -248,9 +258,7 @@ class Launcher:
         for _ in range(2):
             layout = self._layouts.get(without)
             if layout is None or not layout.held.still():
-                for name, parameter in zip(self._names, self._parameters, strict=True):
-                    if parameter.grad is not None:
-                        check(name, parameter)
+                self._check(check)
                 while len(self._layouts) >= _LAYOUTS:
                     self._layouts.pop(next(iter(self._layouts)))
                 layout = self._layouts[without] = Layout(self._update, self._buckets, self.members, self._store)

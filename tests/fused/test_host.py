@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normc.errors import NormcError
 from normc.optimizer import build
 from normc.runtime import tables
 from tests.fused.test_fused import TARGET, farthest, give, interpreter
@@ -238,3 +239,24 @@ def test_a_rate_in_place_is_read_in_every_step() -> None:
             for group in opt.param_groups:
                 group["lr"].mul_(0.5)
     assert farthest(ours, plain) < 2e-5
+
+
+def test_what_no_kernel_can_read_is_explained_in_later_steps_too() -> None:
+    ours = Small(width=8, layers=1)
+    plan = plan_of(small_rows(ours), "muon")
+    opt = build(plan, ours.named_parameters(), lr=5e-3, backend=TARGET, compile=False)
+    give([ours], 0)
+    opt.step()
+    assert ours.embed.weight.grad is not None
+    ours.embed.weight.grad = ours.embed.weight.grad.to_sparse()
+    with pytest.raises(NormcError, match="sparse"):
+        opt.step()
+    give([ours], 1)
+    opt.step()
+    with pytest.raises(RuntimeError, match="size"):
+        ours.embed.weight.grad = torch.zeros(3)
+    ours.embed.weight.grad = None
+    ours.embed.weight.data = torch.zeros(3, 8)
+    ours.embed.weight.grad = torch.zeros(3, 8)
+    with pytest.raises(NormcError, match="shape"):
+        opt.step()
