@@ -7,8 +7,9 @@ float64 and rounded when they meet a tensor.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -50,6 +51,31 @@ def statements(
 
     Rowwise arguments are inputs too: the variables `<call>_<argument>`.
     """
+    text = (
+        *((call.target, call.name, repr(call.args), repr(_alike(call))) for call in calls),
+        *((node.name, *found) for node, found in inputs.items()),
+        *(node.name for node in wanted),
+    )
+    return _statements(_Given(text, calls, inputs, wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What `statements` is given, the same if its `text` is."""
+
+    text: tuple[object, ...]
+    calls: Sequence[fx.Node] = field(compare=False)
+    inputs: Mapping[fx.Node, tuple[str, str]] = field(compare=False)
+    wanted: Sequence[fx.Node] = field(compare=False)
+
+
+def _alike(call: fx.Node) -> list[tuple[str, Any]]:
+    return sorted((name, "a row's" if name in ROWWISE else value) for name, value in call.kwargs.items())
+
+
+@functools.lru_cache(maxsize=64)  # buckets that differ in size alone have the same
+def _statements(known: _Given) -> Statements | None:
+    calls, inputs, wanted = known.calls, known.inputs, known.wanted
     variables = [variable for _, variable in inputs.values()]
     rows = {(call, name): f"{call.name}_{name}" for call in calls for name in ROWWISE if name in call.kwargs}
 
@@ -67,10 +93,15 @@ def statements(
     try:
         with FakeTensorMode():
             given = {name: torch.empty(_SHAPES[kind]) for name, kind in kinds.items()}
-        traced = make_fx(run, decomposition_table=dict(core_aten_decompositions()), tracing_mode="fake")(given)
+        traced = make_fx(run, decomposition_table=_decompositions(), tracing_mode="fake")(given)
     except _ERRORS:
         return None
     return _printed(traced.graph, list(given), set(variables) | set(rows.values()))
+
+
+@functools.cache  # every look at torch's table makes all of it anew
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    return dict(core_aten_decompositions())
 
 
 _SHAPES = {"tensor": (1, _ENTRIES), "count": (1,), "number": ()}

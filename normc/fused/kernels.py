@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import fx
 
 from normc.fused.expressions import statements
+from normc.kernels import cost
 from normc.update.arithmetic import count
 from normc.update.matrices import flip, fold, join, part, polar, take
 from normc.update.program import (
@@ -44,7 +46,10 @@ class Rowwise:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One pass: `loads` are stacks that it reads; `states` and `stacks` pairs of what is written and its value."""
+    """One pass: `loads` are stacks that it reads; `states` and `stacks` pairs of what is written and its value.
+
+    Of the stacks `measured` it sums up each matrix's norm in parts.
+    """
 
     name: str
     lines: tuple[str, ...]
@@ -52,6 +57,7 @@ class Kernel:
     loads: tuple[str, ...]
     states: tuple[tuple[str, str], ...]
     stacks: tuple[tuple[str, str], ...]
+    measured: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,11 @@ def fused(family: Family) -> Fused | None:
     after = _kernel(f"after_{family.name}", parts.after, late, [], [*parts.core, *crossing], first, reread)
     if (before is None) or (after is None):
         return None
+    if family.core is not None:
+        readers = {node.name: unit_readers(family.core, len(family.chains), node) for node in stacked}
+        before = replace(before, measured=tuple(name for name, own in readers.items() if own))
+        for reader in (reader for own in readers.values() for reader in own):
+            reader.meta["flag"] = "unit"
     return Fused(
         roles=("w", "g", *(name for name, kind in first.states if kind == "like")),
         counts=tuple(name for name, kind in first.states if kind == "count"),
@@ -157,21 +168,48 @@ def _rowwise(family: Family, parts: Split) -> Iterator[Rowwise]:
             yield Rowwise(f"{node.name}_{name}", tuple(values))
 
 
-def stack_dtype(core: Core, chain: int, node: fx.Node) -> torch.dtype | None:
+def stack_dtype(core: Core, chain: int, name: str) -> torch.dtype | None:
     """bf16 for a stack that nothing but `polar` reads, in 16 bits; None for the state's own dtype."""
+    readers = _readers(core, chain, name)
+    narrow = all(
+        user.target is polar and user.kwargs.get("dtype") in (torch.bfloat16, torch.float16) for user, _ in readers
+    )
+    return torch.bfloat16 if narrow else None
+
+
+def unit_readers(core: Core, chains: int, node: fx.Node) -> list[fx.Node]:
+    """The `polar` of each chain, where a stack holds whole matrices for one in fp16, too large for a small kernel.
+
+    They are normalised in the stack: the kernel that writes it sums up norms, and `polar` takes it as it is. Else none.
+    """
+    found = []
+    for place in range(chains):
+        readers = _readers(core, place, node.name)
+        if len(readers) != 1 or readers[0][0].target is not polar or not set(readers[0][1]) <= {flip, join}:
+            return []
+        user = readers[0][0]
+        if user.kwargs.get("dtype") != torch.float16 or min(user.meta["val"].shape[-2:]) <= cost.LARGEST:
+            return []
+        found.append(user)
+    return found
+
+
+def _readers(core: Core, chain: int, name: str) -> list[tuple[fx.Node, tuple[Any, ...]]]:
+    """The ops that read a chain's stack, and what moved its entries on the way there."""
     inputs = [item for item in core.graph.nodes if item.op == "placeholder"]
-    waiting = [inputs[core.inputs.index((chain, node))]]
+    place = [(own, node.name) for own, node in core.inputs].index((chain, name))
+    waiting: list[tuple[fx.Node, tuple[Any, ...]]] = [(inputs[place], ())]
+    found = []
     while waiting:
-        source = waiting.pop()
+        source, moves = waiting.pop()
         for user in source.users:
             if user.target is part and user.args[0] is not source:
                 continue  # which asks for its size alone
-            narrow = user.target is polar and user.kwargs.get("dtype") in (torch.bfloat16, torch.float16)
             if user.target in _MOVES:
-                waiting.append(user)
-            elif not narrow:
-                return None
-    return torch.bfloat16
+                waiting.append((user, (*moves, user.target)))
+            else:
+                found.append((user, moves))
+    return found
 
 
 def printed(kernel: Kernel, plan: Fused) -> str:
@@ -186,6 +224,7 @@ def printed(kernel: Kernel, plan: Fused) -> str:
         "counts",
         "rows",
         *(f"{name}_stack" for name in stacks),
+        *(f"{name}_{kind}" for name in kernel.measured for kind in ("peaks", "totals")),
         "entries",
         "stride",
     ]
@@ -194,6 +233,7 @@ def printed(kernel: Kernel, plan: Fused) -> str:
     lines = ["@jit", f"def {kernel.name}(", f"{INDENT}{', '.join(arguments)},", f"{INDENT}{', '.join(constants)},"]
     lines += ["):"]
     head = ["row = tl.program_id(1)"]
+    head += [f"{name}_peak, {name}_total, {name}_power = 0.0, 0.0, 1.0" for name in kernel.measured]
     body = ["here = start + tl.arange(0, BLOCK)", "inside = here < entries"]
     head += ["slot = tl.load(slots + row).to(tl.int64)"] if stacks else []
     for role in used:
@@ -219,6 +259,14 @@ def printed(kernel: Kernel, plan: Fused) -> str:
     body += kernel.lines
     body += [f"tl.store({role}_at + here, {value}, mask=inside)" for role, value in kernel.states]
     body += [f"tl.store({name}_stack + slot * entries + here, {value}, mask=inside)" for name, value in kernel.stacks]
+    values = dict(kernel.stacks)
+    for name in kernel.measured:
+        sums = f"{name}_peak, {name}_total, {name}_power"
+        body.append(f"{sums} = measured({sums}, tl.where(inside, {values[name]}, 0.0))")
     head.append("for start in range(tl.program_id(0).to(tl.int64) * BLOCK, entries, tl.num_programs(0) * BLOCK):")
     body = [*head, *(INDENT + line for line in body)]
+    for name in kernel.measured:
+        for kind in ("peak", "total"):
+            place = f"{name}_{kind}s + slot * tl.num_programs(0) + tl.program_id(0)"
+            body.append(f"tl.store({place}, {name}_{kind})")
     return "\n".join([*lines, *(INDENT + line for line in body)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from normc.fused.kernels import Fused, fused, printed, stack_dtype
@@ -74,7 +74,11 @@ def _launches(plan: Fused, family: Family) -> str:
                 made[place, name] = f"{name}_{place}"
                 lines.append(f"{INDENT}{name}_{place} = run.new({place}{_narrow(core, place, name)})")
                 stacks.append(made[place, name])
-            lines.append(_launch(plan.before.name, place, stacks))
+            measured = [f"parts_{name}_{place}" for name in plan.before.measured]
+            lines += [f"{INDENT}{parts} = run.parts({place}, PARTS)" for parts in measured]
+            lines.append(_launch(plan.before.name, place, stacks, measured))
+            for name, parts in zip(plan.before.measured, measured, strict=True):
+                lines.append(f"{INDENT}{name}_{place} = unit_norm({name}_{place}, {parts})")
     if core is not None:
         arguments = []
         for place, node in core.inputs:
@@ -82,6 +86,8 @@ def _launches(plan: Fused, family: Family) -> str:
             arguments.append(f"run.value({literal(node.name)})" if number else made[place, node.name])
         for place, node in core.outputs:
             made[place, node.name] = f"{node.name}_{place}"
+        if plan.before is not None and plan.before.measured:
+            arguments.append("unit=True")
         results = ", ".join(made[place, node.name] for place, node in core.outputs)
         left = f"({results},)" if len(core.outputs) == 1 else results
         lines.append(f"{INDENT}{left} = core_{family.name}({', '.join(arguments)})")
@@ -101,14 +107,14 @@ def _varies(core: Core) -> bool:
     return any(isinstance(value, tuple) for n in core.graph.nodes for key, value in n.kwargs.items() if key in ROWWISE)
 
 
-def _launch(kernel: str, place: int, stacks: list[str]) -> str:
-    return f"{INDENT}run.launch({kernel}, {', '.join([str(place), *stacks])})"
+def _launch(kernel: str, place: int, stacks: list[str], measured: Sequence[str] = ()) -> str:
+    parts = [f"parts=[{', '.join(measured)}]"] if measured else []
+    return f"{INDENT}run.launch({kernel}, {', '.join([str(place), *stacks, *parts])})"
 
 
 def _narrow(core: Core | None, place: int, name: str) -> str:
     """The dtype of a stack, where it isn't the state's."""
-    for chain, node in core.inputs if core else ():
-        if chain == place and node.name == name:
-            dtype = stack_dtype(core, chain, node) if core else None
-            return f", {dtype}" if dtype is not None else ""
-    return ""
+    if core is None or (place, name) not in [(own, node.name) for own, node in core.inputs]:
+        return ""
+    dtype = stack_dtype(core, place, name)
+    return f", {dtype}" if dtype is not None else ""

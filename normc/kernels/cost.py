@@ -8,7 +8,7 @@ import torch
 
 from normc.kernels.language import runs_kernels
 from normc.kernels.products import symmetric_pays
-from normc.kernels.small import LARGEST
+from normc.kernels.small import LARGEST as LARGEST
 from normc.kernels.tiles import symmetric_share
 
 Form = Literal["standard", "gram", "small"]

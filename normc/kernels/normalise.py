@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,11 +12,20 @@ from normc.kernels.small import inverse_length, inverse_power
 
 # Entries of a tile that a program takes at a time, the tiles' width along the contiguous side, and the most parts that
 # a matrix is measured in.
-_WIDTH, _ENTRIES, _PARTS = 256, 4096, 256
+_WIDTH, _ENTRIES, PARTS = 256, 4096, 256
 
 
 @jit
-def measure_kernel(  # type: ignore[no-untyped-def]  # Triton's, as all in kernels
+def measured(peak, total, power, wide):  # type: ignore[no-untyped-def]  # Triton's, as all in kernels
+    """More entries taken into the largest one, the sum of squares over its power of two, and one over that power."""
+    peak = tl.maximum(peak, tl.max(tl.abs(wide)))
+    lower = inverse_power(peak)
+    wide = wide * lower
+    return peak, total * (lower / power) * (lower / power) + tl.sum(wide * wide), lower
+
+
+@jit
+def measure_kernel(  # type: ignore[no-untyped-def]
     x, peaks, totals, n, m, tiles_across, tiles, parts, x_batch, x_row, x_column,
     FAR: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -29,11 +40,7 @@ def measure_kernel(  # type: ignore[no-untyped-def]  # Triton's, as all in kerne
             rows, columns = rows.to(tl.int64), columns.to(tl.int64)
         at = x + batch * x_batch + (rows[:, None] * x_row + columns[None, :] * x_column)
         wide = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-        peak = tl.maximum(peak, tl.max(tl.max(tl.abs(wide), 1), 0))
-        lower = inverse_power(peak)
-        wide = wide * lower
-        total = total * (lower / power) * (lower / power) + tl.sum(tl.sum(wide * wide, 1), 0)
-        power = lower
+        peak, total, power = measured(peak, total, power, wide)
     tl.store(peaks + batch * parts + part, peak)
     tl.store(totals + batch * parts + part, total)
 
@@ -64,6 +71,11 @@ def scale_kernel(  # type: ignore[no-untyped-def]
     tl.store(y_at, wide.to(y.dtype.element_ty), mask=filled)
 
 
+def starting_norm(n: int, dtype: torch.dtype) -> float:
+    """What norm matrices of short side n are given: in fp16 a power of two that keeps entries from its small end."""
+    return 2.0 ** round(math.log2(n) / 2) if dtype == torch.float16 else 1.0
+
+
 def normalise(x: Tensor, y: Tensor, gain: float) -> Tensor:
     """y = x gain over x's Frobenius norm, for each matrix of a batch; zero for zero, and where y has more entries.
 
@@ -73,22 +85,50 @@ def normalise(x: Tensor, y: Tensor, gain: float) -> Tensor:
     if x.stride(-1) != 1 and x.stride(-2) == 1:
         return normalise(x.mT, y.mT, gain).mT
     batch, n, m = x.shape
-    _, rows, columns = y.shape
     if y.numel() == 0:
         return y
+    across, tiles, height, width = _tiles(y)
+    parts = min(tiles, PARTS)
+    sums = torch.empty(2, batch, parts, dtype=torch.float32, device=x.device)
+    measure_kernel[(batch * parts,)](
+        x, *sums, n, m, across, tiles, parts, *x.stride(), FAR=_far(x), HEIGHT=height, WIDTH=width, num_warps=8
+    )
+    return scaled(x, y, gain, sums)
+
+
+def scaled(x: Tensor, y: Tensor, gain: float, sums: Tensor) -> Tensor:
+    """The second pass of `normalise`: `sums` [2, batch, parts] are largest entries and sums of squares of parts.
+
+    y may be x's own memory.
+    """
+    if y.numel() == 0:
+        return y
+    _, n, m = x.shape
+    batch, rows, columns = y.shape
+    across, tiles, height, width = _tiles(y)
+    scale_kernel[(batch * tiles,)](
+        x, y, *sums, n, m, rows, columns, across, tiles, sums.shape[2], *x.stride(), *y.stride(),
+        GAIN=gain, FAR=_far(x) or _far(y), HEIGHT=height, WIDTH=width, PARTS=PARTS, num_warps=8,
+    )  # fmt: skip
+    return y
+
+
+def unit_norm(stack: Tensor, sums: Tensor) -> Tensor:
+    """A stack of matrices of 16 bits turned to fp16 in its own memory, each of its `starting_norm`, by what is measured
+    of it (as `scaled` takes it).
+    """
+    rows, columns = stack.shape[1:]
+    return scaled(stack, stack.view(torch.float16), starting_norm(min(rows, columns), torch.float16), sums)
+
+
+def _tiles(y: Tensor) -> tuple[int, int, int, int]:
+    """Tiles across, tiles in all, and a tile's height and width."""
+    _, rows, columns = y.shape
     width = min(_WIDTH, max(16, 1 << (columns - 1).bit_length()))
     height = _ENTRIES // width
     across = -(-columns // width)
-    tiles = across * -(-rows // height)
-    parts = min(tiles, _PARTS)
-    peaks, totals = torch.empty(2, batch, parts, dtype=torch.float32, device=x.device).unbind()
-    far = max(rows * z.stride(1) + columns * z.stride(2) for z in (x, y)) >= 2**30
-    measure_kernel[(batch * parts,)](
-        x, peaks, totals, n, m, across, tiles, parts, *x.stride(),
-        FAR=far, HEIGHT=height, WIDTH=width, num_warps=8,
-    )  # fmt: skip
-    scale_kernel[(batch * tiles,)](
-        x, y, peaks, totals, n, m, rows, columns, across, tiles, parts, *x.stride(), *y.stride(),
-        GAIN=gain, FAR=far, HEIGHT=height, WIDTH=width, PARTS=_PARTS, num_warps=8,
-    )  # fmt: skip
-    return y
+    return across, across * -(-rows // height), height, width
+
+
+def _far(x: Tensor) -> bool:
+    return x.shape[1] * x.stride(1) + x.shape[2] * x.stride(2) >= 2**30

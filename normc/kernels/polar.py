@@ -7,7 +7,6 @@ Rounding of R is rounding of squares of singular values: hence 16 bits mean fp16
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from normc.kernels.language import runs_kernels
-from normc.kernels.normalise import normalise
+from normc.kernels.normalise import normalise, starting_norm
 from normc.kernels.products import linear, product, sandwich, symmetric_pays
 from normc.kernels.small import Polynomials
 
@@ -31,12 +30,14 @@ def polar_standard(
     dtype: torch.dtype | None = None,
     result: torch.dtype | None = None,
     workspace: int = WORKSPACE,
+    unit: bool = False,
 ) -> Tensor:
     """Newton-Schulz of [batch, rows, columns], any strides: every singular value pushed to about one.
 
     Starts from Frobenius norm one, computes in `dtype`, by default that of x, and returns `result`, by default the same
     as x, laid out as x is. The same to the bit when x is scaled by a power of two; zero stays zero. Intermediate
-    stacks stay under `workspace` bytes, or those of one matrix.
+    stacks stay under `workspace` bytes, or those of one matrix. `unit` says that each x is in `dtype` and of its
+    `starting_norm`, or zero.
     """
     dtype = dtype or x.dtype
     out = torch.empty_like(x, dtype=result or x.dtype)
@@ -46,21 +47,27 @@ def polar_standard(
         return out
     each = (2 * n * n + 2 * n * m) * dtype.itemsize + 8 * n * m
     for start, stop in chunks([batch], [each], workspace):
-        y, factor = normalised(flat[start:stop], dtype)
+        y, factor = normalised(flat[start:stop], dtype, unit=unit)
         gram = torch.empty(stop - start, y.shape[1], y.shape[1], dtype=dtype, device=x.device)
         space = torch.empty_like(gram)
         # In bf16 a diagonal that holds a is rounded to more than the rest weighs; on CPU baddbmm adds for nothing.
         folds = dtype != torch.bfloat16 and (x.device.type == "cuda" or symmetric_pays(n, dtype, x.device))
-        for a, b, c in polynomials:
+        for left, (a, b, c) in zip(range(len(polynomials))[::-1], polynomials, strict=True):
             diagonal = a * factor if folds else 0.0
             if c == 0.0:
                 whole = product(y, y.mT, space, alpha=b * factor**3, gamma=diagonal)
             else:
                 product(y, y.mT, gram, alpha=factor * factor)
                 whole = product(gram, gram, space, add=gram, alpha=c * factor, beta=b * factor, gamma=diagonal)
-            y = times(whole, y) if folds else torch.baddbmm(y, whole, y, beta=a * factor)
+            if not folds:
+                y = torch.baddbmm(y, whole, y, beta=a * factor)
+            elif left > 0:
+                y = times(whole, y)
+            else:
+                finish(whole, y, goal[start:stop])
             factor = 1.0
-        goal[start:stop] = y[:, :n, :m] * factor if factor != 1.0 else y[:, :n, :m]
+        if not (folds and polynomials):
+            goal[start:stop] = y[:, :n, :m] * factor if factor != 1.0 else y[:, :n, :m]
     return out
 
 
@@ -72,9 +79,10 @@ def polar_gram(
     dtype: torch.dtype | None = None,
     result: torch.dtype | None = None,
     workspace: int = WORKSPACE,
+    unit: bool = False,
 ) -> Tensor:
     """As `polar_standard`, in the Gram form: X and R are made anew once, after the step `restart_after`."""
-    kept = {"restart_after": restart_after, "dtype": dtype, "result": result, "workspace": workspace}
+    kept = {"restart_after": restart_after, "dtype": dtype, "result": result, "workspace": workspace, "unit": unit}
     return polar_many([x], polynomials, **kept)[0]  # type: ignore[arg-type]  # values of several types
 
 
@@ -86,13 +94,14 @@ def polar_many(
     dtype: torch.dtype | None = None,
     result: torch.dtype | None = None,
     workspace: int = WORKSPACE,
+    unit: bool = False,
 ) -> list[Tensor]:
     """`polar_gram` of stacks of several shapes. Those of one shorter side and dtype share all n x n products.
 
     `restart_after` None never starts anew, for float32 and float64 alone.
     """
     if not polynomials:
-        return [polar_standard(x, (), dtype=dtype, result=result, workspace=workspace) for x in xs]
+        return [polar_standard(x, (), dtype=dtype, result=result, workspace=workspace, unit=unit) for x in xs]
     outs = [torch.empty_like(x, dtype=result or x.dtype) for x in xs]
     groups: dict[object, list[int]] = {}
     for index, x in enumerate(xs):
@@ -106,6 +115,7 @@ def polar_many(
             restart_after,
             dtype or xs[members[0]].dtype,
             workspace,
+            unit,
         )
     return outs
 
@@ -126,6 +136,7 @@ def _group(
     restart_after: int | None,
     dtype: torch.dtype,
     workspace: int,
+    unit: bool,
 ) -> None:
     if dtype.itemsize <= 2 and (restart_after is None or not 0 < restart_after <= 3):
         raise ValueError("the Gram form in 16 bits needs a restart after one to three steps")
@@ -142,12 +153,12 @@ def _group(
             if low < high:
                 own = slice(low - before, high - before)
                 pieces.append(Piece(flat[own], goal[own], slice(low - start, high - start)))
-        _chunk(pieces, segments, dtype)
+        _chunk(pieces, segments, dtype, unit)
 
 
-def _chunk(pieces: list[Piece], segments: list[Polynomials], dtype: torch.dtype) -> None:
+def _chunk(pieces: list[Piece], segments: list[Polynomials], dtype: torch.dtype, unit: bool) -> None:
     kept = dtype.itemsize > 2 and all(p.goal.dtype == dtype and p.goal.device.type != "cuda" for p in pieces)
-    made = [normalised(piece.x, dtype, piece.goal if kept else None) for piece in pieces]
+    made = [normalised(piece.x, dtype, piece.goal if kept else None, unit) for piece in pieces]
     ys, factor = [y for y, _ in made], made[0][1]
     side = ys[0].shape[1]
     space = torch.empty(4, pieces[-1].span.stop, side, side, dtype=dtype, device=ys[0].device)
@@ -210,22 +221,29 @@ def finish(q: Tensor, y: Tensor, goal: Tensor) -> None:
         torch.bmm(q, y, out=goal)
 
 
-def normalised(x: Tensor, dtype: torch.dtype, room: Tensor | None = None) -> tuple[Tensor, float]:
+def normalised(x: Tensor, dtype: torch.dtype, room: Tensor | None = None, unit: bool = False) -> tuple[Tensor, float]:
     """Matrices [batch, n, m] in `dtype` and a power of two: their product has Frobenius norm one, or zero for zero.
 
-    Made in `room` if that is given, off CUDA and in float32 or float64.
-    The power keeps the entries of large matrices away from the small end of fp16. Sides of 16-bit matrices on a GPU are
-    filled up with zeros to multiples of eight, without which neither loads nor tensor cores go at full speed.
+    Made in `room` if that is given, off CUDA and in float32 or float64; x itself if it is `unit` already. The power
+    keeps the entries of large matrices away from the small end of fp16. Sides of 16-bit matrices on a GPU are filled up
+    with zeros to multiples of eight, without which neither loads nor tensor cores go at full speed.
     """
-    gain = 2.0 ** round(math.log2(x.shape[1]) / 2) if dtype == torch.float16 else 1.0
-    if x.device.type == "cuda" and dtype.itemsize <= 2 and x.dtype.itemsize <= 4 and runs_kernels(x.device):
-        return normalise(x, _filled(x, dtype), gain), 1.0 / gain
+    length = starting_norm(x.shape[1], dtype)
+    wide = x.device.type == "cuda" and dtype.itemsize <= 2
+    if unit:
+        filled = _filled(x, dtype) if wide else x
+        if filled.shape == x.shape:
+            return x, 1.0 / length
+        filled.zero_()[:, : x.shape[1], : x.shape[2]] = x
+        return filled, 1.0 / length
+    if wide and x.dtype.itemsize <= 4 and runs_kernels(x.device):
+        return normalise(x, _filled(x, dtype), length), 1.0 / length
     level = x.to(torch.promote_types(x.dtype, torch.float32), copy=True) if room is None else room.copy_(x)
     peak = level.abs().amax((-2, -1), keepdim=True)
     level.div_(torch.where(peak > 0, peak, 1.0))
-    length = level.square().sum((-2, -1), keepdim=True).sqrt()  # vector_norm is 4e-5 off at 768 x 3072 on a CPU
-    level.mul_(gain / torch.where(length > 0, length, 1.0))
-    return level.to(dtype), 1.0 / gain
+    own = level.square().sum((-2, -1), keepdim=True).sqrt()  # vector_norm is 4e-5 off at 768 x 3072 on a CPU
+    level.mul_(length / torch.where(own > 0, own, 1.0))
+    return level.to(dtype), 1.0 / length
 
 
 def _filled(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,6 @@ from normc.kernels.language import tl
 BLOCK = 1024
 AT_ONCE = 16 * 2**20
 LANES = 3
-PROGRAMS = 2**30
 
 
 @dataclass(frozen=True)
@@ -107,23 +106,30 @@ class FusedRun:
         make = torch.empty if own.live == own.total else torch.zeros
         return make((own.total, *own.shape), dtype=dtype or own.wide, device=self.numbers.device)
 
+    def parts(self, place: int, most: int) -> Tensor:
+        """What a kernel that writes a stack measures of it: [2, rows, parts], zero for rows without a gradient."""
+        own = self.stacks[place]
+        make = torch.empty if own.live == own.total else torch.zeros
+        return make(2, own.total, min(-(-own.entries // BLOCK), most), device=self.numbers.device)
+
     def value(self, name: str) -> Tensor:
         """A number of the parameter group, 0-d, in the state's dtype."""
         return self.numbers[self.plan.numbers.index(name)].to(self.stacks[0].wide)
 
-    def launch(self, kernel: Any, place: int, *stacks: Tensor) -> None:
-        """Run a kernel over the live rows of a stack."""
+    def launch(self, kernel: Any, place: int, *stacks: Tensor, parts: Sequence[Tensor] = ()) -> None:
+        """Run a kernel over the live rows of a stack. `parts` are for what it measures of stacks that it writes."""
         own = self.stacks[place]
         if own.live == 0:
             return
-        blocks = -(-own.entries // BLOCK)
-        kernel[min(blocks, max(1, PROGRAMS // own.live)), own.live](
+        programs = parts[0].shape[2] if parts else -(-own.entries // BLOCK)
+        kernel[programs, own.live](
             own.table,
             own.slots,
             self.numbers,
             own.counts,
             own.rows,
             *(stack.contiguous() for stack in stacks),
+            *(part for pair in parts for part in pair),
             own.entries,
             own.stride,
             own.align,

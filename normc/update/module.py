@@ -45,6 +45,7 @@ from torch import Tensor
 """
 
 KERNELS = """from normc.kernels.newton_schulz import newton_schulz
+from normc.kernels.normalise import PARTS, measured, unit_norm
 """
 
 

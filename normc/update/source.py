@@ -191,17 +191,20 @@ class Printer:
     def call(
         self, name: str, node: fx.Node, names: Mapping[fx.Node, str], numbers: Mapping[str, str] | None = None
     ) -> str:
-        """`polar(x, polynomials=POLYNOMIALS_1)`; `numbers` are rowwise arguments, printed already."""
+        """`polar(x, polynomials=POLYNOMIALS_1)`; `numbers` are arguments printed already."""
         known = numbers or {}
         args = [self.argument(value, names) for value in node.args]
         args += [f"{key}={known.get(key) or self.argument(value, names)}" for key, value in node.kwargs.items()]
+        args += [f"{key}={value}" for key, value in known.items() if key not in node.kwargs]
         return f"{name}({', '.join(args)})"
 
     def core(self, family: Family, core: Core, other: Mapping[Any, Any]) -> str:
-        """The function of stacks that is compiled."""
+        """The function of stacks that is compiled. A node of meta "flag" gets that switch, off unless it is given."""
         arguments = placeholders_of(core.graph)
+        flags = sorted({node.meta["flag"] for node in core.graph.nodes if "flag" in node.meta and node.target in other})
         names = {node: node.name for node in core.graph.nodes}
-        lines = [f"def core_{family.name}({', '.join(f'{name}: Tensor' for name in arguments)}) -> tuple[Tensor, ...]:"]
+        given = ", ".join([*(f"{name}: Tensor" for name in arguments), *(f"{name}: bool = False" for name in flags)])
+        lines = [f"def core_{family.name}({given}) -> tuple[Tensor, ...]:"]
         for (index, _), node in zip(core.inputs, core.graph.nodes, strict=False):
             lines.append(f"{INDENT}# {node.name}: {label(family.chains[index])}")
         for node in core.graph.nodes:
@@ -213,7 +216,9 @@ class Printer:
 
     def _line(self, node: fx.Node, names: Mapping[fx.Node, str], other: Mapping[Any, Any]) -> list[str]:
         target: Any = other.get(node.target, node.target)
-        text = f"{INDENT}{node.name} = {self.call(target.__name__, node, names)}"
+        flag = node.meta.get("flag") if node.target in other else None
+        known = {flag: flag} if flag else None
+        text = f"{INDENT}{node.name} = {self.call(target.__name__, node, names, known)}"
         whole = text + shape_comment(node)
         return [whole] if len(whole) <= 120 else [INDENT + shape_comment(node).strip(), text]
 

@@ -10,16 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normc.kernels import cost
+from normc.kernels import cost, normalise
 from normc.optimizer import build, generate
 from normc.recipes import recipes
 from normc.runtime import fused as runtime
 from normc.update.module import load
-from tests.kernels.interpreting import loose_index
+from tests.kernels.interpreting import interpret
 from tests.plans import Small, plan_of, small_rows, train
 
 pytest.importorskip("triton")
-from triton.runtime import interpreter as triton_interpreter  # there, it has been seen
 
 TARGET = "cuda:sm_70"  # Newton-Schulz in float32
 FEW = ("muon", "modular-dual", "adamw")
@@ -30,8 +29,7 @@ def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Kernels run on the CPU, but for those of matrices, which tests/kernels tries; loaded modules aren't taken from
     the cache.
     """
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(triton_interpreter, "_patch_lang_tensor", loose_index(triton_interpreter._patch_lang_tensor))
+    interpret(monkeypatch, normalise)
     monkeypatch.setattr(cost, "LARGEST", 0)
     load.cache_clear()
     yield
@@ -57,6 +55,22 @@ def test_steps_in_kernels_equal_the_reference(recipe: str) -> None:
     train(plain, [build(plan, plain.named_parameters(), lr=5e-3, backend="reference")], 3)
     assert farthest(ours, plain) < 2e-5
     assert farthest(ours, start) > 1e-4
+
+
+@pytest.mark.parametrize("recipe", ["muon", "scion", "modular-dual"])
+def test_matrices_in_half_precision_are_measured_where_they_are_written(recipe: str) -> None:
+    torch.manual_seed(0)
+    ours = Small()
+    plain = copy.deepcopy(ours)
+    plan = plan_of(small_rows(ours), recipe)
+    fast = build(plan, ours.named_parameters(), lr=5e-3, backend="cuda:sm_90", compile=False)
+    assert "unit=True" in fast.source and "measured(" in fast.source
+    slow = build(plan, plain.named_parameters(), lr=5e-3, backend="reference")
+    for step in range(3):
+        give([ours, plain], step, (1,) if step == 1 else ())
+        fast.step()
+        slow.step()
+    assert farthest(ours, plain) < 2e-3  # bf16 in, fp16 within
 
 
 def test_buckets_of_the_common_recipes_are_fused() -> None:

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 PARTS = ("symmetric", "small", "normalise", "polar")
 
 
-def loose_index(patch: Any) -> Any:
+def _loose_index(patch: Any) -> Any:
     """The interpreter turns an array of one entry into an int, which NumPy no longer does."""
 
     def patched(tensor: Any, scope: Any) -> None:
@@ -62,24 +62,29 @@ def _reads_modules_again(parts: tuple[str, ...]) -> SimpleNamespace:
     return SimpleNamespace(**{part: importlib.import_module(f"normc.kernels.{part}") for part in parts})
 
 
-@contextmanager
-def interpreted(parts: tuple[str, ...] = PARTS) -> Iterator[SimpleNamespace]:
-    """`normc.kernels.<part>` for each part, as read under TRITON_INTERPRET=1; everything is put back at the end."""
+def interpret(patches: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+    """Triton's own functions, and the kernels of some modules, run in the interpreter, whose quirks are put right."""
     import triton.language
     from triton.runtime import interpreter
     from triton.runtime.jit import JITFunction
 
+    patches.setenv("TRITON_INTERPRET", "1")
+    patches.setattr(interpreter, "_patch_lang_tensor", _loose_index(interpreter._patch_lang_tensor))
+    patches.setattr(interpreter.InterpreterBuilder, "create_dot", _dot)
+    cast = _rounding(interpreter.InterpreterBuilder.cast_impl)
+    patches.setattr(interpreter.InterpreterBuilder, "cast_impl", cast)
+    for space in (triton.language, triton.language.standard, *modules):
+        for name, value in list(vars(space).items()):
+            if isinstance(value, JITFunction):
+                patches.setattr(space, name, interpreter.InterpretedFunction(value.fn))
+
+
+@contextmanager
+def interpreted(parts: tuple[str, ...] = PARTS) -> Iterator[SimpleNamespace]:
+    """`normc.kernels.<part>` for each part, as read under TRITON_INTERPRET=1; everything is put back at the end."""
     kept = {name: module for name, module in sys.modules.items() if name.startswith("normc.kernels")}
     with pytest.MonkeyPatch.context() as patches:
-        patches.setenv("TRITON_INTERPRET", "1")
-        patches.setattr(interpreter, "_patch_lang_tensor", loose_index(interpreter._patch_lang_tensor))
-        patches.setattr(interpreter.InterpreterBuilder, "create_dot", _dot)
-        cast = _rounding(interpreter.InterpreterBuilder.cast_impl)
-        patches.setattr(interpreter.InterpreterBuilder, "cast_impl", cast)
-        for space in (triton.language, triton.language.standard):
-            for name, value in list(vars(space).items()):
-                if isinstance(value, JITFunction):
-                    patches.setattr(space, name, interpreter.InterpretedFunction(value.fn))
+        interpret(patches)
         for name in kept:
             del sys.modules[name]
         try:
