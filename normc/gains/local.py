@@ -224,7 +224,10 @@ def number(value: float) -> Size:
 
 def sign_of(entries: torch.Tensor) -> int:
     """1 if none is negative, -1 if none is positive, 0 otherwise."""
-    return int(bool((entries >= 0).all())) - int(bool((entries <= 0).all()))
+    if entries.numel() == 0:
+        return 0
+    low, high = torch.aminmax(entries)
+    return int(bool(low >= 0)) - int(bool(high <= 0))
 
 
 def floats(node: fx.Node) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -131,8 +132,10 @@ class Row:
 
     def scaled(self, formula: sympy.Expr) -> Scale:
         """`formula` with the numbers of each of this row's blocks."""
-        numbers = []
-        for fan_out, fan_in in self.block_fans:
-            values = {D_OUT: fan_out, D_IN: sympy.Integer(fan_in) / self.kernel, KERNEL: self.kernel}
-            numbers.append(float(formula.subs(values)))
-        return Scale(formula, tuple(numbers))
+        kernel = self.kernel
+        return Scale(formula, tuple(_number(formula, fan_out, fan_in, kernel) for fan_out, fan_in in self.block_fans))
+
+
+@functools.lru_cache(maxsize=4096)  # rows of one size share it, and sympy is slow
+def _number(formula: sympy.Expr, fan_out: int, fan_in: int, kernel: int) -> float:
+    return float(formula.subs({D_OUT: fan_out, D_IN: sympy.Integer(fan_in) / kernel, KERNEL: kernel}))

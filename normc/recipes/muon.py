@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
@@ -98,16 +99,8 @@ class Muon(Recipe):
         return Geometry("sign", "adamw", ratio, sympy.Float(ratio) if ratio != 1.0 else sympy.Integer(1), reason)
 
     def _adjusted(self) -> sympy.Expr:
-        fan_in, adjust = D_IN * KERNEL, self.text("adjust_lr")
-        if adjust == "auto":
-            adjust = _dialect(self.text("dialect")).adjust
-        if adjust == "original":
-            return sympy.sqrt(sympy.Max(1, D_OUT / fan_in))
-        if adjust == "match_rms_adamw":
-            return sympy.Rational(1, 5) * sympy.sqrt(sympy.Max(D_OUT, fan_in))
-        if adjust == "spectral":
-            return sympy.sqrt(D_OUT / fan_in)
-        raise NormcError(f"adjust_lr can't be {adjust!r}", "known: auto, original, match_rms_adamw, spectral")
+        adjust = self.text("adjust_lr")
+        return _adjustment(_dialect(self.text("dialect")).adjust if adjust == "auto" else adjust)
 
     def stages(self, rule: str) -> tuple[Stage, ...]:
         """Two chains, one for matrices, and "adamw"."""
@@ -132,6 +125,18 @@ class Muon(Recipe):
     def steps(self) -> tuple[tuple[float, float, float], ...]:
         """Those of Newton-Schulz."""
         return polynomials(self.text("polynomial"), int(self.number("ns_steps")))
+
+
+@functools.cache  # sympy takes milliseconds for a maximum
+def _adjustment(name: str) -> sympy.Expr:
+    fan_in = D_IN * KERNEL
+    if name == "original":
+        return sympy.sqrt(sympy.Max(1, D_OUT / fan_in))
+    if name == "match_rms_adamw":
+        return sympy.Rational(1, 5) * sympy.sqrt(sympy.Max(D_OUT, fan_in))
+    if name == "spectral":
+        return sympy.sqrt(D_OUT / fan_in)
+    raise NormcError(f"adjust_lr can't be {name!r}", "known: auto, original, match_rms_adamw, spectral")
 
 
 def _dialect(name: str) -> Dialect:

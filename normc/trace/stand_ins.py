@@ -43,12 +43,13 @@ class Twins:
         if tensor.layout is not torch.strided:
             return self.mode.from_tensor(tensor.detach(), static_shapes=True)
         device = self.device if tensor.device.type == "meta" else tensor.device
-        with self.mode:
-            twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        twin = FakeTensor(self.mode, meta, device)
         if isinstance(tensor, nn.Parameter):
-            parameter = nn.Parameter(twin, requires_grad=tensor.requires_grad)
-            parameter.__dict__.update({key: value for key, value in vars(tensor).items() if not hasattr(twin, key)})
-            return parameter
+            own = {key: value for key, value in vars(tensor).items() if not hasattr(twin, key)}
+            twin.requires_grad_(tensor.requires_grad)._is_param = True  # as nn.Parameter does, without a detached copy
+            twin.__dict__.update(own)
+            return twin
         return twin.requires_grad_() if tensor.requires_grad else twin
 
     def move_in(self, modules: Iterable[nn.Module]) -> None:

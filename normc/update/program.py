@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from normc.plans.row import Row
+from normc.update.matrices import polar
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,9 @@ def each_form(op: object) -> Callable[..., Any] | None:
 
 
 def evaluate(graph: fx.Graph, inputs: Mapping[str, object], remember: bool = False) -> tuple[Any, ...]:
-    """What a graph returns on inputs given by placeholder name. `remember` keeps every value in `meta["val"]`."""
+    """What a graph returns on inputs given by placeholder name. `remember`, for fake ones, keeps every value in
+    `meta["val"]`.
+    """
     values: dict[fx.Node, Any] = {}
     for node in graph.nodes:
         if node.op == "output":
@@ -135,7 +138,10 @@ def evaluate(graph: fx.Graph, inputs: Mapping[str, object], remember: bool = Fal
             args = fx.node.map_arg(node.args, values.__getitem__)
             kwargs = fx.node.map_arg(node.kwargs, values.__getitem__)
             assert callable(node.target)
-            values[node] = node.target(*args, **kwargs)
+            if remember and node.target is polar:  # its tens of products say no more of a shape
+                values[node] = torch.empty_like(args[0])
+            else:
+                values[node] = node.target(*args, **kwargs)
         if remember:
             node.meta["val"] = values[node]
     return tuple(values[node] for node in returned(graph))
