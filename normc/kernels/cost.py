@@ -33,23 +33,43 @@ def work(n: int, m: int, form: Form, steps: int = 5, segments: int = 2, share: f
     return 2.0 * float(n) ** 3 * products
 
 
-def form(n: int, m: int, dtype: torch.dtype, device: torch.device, steps: int = 5, segments: int = 2) -> Form:
+def form(
+    n: int,
+    m: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    steps: int = 5,
+    segments: int = 2,
+    without: tuple[str, ...] = (),
+    kernels: bool | None = None,
+) -> Form:
     """The form for matrices with short side n and long side m, computed in `dtype` on a device.
 
     "small" where a matrix fits a program of a kernel, in float32 up to a side of 32; else "gram" where it does less
     work. Never Gram in bf16, of whose eight bits a Gram matrix leaves four: compute in fp16 instead where the device
-    does.
+    does. None of the forms named in `without`. `kernels` says whether kernels run there; None asks the device.
     """
-    if n <= (LARGEST if dtype.itemsize == 2 else min(LARGEST, 32)) and dtype != torch.float64 and runs_kernels(device):
+    fits = n <= (LARGEST if dtype.itemsize == 2 else min(LARGEST, 32)) and dtype != torch.float64
+    if fits and "small" not in without and (runs_kernels(device) if kernels is None else kernels):
         return "small"
-    if dtype == torch.bfloat16 or n < GRAM_FROM.get(device.type, 0):
+    if dtype == torch.bfloat16 or n < GRAM_FROM.get(device.type, 0) or "gram" in without:
         return "standard"
-    share = symmetric_share(n, device) if symmetric_pays(n, dtype, device) else 1.0
+    share = share_of(n, dtype, device, without, kernels)
     return (
         "gram" if work(n, m, "gram", steps, segments, share) < work(n, m, "standard", steps, 0, share) else "standard"
     )
 
 
-def pays(n: int, m: int, dtype: torch.dtype, device: torch.device, steps: int = 5) -> bool:
+def share_of(
+    n: int, dtype: torch.dtype, device: torch.device, without: tuple[str, ...] = (), kernels: bool | None = None
+) -> float:
+    """What a product with a symmetric result n x n takes of a dense one, as `product` computes it."""
+    return symmetric_share(n, device) if symmetric_pays(n, dtype, device, without, kernels) else 1.0
+
+
+def pays(
+    n: int, m: int, dtype: torch.dtype, device: torch.device, steps: int = 5, without: tuple[str, ...] = ()
+) -> bool:
     """Whether a form takes less than the standard one in dense products, for matrices as in `form`."""
-    return symmetric_pays(n, dtype, device) or form(n, m, dtype, device, steps) != "standard"
+    symmetric = symmetric_pays(n, dtype, device, without)
+    return symmetric or form(n, m, dtype, device, steps, without=without) != "standard"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from normc.kernels.language import runs_kernels
 from normc.kernels.normalise import normalise, starting_norm
-from normc.kernels.products import linear, product, sandwich, symmetric_pays
+from normc.kernels.products import folds, linear, product, sandwich
 from normc.kernels.small import Polynomials
 
 WORKSPACE = 2**28
@@ -31,13 +31,14 @@ def polar_standard(
     result: torch.dtype | None = None,
     workspace: int = WORKSPACE,
     unit: bool = False,
+    without: tuple[str, ...] = (),
 ) -> Tensor:
     """Newton-Schulz of [batch, rows, columns], any strides: every singular value pushed to about one.
 
     Starts from Frobenius norm one, computes in `dtype`, by default that of x, and returns `result`, by default the same
     as x, laid out as x is. The same to the bit when x is scaled by a power of two; zero stays zero. Intermediate
     stacks stay under `workspace` bytes, or those of one matrix. `unit` says that each x is in `dtype` and of its
-    `starting_norm`, or zero.
+    `starting_norm`, or zero. `without` may name "symmetric" and "fold".
     """
     dtype = dtype or x.dtype
     out = torch.empty_like(x, dtype=result or x.dtype)
@@ -50,23 +51,23 @@ def polar_standard(
         y, factor = normalised(flat[start:stop], dtype, unit=unit)
         gram = torch.empty(stop - start, y.shape[1], y.shape[1], dtype=dtype, device=x.device)
         space = torch.empty_like(gram)
-        # In bf16 a diagonal that holds a is rounded to more than the rest weighs; on CPU baddbmm adds for nothing.
-        folds = dtype != torch.bfloat16 and (x.device.type == "cuda" or symmetric_pays(n, dtype, x.device))
+        folded = folds(n, dtype, x.device, without)
         for left, (a, b, c) in zip(range(len(polynomials))[::-1], polynomials, strict=True):
-            diagonal = a * factor if folds else 0.0
+            diagonal = a * factor if folded else 0.0
             if c == 0.0:
-                whole = product(y, y.mT, space, alpha=b * factor**3, gamma=diagonal)
+                whole = product(y, y.mT, space, alpha=b * factor**3, gamma=diagonal, without=without)
             else:
-                product(y, y.mT, gram, alpha=factor * factor)
-                whole = product(gram, gram, space, add=gram, alpha=c * factor, beta=b * factor, gamma=diagonal)
-            if not folds:
+                product(y, y.mT, gram, alpha=factor * factor, without=without)
+                scales = {"alpha": c * factor, "beta": b * factor, "gamma": diagonal}
+                whole = product(gram, gram, space, add=gram, **scales, without=without)
+            if not folded:
                 y = torch.baddbmm(y, whole, y, beta=a * factor)
             elif left > 0:
                 y = times(whole, y)
             else:
                 finish(whole, y, goal[start:stop])
             factor = 1.0
-        if not (folds and polynomials):
+        if not (folded and polynomials):
             goal[start:stop] = y[:, :n, :m] * factor if factor != 1.0 else y[:, :n, :m]
     return out
 
@@ -80,10 +81,11 @@ def polar_gram(
     result: torch.dtype | None = None,
     workspace: int = WORKSPACE,
     unit: bool = False,
+    without: tuple[str, ...] = (),
 ) -> Tensor:
     """As `polar_standard`, in the Gram form: X and R are made anew once, after the step `restart_after`."""
-    kept = {"restart_after": restart_after, "dtype": dtype, "result": result, "workspace": workspace, "unit": unit}
-    return polar_many([x], polynomials, **kept)[0]  # type: ignore[arg-type]  # values of several types
+    kept = {"restart_after": restart_after, "dtype": dtype, "result": result, "workspace": workspace}
+    return polar_many([x], polynomials, **kept, unit=unit, without=without)[0]  # type: ignore[arg-type]  # values of several types
 
 
 def polar_many(
@@ -95,6 +97,7 @@ def polar_many(
     result: torch.dtype | None = None,
     workspace: int = WORKSPACE,
     unit: bool = False,
+    without: tuple[str, ...] = (),
 ) -> list[Tensor]:
     """`polar_gram` of stacks of several shapes. Those of one shorter side and dtype share all n x n products.
 
@@ -116,6 +119,7 @@ def polar_many(
             dtype or xs[members[0]].dtype,
             workspace,
             unit,
+            without,
         )
     return outs
 
@@ -137,6 +141,7 @@ def _group(
     dtype: torch.dtype,
     workspace: int,
     unit: bool,
+    without: tuple[str, ...],
 ) -> None:
     if dtype.itemsize <= 2 and (restart_after is None or not 0 < restart_after <= 3):
         raise ValueError("the Gram form in 16 bits needs a restart after one to three steps")
@@ -153,10 +158,12 @@ def _group(
             if low < high:
                 own = slice(low - before, high - before)
                 pieces.append(Piece(flat[own], goal[own], slice(low - start, high - start)))
-        _chunk(pieces, segments, dtype, unit)
+        _chunk(pieces, segments, dtype, unit, without)
 
 
-def _chunk(pieces: list[Piece], segments: list[Polynomials], dtype: torch.dtype, unit: bool) -> None:
+def _chunk(
+    pieces: list[Piece], segments: list[Polynomials], dtype: torch.dtype, unit: bool, without: tuple[str, ...]
+) -> None:
     kept = dtype.itemsize > 2 and all(p.goal.dtype == dtype and p.goal.device.type != "cuda" for p in pieces)
     made = [normalised(piece.x, dtype, piece.goal if kept else None, unit) for piece in pieces]
     ys, factor = [y for y, _ in made], made[0][1]
@@ -164,8 +171,8 @@ def _chunk(pieces: list[Piece], segments: list[Polynomials], dtype: torch.dtype,
     space = torch.empty(4, pieces[-1].span.stop, side, side, dtype=dtype, device=ys[0].device)
     for left, segment in zip(range(len(segments))[::-1], segments, strict=True):
         for piece, y in zip(pieces, ys, strict=True):
-            product(y, y.mT, space[0][piece.span], alpha=factor * factor)
-        whole = chain(space, segment, factor)
+            product(y, y.mT, space[0][piece.span], alpha=factor * factor, without=without)
+        whole = chain(space, segment, factor, without)
         if kept:
             for piece, y in zip(pieces, ys, strict=True):
                 for part in y.split(COLUMNS, 2):
@@ -178,27 +185,36 @@ def _chunk(pieces: list[Piece], segments: list[Polynomials], dtype: torch.dtype,
         factor = 1.0
 
 
-def chain(space: Tensor, steps: Polynomials, factor: float = 1.0) -> Tensor:
+def chain(space: Tensor, steps: Polynomials, factor: float = 1.0, without: tuple[str, ...] = ()) -> Tensor:
     """`factor` times the product Q of the polynomials of `steps`, from Gram matrices R; one of `space`'s other stacks.
 
-    `space` is [4, batch, n, n], and R its first stack. a is part of each polynomial's diagonal: Q (a I + b R + c R^2).
+    `space` is [4, batch, n, n], and R its first stack. a is part of each polynomial's diagonal, Q (a I + b R + c R^2);
+    without "fold" it is added, a Q + Q (b R + c R^2).
     """
     gram, *spare = space.unbind()
-    current = whole = _polynomial(gram, steps[0], spare.pop())
+    folded = "fold" not in without
+    current = whole = _polynomial(gram, steps[0], spare.pop(), without)
+    if not folded:
+        whole = linear(current, spare.pop(), 1.0, steps[0][0])
     for place, step in enumerate(steps[1:], 2):
         half = spare.pop()
-        sandwich(gram, current, half)
+        sandwich(gram, current, half, 0.0 if folded else steps[place - 2][0], without)
         spare += [half] if current is whole else [half, current]
-        current = _polynomial(gram, step, spare.pop())
-        longer = product(whole, current, spare.pop(), alpha=factor if place == len(steps) else 1.0)
+        current = _polynomial(gram, step, spare.pop(), without)
+        scale = factor if place == len(steps) else 1.0
+        more = None if folded else whole
+        longer = product(whole, current, spare.pop(), add=more, alpha=scale, beta=scale * step[0], without=without)
         spare.append(whole)
         whole = longer
     return whole.mul_(factor) if len(steps) == 1 and factor != 1.0 else whole
 
 
-def _polynomial(gram: Tensor, step: tuple[float, float, float], out: Tensor) -> Tensor:
+def _polynomial(gram: Tensor, step: tuple[float, float, float], out: Tensor, without: tuple[str, ...]) -> Tensor:
     a, b, c = step
-    return linear(gram, out, b, a) if c == 0.0 else product(gram, gram, out, add=gram, alpha=c, beta=b, gamma=a)
+    a = a if "fold" not in without else 0.0
+    if c == 0.0:
+        return linear(gram, out, b, a)
+    return product(gram, gram, out, add=gram, alpha=c, beta=b, gamma=a, without=without)
 
 
 def wide(x: Tensor) -> Tensor:

@@ -10,13 +10,31 @@ from normc.kernels.symmetric import symmetric
 from normc.kernels.tiles import CPU_BLOCK, PARALLEL_BLOCK, SYMMETRIC_FROM
 
 
-def symmetric_pays(n: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether `product` computes half of an n x n result in this dtype on this device."""
-    if n < SYMMETRIC_FROM.get(device.type, n + 1):
+def symmetric_pays(
+    n: int, dtype: torch.dtype, device: torch.device, without: tuple[str, ...] = (), kernels: bool | None = None
+) -> bool:
+    """Whether `product` computes half of an n x n result in this dtype on this device.
+
+    `kernels` says whether kernels run there; None asks the device.
+    """
+    if "symmetric" in without or n < SYMMETRIC_FROM.get(device.type, n + 1):
         return False
     if device.type == "cuda":
-        return dtype in (torch.float16, torch.bfloat16) and runs_kernels(device)
+        narrow = dtype in (torch.float16, torch.bfloat16)
+        return narrow and (runs_kernels(device) if kernels is None else kernels)
     return dtype in (torch.float32, torch.float64)
+
+
+def folds(
+    n: int, dtype: torch.dtype, device: torch.device, without: tuple[str, ...] = (), kernels: bool | None = None
+) -> bool:
+    """Whether the standard form has a of a X + (b R + c R^2) X on the diagonal of what X is multiplied by.
+
+    In bf16 such a diagonal is rounded to more than the rest weighs; on CPU baddbmm adds for nothing.
+    """
+    if "fold" in without or dtype == torch.bfloat16:
+        return False
+    return device.type == "cuda" or symmetric_pays(n, dtype, device, without, kernels)
 
 
 def product(
@@ -28,6 +46,7 @@ def product(
     alpha: float = 1.0,
     beta: float = 1.0,
     gamma: float = 0.0,
+    without: tuple[str, ...] = (),
 ) -> Tensor:
     """out[i] = alpha a[i] b[i] + beta add[i] + gamma I, where a b is known to be symmetric.
 
@@ -35,7 +54,7 @@ def product(
     give b^T for a symmetric b: rounding leaves it not quite symmetric, and in chains of products that commute this
     costs ten times the accuracy.
     """
-    pays = symmetric_pays(out.shape[-1], a.dtype, a.device)
+    pays = symmetric_pays(out.shape[-1], a.dtype, a.device, without)
     if pays and a.device.type != "cpu":
         return symmetric(a, b.mT, add=add, alpha=alpha, beta=beta, gamma=gamma, out=out)
     if add is not None and not pays:
@@ -55,16 +74,16 @@ def product(
     return out
 
 
-def sandwich(gram: Tensor, factor: Tensor, half: Tensor) -> Tensor:
-    """gram = factor gram factor, where they commute; `half` is workspace.
+def sandwich(gram: Tensor, factor: Tensor, half: Tensor, more: float = 0.0, without: tuple[str, ...] = ()) -> Tensor:
+    """gram = z gram z for z = factor + more I, where they commute; `half` is workspace.
 
     Dense: gram factor factor, in which all is a polynomial of one matrix, rounding included. Made symmetric by mirrors,
     products no longer commute to the last bit, and factor (gram factor) keeps twice the accuracy.
     """
-    product(gram, factor, half)
-    if symmetric_pays(gram.shape[-1], gram.dtype, gram.device):
-        return product(factor, half, gram)
-    return product(half, factor, gram)
+    product(gram, factor, half, add=gram if more else None, beta=more, without=without)
+    pays = symmetric_pays(gram.shape[-1], gram.dtype, gram.device, without)
+    a, b = (factor, half) if pays else (half, factor)
+    return product(a, b, gram, add=half if more else None, beta=more, without=without)
 
 
 def linear(x: Tensor, out: Tensor, beta: float, gamma: float) -> Tensor:
