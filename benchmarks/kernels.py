@@ -2,32 +2,26 @@
 
 Three tables: symmetric products beside dense ones, a few tiles for each size; Newton-Schulz in each form beside the
 plain one, with its error against float64 and the share of singular values in [0.7, 1.2]; many small matrices in one
-launch. The fastest tiles are written as JSON, as they stand in normc/kernels/tiles.py. Needs torch and Triton alone.
+launch. `normc tune` keeps the fastest tiles.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from normc.kernels import Tile, polar_gram, polar_many, polar_standard, small, symmetric
+from normc.kernels import polar_gram, polar_many, polar_standard, small
+from normc.tuning import FAILURES, fastest, timed
 from normc.update.matrices import polar
 from normc.update.polynomials import polynomials
 
-try:
-    from triton.runtime.errors import TritonError
-except ImportError:
-    TritonError = RuntimeError
-
-FAILURES = (RuntimeError, TritonError)
 STEPS = polynomials("polar-express", 5)
 # (batch, n, k): products R R and X X^T of the suites, and sizes around where dense products win.
 PRODUCTS = (
@@ -35,12 +29,6 @@ PRODUCTS = (
     (48, 1024, 1024), (16, 2048, 2048), (4, 4096, 14336), (24, 1600, 6400), (64, 384, 384), (16, 3072, 3072),
     (64, 256, 4096), (1, 1024, 1024), (1, 2048, 2048), (1, 4096, 4096), (256, 192, 192),
 )  # fmt: skip
-# Of the largest tiles first. Those with 64 rows are for small n.
-TILES = (
-    Tile(128, 2, 64, 8, 8, 3), Tile(128, 1, 64, 8, 8, 3), Tile(128, 1, 64, 8, 4, 3), Tile(128, 2, 64, 8, 8, 4),
-    Tile(128, 1, 128, 8, 8, 3), Tile(64, 2, 64, 8, 4, 4), Tile(64, 1, 64, 8, 4, 4), Tile(64, 1, 128, 8, 4, 3),
-)  # fmt: skip
-GROUPS = (1, 4, 16)
 SHAPES = (
     (48, 768, 768), (12, 768, 3072), (16, 1600, 1600), (4, 1600, 6400), (4, 4096, 4096), (2, 4096, 14336),
     (48, 256, 256), (48, 512, 512), (24, 1024, 1024), (8, 2048, 2048), (48, 300, 1200), (16, 1000, 1000),
@@ -58,23 +46,6 @@ class Clock:
     def over(self) -> bool:
         """Whether there are none."""
         return time.monotonic() > self.end
-
-
-def timed(run: Callable[[], object], budget: float = 0.04) -> float:
-    """Median milliseconds of a call by device events, warmed up, in about `budget` seconds."""
-    run()
-    torch.cuda.synchronize()
-    begin = time.perf_counter()
-    run()
-    torch.cuda.synchronize()
-    repeats = max(3, min(30, int(budget / max(time.perf_counter() - begin, 1e-6))))
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(2 * repeats)]
-    for before, after in zip(marks[::2], marks[1::2], strict=True):
-        before.record()
-        run()
-        after.record()
-    torch.cuda.synchronize()
-    return float(statistics.median(a.elapsed_time(b) for a, b in zip(marks[::2], marks[1::2], strict=True)))
 
 
 def captured(run: Callable[[], object]) -> Callable[[], object]:
@@ -105,48 +76,20 @@ def reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:80]
 
 
-def candidates(n: int) -> Iterator[Tile]:
-    """Tiles worth timing for a size."""
-    for constants in TILES:
-        if constants.block * constants.ratio <= max(n, 64) and (constants.block == 128 or n <= 1024):
-            yield constants
-
-
 def products(clock: Clock) -> list[dict[str, object]]:
     """The fastest tile for each size, beside a dense product."""
-    print(f"{'batch':>5} {'n':>5} {'k':>6} {'dense ms':>9} {'TF/s':>5} {'symm. ms':>9} {'ratio':>6} {'error':>8}  tile")
+    print(f"{'batch':>5} {'n':>5} {'k':>6} {'dense ms':>9} {'TF/s':>5} {'symm. ms':>9} {'ratio':>6}  tile")
     rows: list[dict[str, object]] = []
     for batch, n, k in PRODUCTS:
         if clock.over():
             print("no time left for more sizes")
             break
-        x = torch.randn(batch, n, k, device="cuda", dtype=torch.float16) / k**0.5
-        out = torch.empty(batch, n, n, device="cuda", dtype=torch.float16)
-        dense = timed(lambda x=x, out=out: torch.bmm(x, x.mT, out=out))  # type: ignore[misc]  # binds now
-        exact = x[:1].double() @ x[:1].double().mT
-        found: list[tuple[float, Tile]] = []
-
-        def attempt(constants: Tile, found: list[tuple[float, Tile]] = found, x: Tensor = x, out: Tensor = out) -> None:
-            try:
-                found.append((timed(lambda: symmetric(x, x, out=out, constants=constants)), constants))
-            except FAILURES as failure:  # too much shared memory for this device, for one
-                print(f"  {constants}: {reason(failure)}")
-
-        for constants in candidates(n):
-            attempt(constants)
-        if not found:
-            continue
-        for group in GROUPS if n >= 1024 else ():
-            attempt(replace(min(found, key=lambda item: item[0])[1], group=group))
-        best, constants = min(found, key=lambda item: item[0])
-        symmetric(x, x, out=out, constants=constants)
-        error = float((out[:1].double() - exact).abs().max() / exact.abs().max())
-        speed = 2e-9 * batch * n * n * k / dense
-        shown = tuple(asdict(constants).values())
-        print(f"{batch:5} {n:5} {k:6} {dense:9.3f} {speed:5.0f} {best:9.3f} {best / dense:6.2f} {error:8.1e}  {shown}")
-        others = {str(tuple(asdict(item).values())): round(ms, 4) for ms, item in found}
-        rows.append({"batch": batch, "n": n, "k": k, "dense_ms": dense, "ms": best, "error": error,
-                     "tile": asdict(constants), "tried": others})  # fmt: skip
+        one = fastest(n, k, batch)
+        speed = 2e-9 * batch * n * n * k / one.dense
+        shown = tuple(asdict(one.best).values())
+        times = f"{one.dense:9.3f} {speed:5.0f} {one.after:9.3f} {one.after / one.dense:6.2f}"
+        print(f"{batch:5} {n:5} {k:6} {times}  {shown}")
+        rows.append(asdict(one))
     return rows
 
 
@@ -215,9 +158,9 @@ def together() -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the tables; write them, and the proposal of a table of tiles."""
+    """Print the tables and write them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, help="a folder for kernels.json and tiles.json")
+    parser.add_argument("--out", type=Path, help="a folder for kernels.json")
     parser.add_argument("--seconds", type=float, default=140.0, help="the tables' time; what is over it is left out")
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -237,8 +180,6 @@ def main() -> None:
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "kernels.json").write_text(json.dumps(found, indent=1))
-        tiles = {f"{row['n']},{row['k']}": row["tile"] for row in rows}
-        (options.out / "tiles.json").write_text(json.dumps(tiles, indent=1))
 
 
 if __name__ == "__main__":

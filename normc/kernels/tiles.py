@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -56,15 +62,55 @@ PARALLEL_BLOCK = 384  # with several threads, which wait for each other after ea
 
 
 def tile(
-    n: int, k: int, dtype: torch.dtype, device: torch.device, table: Mapping[tuple[int, int], Tile] = TILES
+    n: int, k: int, dtype: torch.dtype, device: torch.device, table: Mapping[tuple[int, int], Tile] | None = None
 ) -> Tile:
-    """The tile for C [n, n] from operands [n, k]: that of the entry nearest in log n and log k, n weighing more."""
+    """The tile for C [n, n] from operands [n, k]: that of the entry nearest in log n and log k, n weighing more.
+
+    Of TILES, and in place of these what `normc tune` found on such a device.
+    """
     if dtype.itemsize > 2:
         return WIDE
+    if table is None:
+        table = tuned(torch.cuda.get_device_name(device)) if device.type == "cuda" else TILES
     near = table[min(table, key=lambda size: 2 * _apart(size[0], n) + _apart(size[1], k))]
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (9, 0):
         return BEFORE_HOPPER if near.block >= BEFORE_HOPPER.block else near
     return near
+
+
+def tuned_file(name: str) -> Path:
+    """Where `normc tune` keeps the tiles of devices of a name: in $NORMC_CACHE, by default ~/.cache/normc."""
+    folder = Path(os.environ.get("NORMC_CACHE") or Path.home() / ".cache" / "normc")
+    plain = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
+    return folder / f"tiles-{plain}.json"
+
+
+@lru_cache(maxsize=8)
+def tuned(name: str) -> Mapping[tuple[int, int], Tile]:
+    """TILES with what was measured on a device of this name, if it was; a file that can't be read is warned of."""
+    file = tuned_file(name)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return {**TILES, **{_size(key): _tile(value) for key, value in found["tiles"].items()}} if found else TILES
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        warnings.warn(f"the tiles in {file} are left out: {reason}. `normc tune` writes it anew", stacklevel=2)
+        return TILES
+
+
+def _size(text: str) -> tuple[int, int]:
+    n, k = text.split(",")
+    return int(n), int(k)
+
+
+def _tile(value: Any) -> Tile:
+    found = Tile(**value)
+    powers = (found.block, found.ratio, found.depth, found.warps)
+    if not all(type(one) is int and 0 < one <= 512 and one & (one - 1) == 0 for one in powers):
+        raise ValueError("sizes are powers of two up to 512")
+    if not all(type(one) is int and 0 < one <= 64 for one in (found.group, found.stages)):
+        raise ValueError("group and stages are whole numbers up to 64")
+    return found
 
 
 def symmetric_share(n: int, device: torch.device) -> float:

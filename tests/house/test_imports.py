@@ -18,7 +18,7 @@ LEVELS = (
     {"norms", "recipes"},
     {"passes", "backends"},
     {"analyse", "resize", "compiler", "optimizer", "exporting", "initialise"},
-    {"normc", "cbs", "checking", "report", "targets", "weightless", "given", "cli", "__main__"},
+    {"normc", "cbs", "checking", "report", "targets", "tuning", "weightless", "given", "cli", "__main__"},
 )
 STRANGERS = ({"passes", "backends"}, {"norms", "recipes"})
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
