@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from normc.update.matrices import polar
 from normc.update.module import Loaded, load, write
 from normc.update.program import Family, Program
 from normc.update.source import Printer
+from normc.update.switches import of_matrices
 from normc.version import VERSION
 
 # Entries of a turn's stacks. Larger allocations come from the operating system each time, to be cleared page by page.
@@ -26,10 +28,14 @@ AT_ONCE = 2**23
 class Products:
     """Steps stay lists of tensors; Newton-Schulz goes to the matrix kernels where its products get cheaper there."""
 
+    def __init__(self, program: Program) -> None:
+        self._without = of_matrices(program.without)
+
     def swaps(self, family: Family) -> Mapping[Any, Any]:
         """By the sizes of the family's matrices: of small ones the plain op is as fast."""
         nodes = family.core.graph.nodes if family.core is not None else ()
-        return {polar: newton_schulz} if any(node.target is polar and _cheaper(node) for node in nodes) else {}
+        op = partial(newton_schulz, without=self._without) if self._without else newton_schulz
+        return {polar: op} if any(node.target is polar and _cheaper(node, self._without) for node in nodes) else {}
 
     @property
     def helpers(self) -> list[str]:
@@ -44,11 +50,11 @@ class Products:
         return []
 
 
-def _cheaper(node: fx.Node) -> bool:
+def _cheaper(node: fx.Node, without: tuple[str, ...]) -> bool:
     x = node.all_input_nodes[0].meta["val"]
     how: dict[str, Any] = {**node.kwargs}
     n, m = sorted(x.shape[-2:])
-    return pays(n, m, how.get("dtype") or x.dtype, torch.device("cpu"), len(how["polynomials"]))
+    return pays(n, m, how.get("dtype") or x.dtype, torch.device("cpu"), len(how["polynomials"]), without)
 
 
 def fast_bf16() -> bool:
@@ -73,7 +79,7 @@ def polar_dtype(name: str) -> tuple[torch.dtype | None, str]:
 
 def generate(program: Program, recipe: Recipe, name: str) -> Loaded:
     """Write the program as a module and load it."""
-    text = write(program, recipe, name, VERSION, Products())
+    text = write(program, recipe, name, VERSION, Products(program))
     return Loaded(load(text.module, program.plan), text)
 
 

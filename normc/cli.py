@@ -80,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("-o", "--output", default="update.py", metavar="FILE", help="default: update.py")
     export.add_argument("--passes", action="store_true", help="show what each rewrite did, why, and what it saves")
+    export.add_argument(
+        "--without", action="append", default=[], metavar="REWRITE", help="leave out a rewrite, by its name"
+    )
     export.set_defaults(run=_export)
 
     add_check(commands, _TARGET.removesuffix(", or a saved plan.json"))
@@ -241,9 +244,9 @@ def _export(options: argparse.Namespace) -> int:
         from normc.optimizer import program_of
         from normc.report.passes import passes
 
-        _console(None).print(passes(program_of(plan, options.device)), "")
+        _console(None).print(passes(program_of(plan, options.device, options.without)), "")
     try:
-        export(plan, options.output, options.device)
+        export(plan, options.output, options.device, options.without)
     except OSError as problem:
         raise NormcError(
             f"{options.output} can't be written: {problem.strerror}", "give a file in a folder that exists"

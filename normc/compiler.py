@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -110,6 +110,7 @@ def compile(  # noqa: A001  # the public name
     frontend: str = "recorder",
     strict: bool = False,
     compile: bool = True,
+    without: Sequence[str] = (),
     **group_options: float | tuple[float, ...],
 ) -> Optimizer:
     """One optimizer for every parameter of `model`, whose update code is generated from its inferred plan.
@@ -118,19 +119,21 @@ def compile(  # noqa: A001  # the public name
     `opt.plan` and `opt.step()` raise NormcError. `plan` skips the tracing: one loaded from a file, or edited.
     `backend` is "cpu", "cuda" or "reference" (float64, slow); by default the device of the parameters decides.
     `recipe`, `tare`, `heads`, `frontend` and `strict` are those of `plan()`; with several recipes, `lr` may be
-    {recipe: lr}. `compile=False` runs the generated code eagerly.
+    {recipe: lr}. `compile=False` runs the generated code eagerly. `without` leaves rewrites out, by name (listed in
+    docs/performance.md): the same steps, slower.
     `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
     named = list(model.named_parameters())
     if plan is not None:
-        return build(_overridden(plan, overrides), named, lr=lr, backend=backend, compile=compile, **group_options)
+        plan = _overridden(plan, overrides)
+        return build(plan, named, lr=lr, backend=backend, compile=compile, without=without, **group_options)
     request = _request(recipe, options, heads, tare)
     find_ladder(frontend)  # a wrong name is said now, not at the first forward
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
     if inputs is not None:
         found = _plan(model, inputs, request, overrides, frontend, strict)
-        return build(found, named, lr=lr, backend=backend, compile=compile, **group_options)
-    opt = defer(request.recipe, named, lr=lr, backend=backend, compile=compile, **group_options)
+        return build(found, named, lr=lr, backend=backend, compile=compile, without=without, **group_options)
+    opt = defer(request.recipe, named, lr=lr, backend=backend, compile=compile, without=without, **group_options)
 
     def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         opt.adopt(_plan(model, (args, kwargs), request, overrides, frontend, strict))

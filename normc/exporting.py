@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from normc.errors import NormcError
 from normc.optimizer import Optimizer, generate
 from normc.runtime import EMBEDDED
 from normc.update.module import Text
+from normc.update.switches import SWITCHABLE
 
 if TYPE_CHECKING:
     from normc.plans.plan import NormPlan
@@ -77,19 +79,26 @@ _DOOR = '''class Optimizer(UpdateOptimizer):
 '''
 
 
-def export(source: Optimizer | NormPlan, path: str | Path, target: str | None = None) -> Path:
+def export(
+    source: Optimizer | NormPlan, path: str | Path, target: str | None = None, without: Sequence[str] | None = None
+) -> Path:
     """Write `source`, an optimizer or a plan, to `path` and return it. Needs no device of the target's kind.
 
     `target` None is the optimizer's own, and "cpu:fp32" for a plan. The optimizer's own generated code is written as it
-    runs. NormcError for a target without generated code.
+    runs. `without` are rewrites to leave out, by name; None leaves out those that the optimizer does, if the target has
+    them. NormcError for a target without generated code.
     """
-    if isinstance(source, Optimizer) and target in (None, source.target):
+    if isinstance(source, Optimizer) and target in (None, source.target) and without is None:
         text = source.text
     else:
-        plan = source.plan if isinstance(source, Optimizer) else source
-        text = generate(plan, target or "cpu:fp32").text
+        text = generate(source, target or "cpu:fp32", without or ()).text
     if not text.doc:
         raise NormcError("the reference backend generates no code", "export for cpu or cuda")
+    elif isinstance(source, Optimizer):
+        target = target or source.target
+        backend = target.split(":")[0]
+        own = [name for name in source.without if backend in SWITCHABLE[name].backends]
+        text = generate(source.plan, target, own if without is None else without).text
     file = Path(path)
     file.write_text(exported(text), encoding="utf-8")
     return file

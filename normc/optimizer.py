@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,7 +19,9 @@ from normc.passes.stack import stack
 from normc.recipes import Recipe, recipes
 from normc.runtime import Entry, Update, UpdateOptimizer
 from normc.update.module import Loaded, Text
-from normc.update.program import Program
+from normc.update.program import Program, annotate
+from normc.update.switches import SWITCHABLE as SWITCHABLE
+from normc.update.switches import checked
 
 if TYPE_CHECKING:
     from normc.plans.plan import NormPlan
@@ -30,29 +32,44 @@ def recipe_of(plan: NormPlan) -> Recipe:
     return recipes[plan.recipe].configure(**dict(plan.options))
 
 
-def program_of(plan: NormPlan, target: str = "cpu") -> Program:
-    """The update program of a plan for a target; `decisions` says what each rewrite did and why."""
+def program_of(plan: NormPlan, target: str = "cpu", without: Sequence[str] = ()) -> Program:
+    """The update program of a plan for a target; `decisions` says what each rewrite did and why.
+
+    `without` are rewrites to leave out, by name. NormcError for one that the target's backend hasn't.
+    """
     backend = backends[target.split(":")[0]]
-    program = lower(plan, recipe_of(plan))
+    program = replace(lower(plan, recipe_of(plan)), without=checked(without, backend.name))
     if not backend.batched:
         return program
     dtype, why = backend.polar_dtype(backend.target(target))
-    return batch(dtypes(fuse(laws(stack(program)), backend.kernels), dtype, why), backend.at_once)
+    kernels = backend.kernels and "kernels" not in program.without
+    rewrites: dict[str, Callable[[Program], Program]] = {
+        "stack": stack,
+        "laws": laws,
+        "fuse": lambda program: fuse(program, kernels),
+        "dtypes": lambda program: dtypes(program, dtype, why),
+    }
+    for name, rewrite in rewrites.items():
+        program = rewrite(program) if name not in program.without else program
+    program = program.with_chains(tuple(annotate(chain) for chain in program.chains), [])
+    return batch(program, backend.at_once)
 
 
-def generate(plan: NormPlan, target: str = "cpu") -> Loaded:
+def generate(plan: NormPlan, target: str = "cpu", without: Sequence[str] = ()) -> Loaded:
     """A plan's update, loaded, and its source. Targets: cpu, cpu:fp32, cpu:bf16, cuda, cuda:sm_90, reference."""
     backend = backends[target.split(":")[0]]
     target = backend.target(target)
-    return backend.load(program_of(plan, target), recipe_of(plan), target)
+    return backend.load(program_of(plan, target, without), recipe_of(plan), target)
 
 
 class Optimizer(UpdateOptimizer):
     """A torch optimizer that runs a plan's generated update. Group 0 holds the matrices, group 1 the rest.
 
     Made by `build`, or by `defer` as a stand-in until its plan is known: that can be given to schedulers and hosts, and
-    its step() raises NormcError. `target` is the backend, or one of its targets.
+    its step() raises NormcError. `target` is the backend, or one of its targets; `without` are rewrites left out.
     """
+
+    without: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -63,12 +80,14 @@ class Optimizer(UpdateOptimizer):
         lr: float | Tensor | Mapping[str, float],
         compile: bool,
         options: Mapping[str, float | tuple[float, ...]],
+        without: Sequence[str] = (),
     ) -> None:
         named = list(named_parameters)
+        self.without = checked(without, target.split(":")[0])
         self.recipe = recipe
         self.target = target
         self._plan = plan
-        self._loaded = None if plan is None else generate(plan, target)
+        self._loaded = None if plan is None else generate(plan, target, self.without)
         update = _stand_in(named, recipe) if self._loaded is None else self._loaded.update
         super().__init__(named, update, lr, compile, **options)
 
@@ -77,7 +96,7 @@ class Optimizer(UpdateOptimizer):
         if plan.recipe != self.recipe.name:
             fix = "make the optimizer with the plan's recipe"
             self._fail(f"the plan is of recipe {plan.recipe}, the optimizer of {self.recipe.name}", fix)
-        loaded = generate(plan, self.target)
+        loaded = generate(plan, self.target, self.without)
         self.take(loaded.update)
         self._plan, self._loaded = plan, loaded
 
@@ -109,7 +128,7 @@ class Optimizer(UpdateOptimizer):
     def __getstate__(self) -> dict[str, Any]:
         """The plan stands for the generated code, which is made again from it."""
         plan = None if self._plan is None else replace(self._plan)  # without what it has cached, some of it unpicklable
-        own = {"_plan": plan, "target": self.target, "recipe": self.recipe}
+        own = {"_plan": plan, "target": self.target, "recipe": self.recipe, "without": self.without}
         return {**super().__getstate__(), **own}
 
     def _rebuilt(self) -> Update:
@@ -118,7 +137,7 @@ class Optimizer(UpdateOptimizer):
             groups = self.param_groups
             named = [pair for group in groups for pair in zip(group["param_names"], group["params"], strict=True)]
             return _stand_in(named, self.recipe)
-        self._loaded = generate(self._plan, self.target)
+        self._loaded = generate(self._plan, self.target, self.without)
         return self._loaded.update
 
 
@@ -129,16 +148,18 @@ def build(
     lr: float | Tensor | Mapping[str, float],
     backend: str | None = None,
     compile: bool = True,
+    without: Sequence[str] = (),
     **options: float | tuple[float, ...],
 ) -> Optimizer:
     """The optimizer of a plan.
 
     backend  "cpu", "cuda", "reference", or a whole target ("cuda:sm_90"); None takes that of the parameters' device.
     lr       one for all, or {recipe: lr} where the plan mixes recipes.
+    without  rewrites to leave out, by their names in SWITCHABLE.
     options  values of the recipe's groups (momentum, weight_decay): one number, or a pair (matrices, the rest).
     """
     named = list(named_parameters)
-    return Optimizer(named, recipe_of(plan), plan, backend or _target_of(named), lr, compile, options)
+    return Optimizer(named, recipe_of(plan), plan, backend or _target_of(named), lr, compile, options, without)
 
 
 def defer(
@@ -148,11 +169,12 @@ def defer(
     lr: float | Tensor | Mapping[str, float],
     backend: str | None = None,
     compile: bool = True,
+    without: Sequence[str] = (),
     **options: float | tuple[float, ...],
 ) -> Optimizer:
     """An optimizer that gets its plan later, through `adopt`. Until then its groups are by number of axes."""
     named = list(named_parameters)
-    return Optimizer(named, recipe, None, backend or _target_of(named), lr, compile, options)
+    return Optimizer(named, recipe, None, backend or _target_of(named), lr, compile, options, without)
 
 
 def _target_of(named: list[tuple[str, Tensor]]) -> str:

@@ -34,17 +34,19 @@ AT_ONCE = 2**21
 
 
 def batch(program: Program, at_once: int = 0) -> Program:
-    """Fill `families`: a partition of the chains, each with the merged graph of its core.
+    """Fill `families`: a partition of the chains, each with the merged graph of its core; without "batch", one a chain.
 
     If `at_once` isn't 0, matrices are orthogonalised in turns of at most so many entries, at least one parameter.
     """
+    together = "batch" not in program.without
+    at_once = at_once if "turns" not in program.without else 0
     groups: list[tuple[tuple[object, ...], set[object], list[Chain]]] = []
     large = {chain.row.name: size for chain in program.chains if (size := _turn_size(chain, at_once))}
     for chain in program.chains:
         if chain.row.name in large:
             continue
         common, kinds = _keys(chain)
-        joined = [group for group in groups if group[0] == common and group[1] & kinds]
+        joined = [group for group in groups if together and group[0] == common and group[1] & kinds]
         merged = (common, kinds.union(*(group[1] for group in joined)), [c for group in joined for c in group[2]])
         merged[2].append(chain)
         groups = [group for group in groups if group not in joined] + [merged]

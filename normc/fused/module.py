@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from normc.fused.kernels import Fused, fused, printed, stack_dtype
+from normc.fused.kernels import Fused, Kernel, fused, printed, stack_dtype
 from normc.kernels.newton_schulz import newton_schulz
 from normc.update.matrices import polar
 from normc.update.program import ROWWISE, Core, Family, Program
 from normc.update.source import INDENT, Printer, literal
+from normc.update.switches import of_matrices
 
 POWER = """@jit
 def power(base, exponent):
@@ -21,27 +24,39 @@ class FusedForm:
 
     def __init__(self, program: Program) -> None:
         self._plans = {family.name: fused(family) for family in program.families}
+        self._kernels: dict[str, str] = {}
+        self._without = program.without
 
     def plan(self, family: Family) -> Fused | None:
         """The family's kernels, if it has any."""
-        return self._plans[family.name]
+        return self._plans[family.name] if "kernels" not in self._without else None
 
     def swaps(self, family: Family) -> Mapping[Any, Any]:
-        """Newton-Schulz of a fused family goes to the matrix kernels."""
-        return {polar: newton_schulz} if self.plan(family) is not None else {}
+        """Newton-Schulz of a family that can be fused goes to the matrix kernels."""
+        own = of_matrices(self._without)
+        op = partial(newton_schulz, without=own) if own else newton_schulz
+        return {polar: op} if self._plans[family.name] is not None else {}
 
     @property
     def helpers(self) -> list[str]:
         """Functions that kernels call."""
-        return [POWER] if any(self._plans.values()) else []
+        return [POWER] if any(self._plans.values()) and "kernels" not in self._without else []
 
     def step(self, family: Family) -> str | None:
         """The kernels and the function that launches them; None for a family that stays as it is."""
         plan = self.plan(family)
         if plan is None:
             return None
-        texts = [printed(kernel, plan) for kernel in (plan.before, plan.after) if kernel is not None]
-        return "\n\n\n".join([*texts, _launches(plan, family)])
+        before, after = self._shared(plan, plan.before), self._shared(plan, plan.after)
+        own = zip((plan.before, plan.after), (before, after), strict=True)
+        texts = [printed(kernel, plan) for kernel, shared in own if kernel is not None and kernel == shared]
+        return "\n\n\n".join([*texts, _launches(replace(plan, before=before, after=after), family)])
+
+    def _shared(self, plan: Fused, kernel: Kernel | None) -> Kernel | None:
+        """The kernel by the name under which it was first printed: families that differ in sizes alone share one."""
+        if kernel is None:
+            return None
+        return replace(kernel, name=self._kernels.setdefault(printed(replace(kernel, name=""), plan), kernel.name))
 
     def bucket(self, printer: Printer, family: Family) -> list[str]:
         """What a fused bucket says beyond a plain one."""
@@ -52,7 +67,7 @@ class FusedForm:
         lines = [f"{inner}fused=Fused(", f"{deeper}step=fused_{family.name},"]
         lines += [f"{deeper}{name}={literal(getattr(plan, name))}," for name in ("roles", "counts", "numbers")]
         lines.append(f"{deeper}chains={literal(tuple(len(chain.rows) for chain in family.chains))},")
-        if family.core is not None and not _varies(family.core):
+        if family.core is not None and not _varies(family.core) and "turns" not in self._without:
             lines.append(f"{deeper}splits=True,")
         varying = [item for item in plan.rowwise if item.constant is None]
         chains = [tuple(item.values[place] for item in varying) for place in range(len(family.chains))]

@@ -149,8 +149,8 @@ class Lanes:
     another's products.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        number = LANES - 1 if device.type == "cuda" else 0
+    def __init__(self, device: torch.device, side_by_side: bool = True) -> None:
+        number = LANES - 1 if device.type == "cuda" and side_by_side else 0
         self._streams = [torch.cuda.Stream(device) for _ in range(number)]
 
     def run(self, turns: Sequence[Callable[[], None]]) -> None:

@@ -65,7 +65,7 @@ class Layout:
         every = counts == list(range(len(store.counted)))
         self._counts = (slice(None) if every else torch.tensor(counts, dtype=torch.int64)) if counts else None
         self._floats = Feed(len(given) + len(counts), torch.float64, self.device)
-        self._lanes = Lanes(self.device)
+        self._lanes = Lanes(self.device, "lanes" not in update.without)
         self.runs = self._runs()
         self.steps = 0
         self.graph: Any = None
@@ -269,7 +269,7 @@ class Launcher:
                 grads = [grad.to(dtype).contiguous() for grad, dtype in zip(grads, layout.dtypes, strict=True)]
                 addresses = list(map(_ADDRESS, grads))
             if layout.feed(addresses, groups):
-                layout.step(graphs)
+                layout.step(graphs and "graph" not in self._update.without)
                 return True
             self._layouts.clear()
         raise AssertionError("tables made anew fit")

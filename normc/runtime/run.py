@@ -56,7 +56,8 @@ class Entry:
 class Update:
     """A whole generated update. `wide` is the least dtype of state and arithmetic; `ready` is False for a stand-in.
 
-    `defaults` has the values of each parameter group, `labels` the recipe that each is of.
+    `defaults` has the values of each parameter group, `labels` the recipe that each is of. `without` are rewrites that
+    were left out, among them "lanes" and "graph", which are of the running.
     """
 
     plan: str
@@ -68,6 +69,7 @@ class Update:
     wide: torch.dtype = torch.float32
     ready: bool = True
     labels: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
     @property
     def idle(self) -> tuple[str, ...]:
@@ -118,8 +120,11 @@ class Run:
 
 
 def products_dominate(function: Callable[..., Any], stacks: tuple[Tensor, ...]) -> bool:
-    """Whether a CPU spends a function's time in matrix products, which compiling for seconds makes no faster."""
-    return stacks[0].device.type == "cpu" and not {"polar", "newton_schulz"}.isdisjoint(function.__code__.co_names)
+    """Whether a function's time goes into matrix products, which compiling for seconds makes no faster: on a CPU, or
+    in kernels of their own.
+    """
+    names = function.__code__.co_names
+    return "newton_schulz" in names or ("polar" in names and stacks[0].device.type == "cpu")
 
 
 @dataclass

@@ -64,6 +64,7 @@ def tables(program: Program, recipe: Grouped, printer: Printer, form: Form | Non
         f"{INDENT}aliases=ALIASES,",
         f"{INDENT}buckets=BUCKETS,",
         *labels,
+        *([f"{INDENT}without={literal(program.without)},"] if program.without else []),
         ")",
     ]
     text = "\n".join(lines)

@@ -77,7 +77,10 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The update of every row of a plan. `idle` are rows that nothing updates. `families` is what `batch` adds."""
+    """The update of every row of a plan. `idle` are rows that nothing updates. `families` is what `batch` adds.
+
+    `without` are the rewrites that were left out, by name.
+    """
 
     model: str
     recipe: str
@@ -86,6 +89,7 @@ class Program:
     idle: tuple[Row, ...]
     decisions: tuple[Decision, ...] = ()
     families: tuple[Family, ...] = ()
+    without: tuple[str, ...] = ()
 
     def with_chains(self, chains: tuple[Chain, ...], decisions: list[Decision]) -> Program:
         """This program with other chains, and a longer log."""

@@ -107,7 +107,8 @@ Swaps = Callable[[Family], Mapping[Any, Any]]
 def functions(program: Program, swaps: Swaps) -> list[Callable[..., Any]]:
     """Every update op that the module calls, with what these call of our own, in the order of their names.
 
-    `swaps` are ops in a family's core in whose place something else is called, which is imported.
+    `swaps` are ops in a family's core in whose place something else is called, which is imported: a function, or a
+    `partial` of one and keyword arguments.
     """
     found: dict[str, Callable[..., Any]] = {}
     waiting: list[Any] = []
@@ -217,8 +218,9 @@ class Printer:
     def _line(self, node: fx.Node, names: Mapping[fx.Node, str], other: Mapping[Any, Any]) -> list[str]:
         target: Any = other.get(node.target, node.target)
         flag = node.meta.get("flag") if node.target in other else None
-        known = {flag: flag} if flag else None
-        text = f"{INDENT}{node.name} = {self.call(target.__name__, node, names, known)}"
+        known = {name: literal(value) for name, value in getattr(target, "keywords", {}).items()}
+        known |= {flag: flag} if flag else {}
+        text = f"{INDENT}{node.name} = {self.call(getattr(target, 'func', target).__name__, node, names, known)}"
         whole = text + shape_comment(node)
         return [whole] if len(whole) <= 120 else [INDENT + shape_comment(node).strip(), text]
 

@@ -33,8 +33,10 @@ SWITCHABLE: dict[str, Switch] = {
     "graph": Switch("from the third step on all kernels are one CUDA graph", _GPU),
 }  # fmt: skip
 
-# Those that decide within Newton-Schulz, and are told to it.
-MATRICES = ("small", "gram", "symmetric", "fold")
+
+def of_matrices(without: Sequence[str]) -> tuple[str, ...]:
+    """Those that decide within Newton-Schulz, and are told to it."""
+    return tuple(name for name in without if name in ("small", "gram", "symmetric", "fold"))
 
 
 def checked(without: Sequence[str], backend: str) -> tuple[str, ...]:
