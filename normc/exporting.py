@@ -90,15 +90,15 @@ def export(
     """
     if isinstance(source, Optimizer) and target in (None, source.target) and without is None:
         text = source.text
-    else:
-        text = generate(source, target or "cpu:fp32", without or ()).text
-    if not text.doc:
-        raise NormcError("the reference backend generates no code", "export for cpu or cuda")
     elif isinstance(source, Optimizer):
         target = target or source.target
         backend = target.split(":")[0]
         own = [name for name in source.without if backend in SWITCHABLE[name].backends]
         text = generate(source.plan, target, own if without is None else without).text
+    else:
+        text = generate(source, target or "cpu:fp32", without or ()).text
+    if not text.doc:
+        raise NormcError("the reference backend generates no code", "export for cpu or cuda")
     file = Path(path)
     file.write_text(exported(text), encoding="utf-8")
     return file
