@@ -54,7 +54,7 @@ BEFORE_HOPPER = Tile(128, 1, 32, 8, 8, 3)
 # block.
 SYMMETRIC_FROM: dict[str, int] = {"cuda": 512, "cpu": 384}
 SYMMETRIC_SHARE: dict[str, dict[int, float]] = {
-    "cuda": {768: 0.97, 1600: 0.77, 4096: 0.65},
+    "cuda": {512: 1.0, 768: 0.92, 1024: 0.82, 1600: 0.7, 2048: 0.66, 4096: 0.57},
     "cpu": {384: 0.85, 512: 0.75, 768: 0.7, 1024: 0.65},
 }
 CPU_BLOCK = 128
