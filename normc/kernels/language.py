@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,12 +15,29 @@ try:
 except ImportError:
     triton = tl = None
 
-__all__ = ["jit", "runs_kernels", "tl", "triton"]
+__all__ = ["jit", "only_compiles", "runs_kernels", "tl", "triton"]
+
+# What no kernel is compiled anew for: where these are one, or multiples of sixteen, says nothing of speed.
+_PLAIN = ("stride", "tiles_across", "tiles", "parts", "programs", "steps", "restart")
+
+only_compiles: ContextVar[bool] = ContextVar("only_compiles", default=False)
 
 
 def jit(kernel: Callable[..., Any]) -> Any:
-    """triton.jit, where there is Triton: without it nothing launches a kernel."""
-    return kernel if triton is None else triton.jit(kernel)
+    """triton.jit, where there is Triton: without it nothing launches a kernel.
+
+    Where `only_compiles` is set, to launch the kernel is to compile it, and it isn't run.
+    """
+    if triton is None:
+        return kernel
+    made = triton.jit(kernel, do_not_specialize=_PLAIN)
+    run = made.run
+
+    def launch(*args: Any, warmup: bool, **kwargs: Any) -> Any:
+        return run(*args, warmup=warmup or only_compiles.get(), **kwargs)
+
+    made.run = launch
+    return made
 
 
 def runs_kernels(device: torch.device) -> bool:

@@ -8,6 +8,7 @@ from normc.runtime.step import UpdateOptimizer
 
 EMBEDDED = (
     "kernels.language",
+    "kernels.ahead",
     "runtime.fused",
     "runtime.run",
     "runtime.holder",

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normc.kernels.ahead import compile_ahead
 from normc.runtime.fused import FusedRun, Lanes, Stack
 from normc.runtime.run import Bucket, Update
 from normc.runtime.tables import Feed, Held, Line, Store, same
@@ -166,6 +167,8 @@ class Layout:
         if self.graph is not None:
             self.graph.replay()
         else:
+            if self.steps == 0:
+                compile_ahead(self._launch, self.device)
             self._launch()
         if self.strange:
             torch._foreach_copy_(self.strange, self.stand_ins)

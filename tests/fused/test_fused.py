@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from normc.kernels import cost, normalise
+from normc.kernels.language import only_compiles
 from normc.optimizer import build, generate
 from normc.recipes import recipes
 from normc.runtime import fused as runtime
+from normc.runtime import launcher
 from normc.update.module import load
 from tests.kernels.interpreting import interpret
 from tests.plans import Small, plan_of, small_rows, train
@@ -224,3 +227,32 @@ def test_stacks_of_several_dtypes_are_stepped_all_the_same() -> None:
         fast.step()
         slow.step()
     assert farthest(ours, lists) <= 2**-9
+
+
+@pytest.mark.parametrize("target", [TARGET, "cuda:sm_90"])
+def test_the_pass_ahead_of_the_first_step_changes_nothing(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    ours = Small()
+    opt = build(plan_of(small_rows(ours), "muon"), ours.named_parameters(), lr=5e-3, backend=target, compile=False)
+    passes = []
+
+    def held() -> list[Tensor]:
+        states = [value for state in opt.state.values() for value in state.values() if isinstance(value, Tensor)]
+        pairs = [(p.detach(), p.grad) for p in ours.parameters()]
+        return [torch.get_rng_state(), *states, *(tensor for pair in pairs for tensor in pair if tensor is not None)]
+
+    def ahead(launch: Callable[[], None], device: torch.device) -> None:
+        before = [tensor.clone() for tensor in held()]
+        context = copy_context()
+        context.run(only_compiles.set, True)
+        context.run(launch)
+        assert len(before) == len(held()) and all(map(torch.equal, before, held()))
+        passes.append(device)
+
+    monkeypatch.setattr(launcher, "compile_ahead", ahead)
+    for step in range(3):
+        start = copy.deepcopy(ours)
+        give([ours], step, (1,) if step == 1 else ())
+        opt.step()
+        assert farthest(ours, start) > 1e-4
+        assert len(passes) == (1, 2, 2)[step]  # one for each set of parameters that have gradients

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from normc.kernels.language import jit
+
 PARTS = ("symmetric", "small", "normalise", "polar")
 
 
@@ -76,7 +78,9 @@ def interpret(patches: pytest.MonkeyPatch, *modules: ModuleType) -> None:
     for space in (triton.language, triton.language.standard, *modules):
         for name, value in list(vars(space).items()):
             if isinstance(value, JITFunction):
-                patches.setattr(space, name, interpreter.InterpretedFunction(value.fn))
+                patches.setattr(
+                    space, name, jit(value.fn) if space in modules else interpreter.InterpretedFunction(value.fn)
+                )
 
 
 @contextmanager
