@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.step.contest import LR, Problem, Runner
+from benchmarks.step.gradient import FILE
 
 LARGEST = 1700  # short side of the largest matrix that is decomposed
 RANGE = (0.7, 1.2)
@@ -33,10 +35,21 @@ def _gaussian(short: int, long: int, device: torch.device) -> Tensor:
     return values.flip(0).clamp_min(0).sqrt()
 
 
+def _real(short: int, _: int, device: torch.device) -> Tensor:
+    """That of a real gradient (benchmarks/step/gradient.py), at the same shares of the rank."""
+    known = torch.tensor(json.loads(FILE.read_text())["values"], device=device, dtype=torch.float64).log()
+    place = (torch.arange(short, device=device, dtype=torch.float64) + 0.5) / short * len(known) - 0.5
+    place = place.clamp(0, len(known) - 1)
+    low = place.floor().long().clamp(max=len(known) - 2)
+    values: Tensor = torch.lerp(known[low], known[low + 1], place - low).exp()
+    return values
+
+
 SPECTRA: dict[str, Callable[[int, int, torch.device], Tensor]] = {
     "gaussian": _gaussian,
     "1/i": lambda short, _, device: 1 / torch.arange(1, short + 1, device=device, dtype=torch.float64),
     "half rank": lambda short, long, device: _gaussian(short, long, device)[: short // 2],
+    "real gradient": _real,
 }
 
 
