@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 
 _IMPORTS = """from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
+import shlex
+import subprocess
+import sysconfig
+import threading
 import warnings
 import weakref
 from array import array
@@ -33,9 +39,13 @@ from contextvars import Context, ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
 from operator import attrgetter, is_, itemgetter
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, Protocol, TypeVar
+from uuid import uuid4
 
 import torch
 from torch import Tensor

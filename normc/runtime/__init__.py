@@ -12,6 +12,7 @@ EMBEDDED = (
     "runtime.fused",
     "runtime.run",
     "runtime.holder",
+    "runtime.native",
     "runtime.tables",
     "runtime.launcher",
     "runtime.named",

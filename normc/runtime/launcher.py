@@ -15,8 +15,9 @@ from torch import Tensor
 
 from normc.kernels.ahead import compile_ahead
 from normc.runtime.fused import FusedRun, Lanes, Stack
+from normc.runtime.native import MANY, Addresses, background
 from normc.runtime.run import Bucket, Update
-from normc.runtime.tables import Feed, Held, Line, Store, same
+from normc.runtime.tables import Feed, Held, Line, Store, look, same
 
 _EAGER = 2  # steps before a graph is made of them: kernels compile in the first
 _LAYOUTS = 8  # kept, with their graphs
@@ -84,7 +85,8 @@ class Layout:
         self._host = _tensor(table)
         self._of_weights, self._of_grads = _tensor(weights), _tensor(grads)
         self._addresses = Feed(len(table), torch.int64, self.device)
-        self._last: tuple[list[int], list[int]] = ([], [])
+        self._last: tuple[Any, Any] = ([], [])
+        self.kinds: bytes | None = None
 
     def _runs(self) -> list[FusedRun]:
         found, ints, number, floats = [], 0, 0, len(self._given)
@@ -114,11 +116,12 @@ class Layout:
         shapes = [p.shape for p in self.originals]
         return shapes == self.shapes and same([*map(_DTYPE, self.originals), *strange], [*self.dtypes, *self.strange])
 
-    def feed(self, grads: list[int], groups: Sequence[Mapping[str, Any]]) -> bool:
+    def feed(self, grads: Addresses, weights: Addresses | None, groups: Sequence[Mapping[str, Any]]) -> bool:
         """Send addresses and numbers, if they changed. False, with nothing sent, if parameters have other memory and
         don't fit now.
         """
-        weights = list(map(_ADDRESS, self._weights))
+        if weights is None or self.strange:
+            weights = list(map(_ADDRESS, self._weights))
         old_weights, old_grads = self._last
         if weights != old_weights or grads != old_grads:
             if weights != old_weights:
@@ -235,6 +238,7 @@ class Launcher:
         self._names = [name for bucket in buckets for name in bucket.names if name in members]
         self._parameters = [members[name] for name in self._names]
         self._layouts: dict[tuple[int, ...], Layout] = {}
+        self.native = background(len(self._parameters) >= MANY)
 
     def _check(self, check: Callable[[str, Tensor], object]) -> None:
         for name, parameter in zip(self._names, self._parameters, strict=True):
@@ -245,33 +249,32 @@ class Launcher:
         """One step of all fused buckets. `check` fails on a gradient that no update can take. False, with nothing done,
         for stacks of several dtypes.
         """
-        grads: list[Any] = list(map(_GRAD, self._parameters))
-        without: tuple[int, ...] = ()
+        loops = self.native.loops
+        looked = None if loops is None else loops.look(self._parameters)
         try:
-            addresses = list(map(_ADDRESS, grads))
-        except RuntimeError:  # of those that have no memory of their own
+            without, kinds, weights, addresses = looked or look(self._parameters)
+        except RuntimeError:  # of gradients that have no memory of their own
             self._check(check)
             raise
-        except TypeError:  # of those that are None
-            without = tuple(index for index, grad in enumerate(grads) if grad is None)
-            grads = [grad for grad in grads if grad is not None]
-            if not grads:
-                return True
-            addresses = list(map(_ADDRESS, grads))
+        if not addresses:
+            return True
         for _ in range(2):
             layout = self._layouts.get(without)
-            if layout is None or not layout.held.still():
+            if layout is None or not layout.held.still(loops):
                 self._check(check)
                 while len(self._layouts) >= _LAYOUTS:
                     self._layouts.pop(next(iter(self._layouts)))
                 layout = self._layouts[without] = Layout(self._update, self._buckets, self.members, self._store)
             if layout.mixed:
                 return False
-            if not (all(map(Tensor.is_contiguous, grads)) and same(list(map(_DTYPE, grads)), layout.dtypes)):
-                # As kernels read them, and kept until these are under way.
-                grads = [grad.to(dtype).contiguous() for grad, dtype in zip(grads, layout.dtypes, strict=True)]
-                addresses = list(map(_ADDRESS, grads))
-            if layout.feed(addresses, groups):
+            if kinds is None or kinds != layout.kinds:
+                grads: list[Any] = list(map(_GRAD, layout.originals))
+                if all(map(Tensor.is_contiguous, grads)) and same(list(map(_DTYPE, grads)), layout.dtypes):
+                    layout.kinds = kinds
+                else:  # As kernels read them, and kept until these are under way.
+                    grads = [grad.to(dtype).contiguous() for grad, dtype in zip(grads, layout.dtypes, strict=True)]
+                    addresses = list(map(_ADDRESS, grads))
+            if layout.feed(addresses, weights, groups):
                 layout.step(graphs and "graph" not in self._update.without)
                 return True
             self._layouts.clear()

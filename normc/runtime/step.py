@@ -15,7 +15,7 @@ from normc.runtime.named import NamedOptimizer
 from normc.runtime.run import Bucket, Run, Update
 from normc.runtime.tables import Store, same
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+_TENSORS = (Tensor, torch.nn.Parameter)
 
 
 class UpdateOptimizer(NamedOptimizer):
@@ -58,11 +58,12 @@ class UpdateOptimizer(NamedOptimizer):
         """Parameters by name; the same dict as long as the update is, and the groups hold the same ones."""
         update, seen = self._seen
         groups = self.param_groups
+        loops = None if self._launcher is None else self._launcher.native.loops
         if (
             update is not self.update
             or len(groups) != len(seen)
             or any(list(group["param_names"]) != own[0] for group, own in zip(groups, seen, strict=True))
-            or not all(same(group["params"], own[1]) for group, own in zip(groups, seen, strict=True))
+            or not all(same(group["params"], own[1], loops) for group, own in zip(groups, seen, strict=True))
         ):
             seen = [(list(group["param_names"]), list(group["params"])) for group in groups]
             members = {name: p for names, own in seen for name, p in zip(names, own, strict=True)}
@@ -78,7 +79,7 @@ class UpdateOptimizer(NamedOptimizer):
         if old is None or old.members is not members or old.state is not self.state:
             own = [members[name] for bucket in buckets for name in bucket.names if name in members]
             devices = {tensor.device for tensor in own}
-            if len(devices) != 1 or not runs_kernels(devices.pop()) or any(type(p) not in _PLAIN for p in own):
+            if len(devices) != 1 or not runs_kernels(devices.pop()) or any(type(p) not in _TENSORS for p in own):
                 return False
             room = sum(len(bucket.names) for bucket in buckets for _, kind in bucket.states if kind == "count")
             store = Store(self._state, self.state, self._dtype, room)

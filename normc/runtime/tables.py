@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from operator import is_, itemgetter
+from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from normc.runtime.native import Looked, Loops
 
 _PINNED = 4  # copies of what goes to the device, so that none is written while it is on its way
 
@@ -56,9 +58,19 @@ class Line:
     counts: dict[str, list[int]] = field(default_factory=dict)
 
 
-def same(old: Collection[object], new: Collection[object]) -> bool:
+def same(old: Collection[object], new: Collection[object], loops: Loops | None = None) -> bool:
     """Whether two collections hold the same objects."""
-    return len(old) == len(new) and all(map(is_, old, new))
+    return (loops is not None and loops.same(old, new)) or (len(old) == len(new) and all(map(is_, old, new)))
+
+
+def look(parameters: list[Tensor]) -> Looked:
+    """As the compiled loops do, but for kinds and weights. RuntimeError for gradients without memory of their own."""
+    grads: list[Any] = list(map(attrgetter("grad"), parameters))
+    try:
+        return (), None, None, list(map(Tensor.data_ptr, grads))
+    except TypeError:  # of those that are None
+        without = tuple(place for place, grad in enumerate(grads) if grad is None)
+        return without, None, None, [grad.data_ptr() for grad in grads if grad is not None]
 
 
 class Store:
@@ -110,17 +122,18 @@ class Held:
         self._every = list(state.values())
         self._kept = [(p, state[p]) for p in dict.fromkeys(p for own in owners.values() for p in own)]
         found = dict(self._kept)
-        self._values = [
-            (itemgetter(name), [found[p] for p in own], [found[p][name] for p in own]) for name, own in owners.items()
-        ]
+        self._values = [(name, [found[p] for p in own], [found[p][name] for p in own]) for name, own in owners.items()]
 
-    def still(self) -> bool:
+    def still(self, loops: Loops | None = None) -> bool:
         """Whether all of them are where they were. Others may have come or gone."""
-        if not same(self._state.values(), self._every):
+        if loops is not None and loops.holds(self._state, self._every):
+            if all(loops.named(*values) for values in self._values):
+                return True
+        elif not same(self._state.values(), self._every):
             if any(self._state.get(parameter) is not own for parameter, own in self._kept):
                 return False
             self._every = list(self._state.values())
         try:
-            return all(all(map(is_, map(get, kept), own)) for get, kept, own in self._values)
+            return all(all(map(is_, map(itemgetter(name), kept), own)) for name, kept, own in self._values)
         except KeyError:
             return False

@@ -1,9 +1,14 @@
-"""What the host knows of the step before is dropped as soon as it is no longer so: kernels against the reference."""
+"""What the host knows of the step before is dropped as soon as it is no longer so: kernels against the reference, with
+Python's loops over parameters and with compiled ones.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +17,7 @@ from torch import Tensor, nn
 
 from normc.errors import NormcError
 from normc.optimizer import build
-from normc.runtime import tables
+from normc.runtime import launcher, native, tables
 from tests.fused.test_fused import TARGET, farthest, give, interpreter
 from tests.plans import Small, plan_of, small_rows
 
@@ -20,6 +25,37 @@ pytest.importorskip("triton")
 __all__ = ["interpreter"]  # a fixture of every test here
 
 Change = Callable[[nn.Module, torch.optim.Optimizer], object]
+
+
+@pytest.fixture(scope="session")
+def loops() -> native.Loops:
+    """The compiled loops, from the cache of the user's own if they are there."""
+    try:
+        return native.compiled()
+    except (OSError, ImportError, subprocess.SubprocessError) as error:
+        pytest.skip(f"no compiled loops: {error}")
+
+
+@pytest.fixture(autouse=True, params=["python", "native"])
+def called(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """Each test runs by Python's loops, then by compiled ones; counts how often these knew all that was asked."""
+    counts: Counter[str] = Counter()
+    own: SimpleNamespace | None = None
+    if request.param == "native":
+        compiled = request.getfixturevalue("loops")
+
+        def counted(name: str) -> Callable[..., Any]:
+            def call(*args: Any) -> Any:
+                found = getattr(compiled, name)(*args)
+                counts[name] += found not in (None, False)
+                return found
+
+            return call
+
+        own = SimpleNamespace(**{name: counted(name) for name in ("look", "same", "holds", "named")})
+    monkeypatch.setattr(launcher, "background", lambda wanted: SimpleNamespace(loops=own))
+    yield counts
+    assert (request.param == "native") == (counts["look"] > 0)
 
 
 def matrices(model: nn.Module) -> list[nn.Parameter]:
@@ -128,6 +164,29 @@ def narrow_data_of_gradients(model: nn.Module, opt: torch.optim.Optimizer) -> No
         parameter.grad.data = parameter.grad.data.round(decimals=1).bfloat16().to(torch.float64)
 
 
+def gradients_of_another_dtype(model: nn.Module, opt: torch.optim.Optimizer) -> None:
+    for parameter in matrices(model)[1:]:
+        assert parameter.grad is not None
+        parameter.grad.data = parameter.grad.data.double()
+
+
+def gradients_of_a_subclass(model: nn.Module, opt: torch.optim.Optimizer) -> None:
+    class Marked(Tensor):
+        """A tensor that is one in all but name."""
+
+    for parameter in matrices(model):
+        assert parameter.grad is not None
+        parameter.grad = (parameter.grad * 0.5).as_subclass(Marked)
+
+
+def a_parameter_exchanged(model: nn.Module, opt: torch.optim.Optimizer) -> None:
+    """The same object with another's memory, dtype and states' owner."""
+    parameter = matrices(model)[1]
+    other = nn.Parameter(parameter.detach() * 0.5)
+    other.grad = parameter.grad
+    torch.utils.swap_tensors(parameter, other)
+
+
 def a_missing_gradient(model: nn.Module, opt: torch.optim.Optimizer) -> None:
     matrices(model)[2].grad = None
 
@@ -136,7 +195,8 @@ CHANGES: list[Change] = [
     other_inner_dicts, other_state_tensors, other_counts, counts_in_place, states_in_another_order, states_exchanged,
     inner_dicts_emptied, all_states_cleared, another_state_dict, loaded, other_groups, other_data,
     data_of_another_layout, gradients_elsewhere, data_of_gradients, gradients_of_another_layout, memory_read_otherwise,
-    narrow_data_of_gradients, a_missing_gradient,
+    narrow_data_of_gradients, gradients_of_another_dtype, gradients_of_a_subclass, a_parameter_exchanged,
+    a_missing_gradient,
 ]  # fmt: skip
 
 
@@ -249,6 +309,9 @@ def test_what_no_kernel_can_read_is_explained_in_later_steps_too() -> None:
     opt.step()
     assert ours.embed.weight.grad is not None
     ours.embed.weight.grad = ours.embed.weight.grad.to_sparse()
+    with pytest.raises(NormcError, match="sparse"):
+        opt.step()
+    next(p for p in ours.parameters() if p is not ours.embed.weight).grad = None
     with pytest.raises(NormcError, match="sparse"):
         opt.step()
     give([ours], 1)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from normc.exporting import MATRICES
+from normc.runtime import EMBEDDED
 from tests.house.tree import modules
 
 # Low to high. A part is what follows "normc." in a module's name; the public door is "normc" itself.
@@ -79,6 +81,16 @@ def test_imports_point_downwards(module: str, file: Path) -> None:
 )
 def test_a_wrong_import_is_seen(module: str, source: str) -> None:
     assert len(faults(source, module, set(modules()))) == 1
+
+
+def test_what_exports_embed_has_no_name_twice() -> None:
+    """In an exported file all of it is one module."""
+    found: dict[str, str] = {}
+    for name in (*EMBEDDED, *MATRICES):
+        for node in ast.parse(modules()[f"normc.{name}"].read_text()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+            for own in (getattr(target, "id", getattr(target, "name", None)) for target in targets):
+                assert own is None or found.setdefault(own, name) == name, f"{own} is in {found[own]} and in {name}"
 
 
 def test_what_exports_embed_needs_torch_alone() -> None:
