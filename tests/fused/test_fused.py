@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normc.compiler import compile as compile_
 from normc.kernels import cost, normalise
 from normc.kernels.language import only_compiles
 from normc.optimizer import build, generate
@@ -256,3 +257,10 @@ def test_the_pass_ahead_of_the_first_step_changes_nothing(target: str, monkeypat
         opt.step()
         assert farthest(ours, start) > 1e-4
         assert len(passes) == (1, 2, 2)[step]  # one for each set of parameters that have gradients
+
+
+def test_stacks_that_differ_in_size_alone_share_their_kernels() -> None:
+    model = nn.Sequential(nn.Linear(4, 8, bias=False), nn.ReLU(), nn.Linear(8, 12, bias=False), nn.Linear(12, 5))
+    source = compile_(model, torch.zeros(1, 4), lr=0.1, recipe="muon", backend=TARGET).source
+    assert source.count("\ndef fused_spectral") == 2
+    assert source.count("\ndef before_spectral") == 1
