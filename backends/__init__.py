@@ -18,7 +18,7 @@ class Backend:
     """`target` completes a target's name for this machine ("cpu" may become "cpu:bf16"). `polar_dtype` says what
     Newton-Schulz runs in on a target, and why. A `batched` backend is given rewritten programs, another plain ones; one
     with `kernels` runs what is elementwise in kernels of its own. If `at_once` isn't 0, stacks of matrices take turns
-    of at most so many entries.
+    of at most so many entries. `runs_kernels` says whether Triton's kernels run on a target.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Backend:
     load: Callable[[Program, Recipe, str], Loaded]
     kernels: bool = False
     at_once: int = 0
+    runs_kernels: Callable[[str], bool] = lambda target: False
 
 
 backends: Registry[Backend] = Registry("backend", "normc.backends")

@@ -32,6 +32,11 @@ def polar_dtype(name: str) -> tuple[torch.dtype | None, str]:
     return None, f"{name} has no bf16"
 
 
+def runs_kernels(name: str) -> bool:
+    """Whether Triton's kernels run on a target: from sm_80 on."""
+    return int(name.rsplit("_", 1)[1]) >= 80
+
+
 def generate(program: Program, recipe: Recipe, name: str) -> Loaded:
     """Write the program as a module and load it."""
     text = write(program, recipe, name, VERSION, FusedForm(program))
@@ -40,6 +45,15 @@ def generate(program: Program, recipe: Recipe, name: str) -> Loaded:
 
 backends.add(
     "cuda",
-    Backend("cuda", "generated code, compiled for CUDA", True, target, polar_dtype, generate, kernels=True),
+    Backend(
+        "cuda",
+        "generated code, compiled for CUDA",
+        True,
+        target,
+        polar_dtype,
+        generate,
+        kernels=True,
+        runs_kernels=runs_kernels,
+    ),
     __name__,
 )

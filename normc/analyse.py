@@ -16,6 +16,7 @@ from normc.plans.plan import NormPlan
 from normc.plans.row import Row
 from normc.resize.origin import Traced
 from normc.trace.graph import ModelGraph
+from normc.update.switches import SWITCHABLE
 
 ORDER = ("bind", "flow", "depth", "layout", "blocks", "role", "magnitude", "mass", "sensitivity", "geometry")
 
@@ -23,8 +24,8 @@ ORDER = ("bind", "flow", "depth", "layout", "blocks", "role", "magnitude", "mass
 def analyse(model: ModelGraph, request: Request) -> NormPlan:
     """The plan of a traced model, as requested.
 
-    NORMC_PRINT=role (a comma-separated list of passes, or "all") prints what those passes decided to stderr.
-    NormcError if it names a pass that there isn't.
+    NORMC_PRINT=role (a comma-separated list of passes, or "all") prints what those passes decided to stderr; rewrites
+    of the update print when it is generated. NormcError if it names a pass that there isn't.
     """
     log = Log()
     return plan_of(model, request, facts_of(model, request, log), log)
@@ -33,11 +34,7 @@ def analyse(model: ModelGraph, request: Request) -> NormPlan:
 def facts_of(model: ModelGraph, request: Request, log: Log) -> Facts:
     """What all passes find, in their order; their reasons go to `log`. NormcError as `analyse`."""
     facts = Facts().plus(request)
-    wanted = {name.strip() for name in os.environ.get("NORMC_PRINT", "").split(",") if name.strip()}
-    if strangers := wanted - {*ORDER, "all"}:
-        raise NormcError(
-            f"NORMC_PRINT names no pass: {', '.join(sorted(strangers))}", f"known: all, {', '.join(ORDER)}"
-        )
+    wanted = to_print()
     for name in ORDER:
         before = {parameter: len(found) for parameter, found in log.evidence.items()}
         start = time.perf_counter()
@@ -45,6 +42,17 @@ def facts_of(model: ModelGraph, request: Request, log: Log) -> Facts:
         if wanted & {name, "all"}:
             _print(name, log, before, time.perf_counter() - start)
     return facts
+
+
+def to_print() -> set[str]:
+    """The passes and rewrites that NORMC_PRINT names. NormcError for others."""
+    wanted = {name.strip() for name in os.environ.get("NORMC_PRINT", "").split(",") if name.strip()}
+    known = (*ORDER, *SWITCHABLE)
+    if strangers := wanted - {*known, "all"}:
+        raise NormcError(
+            f"NORMC_PRINT names no pass: {', '.join(sorted(strangers))}", f"known: all, {', '.join(known)}"
+        )
+    return wanted
 
 
 def plan_of(model: ModelGraph, request: Request, facts: Facts, log: Log) -> NormPlan:

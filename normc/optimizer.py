@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor
 
+from normc.analyse import to_print
 from normc.backends import backends
 from normc.errors import NormcError, NormcWarning
 from normc.passes.batch import batch
 from normc.passes.dtypes import dtypes
 from normc.passes.fuse import fuse
+from normc.passes.kernels import Device, kernels
 from normc.passes.laws import laws
 from normc.passes.lower import lower
 from normc.passes.stack import stack
@@ -41,25 +44,35 @@ def program_of(plan: NormPlan, target: str = "cpu", without: Sequence[str] = ())
     program = replace(lower(plan, recipe_of(plan)), without=checked(without, backend.name))
     if not backend.batched:
         return program
-    dtype, why = backend.polar_dtype(backend.target(target))
-    kernels = backend.kernels and "kernels" not in program.without
+    target = backend.target(target)
+    dtype, why = backend.polar_dtype(target)
+    in_kernels = backend.kernels and "kernels" not in program.without
     rewrites: dict[str, Callable[[Program], Program]] = {
         "stack": stack,
         "laws": laws,
-        "fuse": lambda program: fuse(program, kernels),
+        "fuse": lambda program: fuse(program, in_kernels),
         "dtypes": lambda program: dtypes(program, dtype, why),
     }
     for name, rewrite in rewrites.items():
         program = rewrite(program) if name not in program.without else program
     program = program.with_chains(tuple(annotate(chain) for chain in program.chains), [])
-    return batch(program, backend.at_once)
+    return kernels(batch(program, backend.at_once), Device(backend.name, target, backend.runs_kernels(target)))
 
 
 def generate(plan: NormPlan, target: str = "cpu", without: Sequence[str] = ()) -> Loaded:
-    """A plan's update, loaded, and its source. Targets: cpu, cpu:fp32, cpu:bf16, cuda, cuda:sm_90, reference."""
+    """A plan's update, loaded, and its source. Targets: cpu, cpu:fp32, cpu:bf16, cuda, cuda:sm_90, reference.
+
+    What NORMC_PRINT names of the rewrites is printed to stderr.
+    """
     backend = backends[target.split(":")[0]]
     target = backend.target(target)
-    return backend.load(program_of(plan, target, without), recipe_of(plan), target)
+    program = program_of(plan, target, without)
+    wanted = to_print()
+    for decision in program.decisions:
+        if wanted & {decision.rule, "all"}:
+            saves = f", saves {decision.saving}" if decision.saving else ""
+            print(f"{decision.rule}  {decision.what}   because {decision.why}{saves}", file=sys.stderr)
+    return backend.load(program, recipe_of(plan), target)
 
 
 class Optimizer(UpdateOptimizer):

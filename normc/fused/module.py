@@ -67,7 +67,7 @@ class FusedForm:
         lines = [f"{inner}fused=Fused(", f"{deeper}step=fused_{family.name},"]
         lines += [f"{deeper}{name}={literal(getattr(plan, name))}," for name in ("roles", "counts", "numbers")]
         lines.append(f"{deeper}chains={literal(tuple(len(chain.rows) for chain in family.chains))},")
-        if family.core is not None and not _varies(family.core) and "turns" not in self._without:
+        if family.core is not None and not varies(family.core) and "turns" not in self._without:
             lines.append(f"{deeper}splits=True,")
         varying = [item for item in plan.rowwise if item.constant is None]
         chains = [tuple(item.values[place] for item in varying) for place in range(len(family.chains))]
@@ -117,7 +117,7 @@ def _launches(plan: Fused, family: Family) -> str:
     return "\n".join(lines)
 
 
-def _varies(core: Core) -> bool:
+def varies(core: Core) -> bool:
     """Whether an op of the core has numbers of each row's own."""
     return any(isinstance(value, tuple) for n in core.graph.nodes for key, value in n.kwargs.items() if key in ROWWISE)
 
