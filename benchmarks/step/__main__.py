@@ -54,9 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     if given.job:
         job = json.loads(given.job)
         return in_here(Job(**job | {"names": tuple(job["names"])}))
-    ablate = () if given.ablate is None else tuple(given.ablate) or ours.switchable()
-    if given.ablate is not None and not ablate:
-        print("normc names no rewrites that can be switched off")
+    ablate = () if given.ablate is None else tuple(given.ablate) or ours.switchable(given.device)
     found: dict[str, Any] = {}
     path: Path = given.out or DOCS / f"step-{given.device}.json"
     for name in given.suite or [suite.name for suite in SUITES.values() if given.device in suite.devices]:

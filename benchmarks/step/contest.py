@@ -80,7 +80,8 @@ def refill(given: Problem, seed: int = 0) -> None:
 class Runner:
     """A contestant that is built. `prepare` comes before each step and isn't timed; `matrices` are the ones it steps.
 
-    `scale` is what it multiplies the orthogonalised gradient of a matrix [rows, columns] by; None if unknown.
+    `scale` is what it multiplies the orthogonalised gradient of a matrix [rows, columns] by; None if unknown. An
+    ablation says what the rewrite that it leaves out was predicted to save.
     """
 
     step: Callable[[], object]
@@ -89,6 +90,7 @@ class Runner:
     scale: Callable[[int, int], float] | None = None
     prepare: Callable[[], None] = lambda: None
     own: tuple[Tensor, ...] = field(default=())
+    predicted: str = ""
 
     def state_bytes(self) -> int:
         """Of all tensors that the optimizer keeps."""
@@ -99,7 +101,7 @@ class Runner:
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """`kind` is "normc", "peer", "bar" (an honest low bar) or "scale" (AdamW, which does less)."""
+    """`kind` is "normc", "ablation", "peer", "bar" (an honest low bar) or "scale" (AdamW, which does less)."""
 
     name: str
     kind: str

@@ -118,6 +118,7 @@ def start(contestant: Contestant, given: Problem, chosen: list[Trial]) -> tuple[
     facts: dict[str, Any] = {"name": contestant.name, "kind": contestant.kind, "note": contestant.note}
     facts["build and first step here, s"] = round(time.perf_counter() - begin, 2)
     facts["quality"] = judge(runner, chosen)
+    facts |= {"predicted": runner.predicted} if runner.predicted else {}
     refill(given)
     with Memory(given.device) as memory:
         slow = given.device.type == "cpu" and facts["build and first step here, s"] > 2 * SLOW

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from benchmarks.step.contest import DECAY, LR, MOMENTUM, CannotRunError, Contestant, Problem, Runner, original
 
+ABLATED = "normc without "
 EXPRESS = {"polynomial": "polar-express", "ns_steps": 5}
 
 
@@ -18,16 +18,31 @@ def compiled(model: nn.Module, example: Any, without: tuple[str, ...] = (), **ho
     import normc
 
     extra: dict[str, Any] = {"without": without} if without else {}
-    if extra and "without" not in inspect.signature(normc.compile).parameters:
-        raise CannotRunError("normc.compile has no rewrites to switch off")
-    return normc.compile(model, example, **extra, **how)
+    try:
+        return normc.compile(model, example, **extra, **how)
+    except normc.NormcError as reason:
+        raise CannotRunError(reason.problem) from None
 
 
-def switchable() -> tuple[str, ...]:
-    """Names of rewrites that `without` takes."""
-    from normc import optimizer
+def switchable(device: str) -> tuple[str, ...]:
+    """Names of rewrites that `without` takes on a device; the others are printed."""
+    from normc.optimizer import SWITCHABLE
 
-    return tuple(getattr(optimizer, "SWITCHABLE", ()))
+    others = [name for name, switch in SWITCHABLE.items() if device not in switch.backends]
+    if others:
+        print(f"not on {device}, so not left out: {', '.join(others)}")
+    return tuple(name for name in SWITCHABLE if name not in others)
+
+
+def gain(opt: Any, without: tuple[str, ...]) -> str:
+    """What rewrites are predicted to save in an optimizer that leaves them out. CannotRunError if nothing differs."""
+    from normc.optimizer import program_of
+
+    full, less = program_of(opt.plan, opt.target).decisions, program_of(opt.plan, opt.target, without).decisions
+    if full == less:
+        raise CannotRunError("nothing here takes it: all decisions are the same")
+    savings = [one.saving for one in full if one.rule in without and one.saving]
+    return "; ".join(dict.fromkeys(savings))
 
 
 def muon(*without: str) -> Callable[[Problem], Runner]:
@@ -39,7 +54,9 @@ def muon(*without: str) -> Callable[[Problem], Runner]:
             weight_decay=(DECAY, 0.01),
         )  # fmt: skip
         _check(opt, given)
-        return Runner(opt.step, opt, given.matrices, original)
+        runner = Runner(opt.step, opt, given.matrices, original)
+        runner.predicted = gain(opt, without) if without else ""
+        return runner
 
     return build
 
@@ -65,4 +82,4 @@ WHOLE = Contestant("normc, a norm for every parameter", "normc", "recipe scion",
 
 def ablated(name: str) -> Contestant:
     """normc without one rewrite."""
-    return Contestant(f"normc without {name}", "normc", "", muon(name))
+    return Contestant(f"{ABLATED}{name}", "ablation", "", muon(name))

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.step.ours import ABLATED
 from examples.comparison import machine
 
 COLUMNS = ("median, ms", "times normc's", "cold first step, s", "first step from disk, s", "host, ms", "workspace, MB")
@@ -57,6 +58,32 @@ def worst_quality(one: dict[str, Any]) -> dict[str, str]:
     return found
 
 
+def ablation(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each rewrite that was left out: ms with it and without it, in turns, their ratio, and what was predicted."""
+    found = []
+    for one in results:
+        if one["name"].startswith(ABLATED) and "times normc's" in one:
+            entry = {"rewrite": one["name"].removeprefix(ABLATED), "with, ms": one["normc beside, ms"],
+                     "without, ms": one["median, ms"], "without / with": one["times normc's"],
+                     "predicted": one.get("predicted", "")}  # fmt: skip
+            found.append(entry)
+    return found
+
+
+def show_ablation(suite: str, results: list[dict[str, Any]]) -> None:
+    """A table of `ablation`, if there is any."""
+    found = ablation(results)
+    if not found:
+        return
+    table = Table(title=f"{suite}: normc without a rewrite, and beside it with all of them", title_justify="left",
+                  box=None, padding=(0, 1))  # fmt: skip
+    for head in found[0]:
+        table.add_column(head, justify="left" if head in ("rewrite", "predicted") else "right")
+    for entry in found:
+        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else cell for cell in entry.values()))
+    Console(width=180).print(table)
+
+
 def show(suite: str, summary: str, results: list[dict[str, Any]]) -> None:
     """One table a suite."""
     spectra = list(dict.fromkeys(name for one in results for name in worst_quality(one)))
@@ -65,7 +92,7 @@ def show(suite: str, summary: str, results: list[dict[str, Any]]) -> None:
     for head in (*COLUMNS, *(f"{name}: in range, error" for name in spectra)):
         table.add_column(head, justify="right")
     for one in sorted(results, key=lambda one: one.get("median, ms", float("inf"))):
-        if "median, ms" in one:
+        if "median, ms" in one and one["kind"] != "ablation":
             quality = worst_quality(one)
             cells = ["" if one.get(name) is None else f"{one[name]:g}" for name in COLUMNS]
             table.add_row(one["name"], *cells, *(quality.get(name, "") for name in spectra))
@@ -77,6 +104,7 @@ def show(suite: str, summary: str, results: list[dict[str, Any]]) -> None:
     found = best(results)
     if found is not None:
         console.print(f"  normc takes 1/{found[1]:g} of the time of {found[0]}, the best of them\n")
+    show_ablation(suite, results)
 
 
 def save(path: Path, device: str, suites: dict[str, Any]) -> None:
@@ -86,7 +114,10 @@ def save(path: Path, device: str, suites: dict[str, Any]) -> None:
     for name, found in suites.items():
         run = {one["name"] for one in found["results"]}
         kept = [one for one in old.get(name, {}).get("results", ()) if one["name"] not in run]
-        suites[name] = found | {"results": [{**one, "date": now["date"]} for one in found["results"]] + kept}
+        results = [{**one, "date": now["date"]} for one in found["results"]] + kept
+        suites[name] = found | {"results": results}
+        if own := ablation(results):
+            suites[name]["ablation"] = own
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(old | {name: now | found for name, found in suites.items()}, indent=1) + "\n")
 
@@ -104,7 +135,7 @@ def plot(data: dict[str, Any], path: Path) -> None:
         squeeze=False, height_ratios=[_count(found) + 1 for found in data.values()],
     )  # fmt: skip
     for (name, found), axis in zip(data.items(), axes[:, 0], strict=True):
-        able = sorted((one for one in found["results"] if "median, ms" in one), key=lambda one: -one["median, ms"])
+        able = sorted(_shown(found), key=lambda one: -one["median, ms"])
         places = range(len(able))
         times = [one["median, ms"] for one in able]
         axis.barh(places, times, color=[colours[one["kind"]] for one in able], height=0.72, log=True)
@@ -122,4 +153,9 @@ def plot(data: dict[str, Any], path: Path) -> None:
 
 
 def _count(found: dict[str, Any]) -> int:
-    return sum("median, ms" in one for one in found["results"])
+    return len(_shown(found))
+
+
+def _shown(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Contestants that ran; ablations have a table of their own."""
+    return [one for one in found["results"] if "median, ms" in one and one["kind"] != "ablation"]

@@ -18,13 +18,12 @@ import torch
 from benchmarks.step.bars import BARS
 from benchmarks.step.contest import CannotRunError, Contestant, Problem, Runner, problem
 from benchmarks.step.measure import beside, start, summary, synchronize
-from benchmarks.step.ours import OURS, WHOLE, ablated
+from benchmarks.step.ours import ABLATED, OURS, WHOLE, ablated
 from benchmarks.step.peers import PEERS
 from benchmarks.step.processes import Job, TooSlowError, alarm, spawn
 from benchmarks.step.quality import Trial, trials
 from benchmarks.step.suites import SUITES
 
-ABLATED = "normc without "
 Say = Callable[[str], None]
 
 
