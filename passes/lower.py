@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from torch import fx
 
 from normc.errors import NormcError
 from normc.plans.row import Row
@@ -16,15 +19,32 @@ if TYPE_CHECKING:
 
 
 def lower(plan: NormPlan, recipe: Recipe) -> Program:
-    """The plain program: one chain per row that gets an update, none fused or batched. NormcError for a bad row."""
-    chains, idle = [], []
+    """The plain program: one chain per row that gets an update, none fused or batched. NormcError for a bad row.
+
+    Chains of rows that are alike have one graph between them.
+    """
+    chains: list[Chain] = []
+    idle: list[Row] = []
+    graphs: dict[object, fx.Graph] = {}
     for row in plan.rows:
         _check(row)
         if row.rule == "none" or row.numel == 0:
             idle.append(row)
         else:
-            chains.append(Chain((row,), chain_of(row, recipe.stages_of(row)), recipe.group_of(row)))
+            stages, group = recipe.stages_of(row), recipe.group_of(row)
+            alike = (stages, group, _nameless(row))
+            if alike not in graphs:
+                graphs[alike] = chain_of(row, stages)
+            chains.append(Chain((row,), graphs[alike], group))
     return Program(plan.model, recipe.name, plan.hash, tuple(chains), tuple(idle))
+
+
+def _nameless(row: Row) -> Row:
+    """A row without what no stage reads."""
+    return replace(
+        row, name="", aliases=(), uses=(), evidence=(), mass=None, sensitivity=None, magnitude=None, state_bytes=0,
+        fallback=None,
+    )  # fmt: skip
 
 
 def _check(row: Row) -> None:
