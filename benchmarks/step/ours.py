@@ -10,7 +10,7 @@ from torch import nn
 from benchmarks.step.contest import DECAY, LR, MOMENTUM, CannotRunError, Contestant, Problem, Runner, original
 
 ABLATED = "normc without "
-EXPRESS = {"polynomial": "polar-express", "ns_steps": 5}
+EXPRESS: dict[str, Any] = {"polynomial": "polar-express", "ns_steps": 5}
 
 
 def compiled(model: nn.Module, example: Any, without: tuple[str, ...] = (), **how: Any) -> Any:
@@ -18,10 +18,7 @@ def compiled(model: nn.Module, example: Any, without: tuple[str, ...] = (), **ho
     import normc
 
     extra: dict[str, Any] = {"without": without} if without else {}
-    try:
-        return normc.compile(model, example, **extra, **how)
-    except normc.NormcError as reason:
-        raise CannotRunError(reason.problem) from None
+    return normc.compile(model, example, **extra, **how)
 
 
 def switchable(device: str) -> tuple[str, ...]:
@@ -34,11 +31,15 @@ def switchable(device: str) -> tuple[str, ...]:
     return tuple(name for name in SWITCHABLE if name not in others)
 
 
-def gain(opt: Any, without: tuple[str, ...]) -> str:
-    """What rewrites are predicted to save in an optimizer that leaves them out. CannotRunError if nothing differs."""
+def gain(plan: Any, device: str, without: tuple[str, ...]) -> str:
+    """What some rewrites are predicted to save in a plan's step. CannotRunError if nothing differs without them."""
+    import normc
     from normc.optimizer import program_of
 
-    full, less = program_of(opt.plan, opt.target).decisions, program_of(opt.plan, opt.target, without).decisions
+    try:
+        full, less = program_of(plan, device).decisions, program_of(plan, device, without).decisions
+    except normc.NormcError as reason:
+        raise CannotRunError(reason.problem) from None
     if full == less:
         raise CannotRunError("nothing here takes it: all decisions are the same")
     savings = [one.saving for one in full if one.rule in without and one.saving]
@@ -49,14 +50,18 @@ def muon(*without: str) -> Callable[[Problem], Runner]:
     """The recipe muon with five steps of Polar Express; AdamW for the rest, in the same step."""
 
     def build(given: Problem) -> Runner:
+        plan, predicted = None, ""
+        if without:
+            import normc
+
+            plan = normc.plan(given.model, given.example, recipe="muon", options=EXPRESS)
+            predicted = gain(plan, given.device.type, without)
         opt = compiled(
             given.model, given.example, without, lr=LR, recipe="muon", options=EXPRESS, momentum=MOMENTUM,
-            weight_decay=(DECAY, 0.01),
+            weight_decay=(DECAY, 0.01), plan=plan,
         )  # fmt: skip
         _check(opt, given)
-        runner = Runner(opt.step, opt, given.matrices, original)
-        runner.predicted = gain(opt, without) if without else ""
-        return runner
+        return Runner(opt.step, opt, given.matrices, original, predicted=predicted)
 
     return build
 

@@ -82,3 +82,17 @@ def test_a_quick_run_writes_numbers_and_a_plot(tmp_path: Path) -> None:
     assert set(medians) == {"normc", "batched products, foreach", "AdamW, fused"}
     assert result["versions"]["torch"] == torch.__version__
     assert out.with_suffix(".png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_quick_run_without_rewrites_makes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "step.json"
+    main(["--quick", "--device", "cpu", "--suite", "30m", "--only", "normc", "--ablate", "batch", "turns", "graph",
+          "--out", str(out)])  # fmt: skip
+    (result,) = json.loads(out.read_text()).values()
+    (entry,) = result["ablation"]
+    assert entry["rewrite"] == "batch" and entry["without / with"] > 0 and entry["predicted"]
+    reasons = {one["name"]: one["skipped"] for one in result["results"] if "skipped" in one}
+    assert "all decisions are the same" in reasons["normc without turns"]
+    assert "cpu has no rewrite 'graph'" in reasons["normc without graph"]
+    assert "without / with" in capsys.readouterr().out
