@@ -65,7 +65,9 @@ class Layout:
         counts = [place for line in flat for places in line.counts.values() for place in places]
         self._counted = store.counted
         every = counts == list(range(len(store.counted)))
-        self._counts = (slice(None) if every else torch.tensor(counts, dtype=torch.int64)) if counts else None
+        self._counts = None if every or not counts else torch.tensor(counts, dtype=torch.int64)
+        self._ones = torch.ones(len(counts))
+        self._next = torch.zeros(len(given) + len(counts), dtype=torch.float64)
         self._floats = Feed(len(given) + len(counts), torch.float64, self.device)
         self._lanes = Lanes(self.device, "lanes" not in update.without)
         self.runs = self._runs()
@@ -128,7 +130,7 @@ class Layout:
                 if old_weights and not self.fits():
                     return False
                 self._host[self._of_weights] = _tensor(array("q", weights))
-            self._host[self._of_grads] = _tensor(array("q", grads))
+            self._host.scatter_(0, self._of_grads, _tensor(array("q", grads)))
             self._align(1 if self._host.bitwise_and(ALIGN - 1).any() else ALIGN)
             self._addresses.send(lambda host: host.copy_(self._host))
             self._last = (weights, grads)
@@ -141,9 +143,14 @@ class Layout:
         for place, _ in on_device:
             values[place] = _ELSEWHERE
         plain = list(map(float, values))
-        if self._counts is not None or plain != self._values:
-            self._floats.send(lambda host: self._write(host, torch.tensor(plain, dtype=torch.float64)))
+        start, changed = len(self._given), plain != self._values
+        if changed:
+            self._next[:start] = torch.tensor(plain, dtype=torch.float64)[self._given]
             self._values = plain
+        if len(self._ones):
+            self._next[start:] = self._counted if self._counts is None else self._counted[self._counts]
+        if changed or len(self._ones):
+            self._floats.send(lambda host: host.copy_(self._next))
         for place, value in on_device:
             for index in (self._given == place).nonzero().flatten().tolist():
                 self._floats.device[index].copy_(value)
@@ -153,12 +160,6 @@ class Layout:
             for stack in run.stacks:
                 if stack.align != align:
                     stack.align, self.graph, self.steps = align, None, 0
-
-    def _write(self, host: Tensor, plain: Tensor) -> None:
-        start = len(self._given)
-        host[:start].copy_(plain[self._given])
-        if self._counts is not None:
-            host[start:].copy_(self._counted[self._counts])
 
     def step(self, graphs: bool) -> None:
         """Run all kernels on what was fed."""
@@ -177,7 +178,9 @@ class Layout:
             torch._foreach_copy_(self.strange, self.stand_ins)
         self.steps += 1
         if self._counts is not None:
-            self._counted[self._counts] += 1.0
+            self._counted.index_add_(0, self._counts, self._ones)
+        elif len(self._ones):
+            self._counted += self._ones
 
     def _capture(self) -> None:
         """Record all launches as a graph, or say why steps go on without one. Nothing is run."""

@@ -93,15 +93,19 @@ static PyObject* holds(PyObject*, PyObject* args) {
   return PyBool_FromLong(equal);
 }
 
-// named(name, dicts, values) -> whether this name is, in each of the dicts, of its value: the same object.
+// named(dicts, names, values) -> whether each dict has these names and no others, in this order, of these values, which
+// are in one list for all dicts.
 static PyObject* named(PyObject*, PyObject* args) {
-  PyObject *name, *dicts, *values;
-  if (!PyArg_ParseTuple(args, "UO!O!", &name, &PyList_Type, &dicts, &PyList_Type, &values)) return nullptr;
-  bool equal = PyList_GET_SIZE(dicts) == PyList_GET_SIZE(values);
-  for (Py_ssize_t place = 0, end = PyList_GET_SIZE(dicts); equal && place < end; place++) {
+  PyObject *dicts, *names, *values, *key, *value;
+  if (!PyArg_ParseTuple(args, "O!O!O!", &PyList_Type, &dicts, &PyTuple_Type, &names, &PyList_Type, &values))
+    return nullptr;
+  const Py_ssize_t number = PyTuple_GET_SIZE(names);
+  bool equal = PyList_GET_SIZE(values) == number * PyList_GET_SIZE(dicts);
+  for (Py_ssize_t place = 0, start = 0; equal && place < PyList_GET_SIZE(dicts); place++, start += number) {
     PyObject* from = PyList_GET_ITEM(dicts, place);
-    equal = PyDict_CheckExact(from) && PyDict_GetItemWithError(from, name) == PyList_GET_ITEM(values, place);
-    if (PyErr_Occurred()) return nullptr;
+    equal = PyDict_CheckExact(from) && PyDict_GET_SIZE(from) == number;
+    for (Py_ssize_t at = 0, entry = 0; equal && PyDict_Next(from, &at, &key, &value); entry++)
+      equal = key == PyTuple_GET_ITEM(names, entry) && value == PyList_GET_ITEM(values, start + entry);
   }
   return PyBool_FromLong(equal);
 }
@@ -132,8 +136,8 @@ class Loops(Protocol):
     def holds(self, mapping: Any, values: list[Any], /) -> bool:
         """Whether a dict's values are these objects, in this order."""
 
-    def named(self, name: str, dicts: list[Any], values: list[Any], /) -> bool:
-        """Whether each dict's value of a name is this object."""
+    def named(self, dicts: list[Any], names: tuple[str, ...], values: list[Any], /) -> bool:
+        """Whether all dicts have these names, in this order, and one after another these objects as values."""
 
 
 def cache() -> Path:
@@ -151,7 +155,7 @@ def compiled() -> Loops:
     root = Path(torch.__file__).parent
     include = (root / "include", root / "include/torch/csrc/api/include", sysconfig.get_paths()["include"])
     abi = int(torch.compiled_with_cxx11_abi())
-    command = [*shlex.split(os.environ.get("CXX") or "c++"), "-O1", "-std=c++20", "-fPIC", "-shared", "-w"]
+    command = [*shlex.split(os.environ.get("CXX") or "c++"), "-O2", "-std=c++20", "-fPIC", "-shared", "-w"]
     command += [f"-D_GLIBCXX_USE_CXX11_ABI={abi}", *(f"-isystem{folder}" for folder in include)]
     after = [f"-L{root / 'lib'}", "-lc10", "-ltorch_cpu", "-ltorch_python"]
     versions = (torch.__version__, torch.version.git_version, EXTENSION_SUFFIXES[0], *command, *after, _LOOPS)

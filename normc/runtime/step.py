@@ -12,6 +12,7 @@ from torch import Tensor
 from normc.kernels.language import runs_kernels
 from normc.runtime.launcher import Launcher
 from normc.runtime.named import NamedOptimizer
+from normc.runtime.native import Loops
 from normc.runtime.run import Bucket, Run, Update
 from normc.runtime.tables import Store, same
 
@@ -62,7 +63,7 @@ class UpdateOptimizer(NamedOptimizer):
         if (
             update is not self.update
             or len(groups) != len(seen)
-            or any(list(group["param_names"]) != own[0] for group, own in zip(groups, seen, strict=True))
+            or not all(_equal(group["param_names"], own[0], loops) for group, own in zip(groups, seen, strict=True))
             or not all(same(group["params"], own[1], loops) for group, own in zip(groups, seen, strict=True))
         ):
             seen = [(list(group["param_names"]), list(group["params"])) for group in groups]
@@ -172,6 +173,10 @@ class UpdateOptimizer(NamedOptimizer):
                 state[name] = torch.zeros(shape, dtype=self._dtype(parameter), device=parameter.device)
         value: Tensor = state[name]
         return value
+
+
+def _equal(names: Sequence[str], known: list[str], loops: Loops | None) -> bool:
+    return (loops is not None and loops.same(names, known)) or list(names) == known
 
 
 def _pieces(parameter: Tensor, grad: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -122,18 +122,31 @@ class Held:
         self._every = list(state.values())
         self._kept = [(p, state[p]) for p in dict.fromkeys(p for own in owners.values() for p in own)]
         found = dict(self._kept)
-        self._values = [(name, [found[p] for p in own], [found[p][name] for p in own]) for name, own in owners.items()]
+        self._values = [
+            (itemgetter(name), [found[p] for p in own], [found[p][name] for p in own]) for name, own in owners.items()
+        ]
+        self._note()
+
+    def _note(self) -> None:
+        """What the compiled loops compare with: dicts of the same names, and all of their values."""
+        alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for _, kept in self._kept:
+            alike.setdefault(tuple(kept), []).append(kept)
+        self._noted = [(dicts, names, [v for kept in dicts for v in kept.values()]) for names, dicts in alike.items()]
 
     def still(self, loops: Loops | None = None) -> bool:
         """Whether all of them are where they were. Others may have come or gone."""
         if loops is not None and loops.holds(self._state, self._every):
-            if all(loops.named(*values) for values in self._values):
+            if all(loops.named(*noted) for noted in self._noted):
                 return True
         elif not same(self._state.values(), self._every):
             if any(self._state.get(parameter) is not own for parameter, own in self._kept):
                 return False
             self._every = list(self._state.values())
         try:
-            return all(all(map(is_, map(itemgetter(name), kept), own)) for name, kept, own in self._values)
+            still = all(all(map(is_, map(get, kept), own)) for get, kept, own in self._values)
         except KeyError:
             return False
+        if still and loops is not None:
+            self._note()
+        return still
