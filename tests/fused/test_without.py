@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,12 @@ def trained(recipe: str, target: str, without: tuple[str, ...], steps: int = 3) 
     return model, opt
 
 
+@functools.cache
+def whole(recipe: str) -> tuple[nn.Module, Optimizer]:
+    """Trained with all rewrites, as `interpreter` has it."""
+    return trained(recipe, HALF, (), 2)
+
+
 def apart(one: nn.Module, other: nn.Module) -> float:
     pairs = zip(one.parameters(), other.parameters(), strict=True)
     return max(float((a.detach() - b.detach()).abs().max()) for a, b in pairs)
@@ -58,8 +65,8 @@ def apart(one: nn.Module, other: nn.Module) -> float:
 @pytest.mark.parametrize("recipe", ["muon", pytest.param("modular-dual", marks=pytest.mark.slow)])
 def test_steps_without_a_rewrite_are_the_same_in_kernels(interpreter: None, recipe: str, name: str) -> None:
     without = EVERY if name == "all" else (name,)
-    full, _ = trained(recipe, HALF, ())
-    other, opt = trained(recipe, HALF, without)
+    full, _ = whole(recipe)
+    other, opt = trained(recipe, HALF, without, 2)
     assert apart(full, other) < 2e-3  # bf16 in, fp16 within
     assert opt.update.without == without
     assert all((bucket.fused is None) == ("kernels" in without) for bucket in opt.update.buckets)
@@ -144,3 +151,9 @@ def test_exported_files_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (HALF, ("graph",), ("graph",)),
     ):
         assert imported(export(opt, tmp_path / "other.py", target, without), monkeypatch).UPDATE.without == kept
+
+
+def test_the_table_of_names_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
+    for name, switch in SWITCHABLE.items():
+        assert f"| `{name}` | {switch.what} | {', '.join(switch.backends)} |" in page
