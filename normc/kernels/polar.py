@@ -15,7 +15,7 @@ from torch import Tensor
 
 from normc.kernels.language import runs_kernels
 from normc.kernels.normalise import normalise, starting_norm
-from normc.kernels.products import folds, linear, product, sandwich
+from normc.kernels.products import folds, linear, longer, product, sandwich
 from normc.kernels.small import Polynomials
 
 WORKSPACE = 2**28
@@ -202,10 +202,9 @@ def chain(space: Tensor, steps: Polynomials, factor: float = 1.0, without: tuple
         spare += [half] if current is whole else [half, current]
         current = _polynomial(gram, step, spare.pop(), without)
         scale = factor if place == len(steps) else 1.0
-        more = None if folded else whole
-        longer = product(whole, current, spare.pop(), add=more, alpha=scale, beta=scale * step[0], without=without)
+        out = spare.pop()
         spare.append(whole)
-        whole = longer
+        whole = longer(whole, current, out, scale, 0.0 if folded else step[0], without)
     return whole.mul_(factor) if len(steps) == 1 and factor != 1.0 else whole
 
 
@@ -223,16 +222,16 @@ def wide(x: Tensor) -> Tensor:
 
 
 def times(q: Tensor, y: Tensor) -> Tensor:
-    """q y for symmetric q, laid out in memory as y is."""
-    return torch.bmm(y.mT, q).mT if y.stride(-1) != 1 and y.stride(-2) == 1 else torch.bmm(q, y)
+    """q y, laid out in memory as y is."""
+    return torch.bmm(y.mT, q.mT).mT if y.stride(-1) != 1 and y.stride(-2) == 1 else torch.bmm(q, y)
 
 
 def finish(q: Tensor, y: Tensor, goal: Tensor) -> None:
-    """goal = q y for symmetric q, cut to goal's size: straight into it where that is of one size and dtype."""
+    """goal = q y, cut to goal's size: straight into it where that is of one size and dtype."""
     if goal.dtype != y.dtype or goal.shape != y.shape:
         goal.copy_(times(q, y)[:, : goal.shape[1], : goal.shape[2]])
     elif goal.stride(-1) != 1 and goal.stride(-2) == 1:
-        torch.bmm(y.mT, q, out=goal.mT)
+        torch.bmm(y.mT, q.mT, out=goal.mT)
     else:
         torch.bmm(q, y, out=goal)
 

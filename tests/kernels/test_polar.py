@@ -150,6 +150,8 @@ def test_forms_through_the_kernel(through_kernels: SimpleNamespace) -> None:
     assert error(polar.polar_gram(x, EXPRESS, dtype=torch.float16), expected) < 0.05
     assert error(polar.polar_standard(x.mT, EXPRESS, dtype=torch.bfloat16).mT, expected) < 0.05
     assert error(polar.polar_gram(x, CUBIC[:3]), reference(x, CUBIC[:3])) < 1e-3
+    lacking = torch.cat([x[:, :10], x[:, :10]], 1)  # half the rank: mirrored products that only commute are off by 0.2
+    assert error(polar.polar_gram(lacking, EXPRESS, dtype=torch.float16), reference(lacking)) < 0.04
     assert not polar.polar_gram(torch.zeros(1, 9, 9), EXPRESS, dtype=torch.float16).any()
 
 
@@ -181,4 +183,4 @@ def test_adversarial_on_a_gpu() -> None:
             for form in FORMS.values():
                 found = form(x.cuda(), EXPRESS, dtype=torch.float16)
                 assert bool(found.isfinite().all())
-                assert float(torch.linalg.matrix_norm(found.double(), 2).max()) < 1.5  # Gram, twice the same rows: 1.37
+                assert float(torch.linalg.matrix_norm(found.double(), 2).max()) < 1.3
