@@ -1,4 +1,4 @@
-"""The command `normc`: plan, export, check, recipes, diff. A mistake is one message and exit status 2, no traceback."""
+"""The command `normc`: plan, export, check, recipes, diff, tune. A mistake is one message and exit status 2."""
 
 from __future__ import annotations
 
@@ -99,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("first", metavar="a.json")
     diff.add_argument("second", metavar="b.json")
     diff.set_defaults(run=_diff)
+
+    tune = commands.add_parser("tune", help="keep the tiles of matrix products that are fastest on this GPU")
+    tune.add_argument("--seconds", type=float, default=60.0, metavar="S", help="about how long (default: 60)")
+    tune.set_defaults(run=_tune)
     return parser
 
 
@@ -263,6 +267,13 @@ def _recipes(options: argparse.Namespace) -> int:
     else:
         shown = recipes.show(options.show) if options.show else recipes.listing()
     _console(options.width).print(shown)
+    return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from normc.tuning import tune
+
+    tune(options.seconds, print)
     return 0
 
 
