@@ -41,7 +41,16 @@ def load(program: Program, recipe: Recipe, target: str) -> Loaded:
     aliases = {alias: row.name for row, _, _ in groups for alias in row.aliases}
     defaults = recipe.defaults
     update = Update(
-        program.plan, recipe.name, defaults, entries, aliases, tuple(buckets), wide=torch.float64, labels=recipe.labels
+        program.plan,
+        recipe.name,
+        defaults,
+        entries,
+        aliases,
+        tuple(buckets),
+        wide=torch.float64,
+        labels=recipe.labels,
+        state=program.storage.state,
+        stochastic=program.storage.stochastic,
     )
     text = "\n\n".join(f"# {chain.row.name!r}\n{chain.graph}" for chain in program.chains)
     return Loaded(update, Text("", text))

@@ -111,6 +111,8 @@ def compile(  # noqa: A001  # the public name
     strict: bool = False,
     compile: bool = True,
     without: Sequence[str] = (),
+    state_dtype: torch.dtype | None = None,
+    stochastic_rounding: bool = False,
     **group_options: float | tuple[float, ...],
 ) -> Optimizer:
     """One optimizer for every parameter of `model`, whose update code is generated from its inferred plan.
@@ -121,19 +123,22 @@ def compile(  # noqa: A001  # the public name
     `recipe`, `tare`, `heads`, `frontend` and `strict` are those of `plan()`; with several recipes, `lr` may be
     {recipe: lr}. `compile=False` runs the generated code eagerly. `without` leaves rewrites out, by name (listed in
     docs/performance.md): the same steps, slower.
+    `state_dtype=torch.bfloat16` keeps states of a parameter's shape in half the memory; arithmetic stays float32.
+    `stochastic_rounding` rounds what is written to bf16, states and weights, up or down by chance, right on average
+    (Gupta et al. 2015, arXiv:1502.02551): steps smaller than half a last place aren't lost. See docs/recipes.md.
     `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
     named = list(model.named_parameters())
+    how: dict[str, Any] = {"backend": backend, "compile": compile, "without": without}
+    how |= {"state_dtype": state_dtype, "stochastic_rounding": stochastic_rounding, **group_options}
     if plan is not None:
-        plan = _overridden(plan, overrides)
-        return build(plan, named, lr=lr, backend=backend, compile=compile, without=without, **group_options)
+        return build(_overridden(plan, overrides), named, lr=lr, **how)
     request = _request(recipe, options, heads, tare)
     find_ladder(frontend)  # a wrong name is said now, not at the first forward
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
     if inputs is not None:
-        found = _plan(model, inputs, request, overrides, frontend, strict)
-        return build(found, named, lr=lr, backend=backend, compile=compile, without=without, **group_options)
-    opt = defer(request.recipe, named, lr=lr, backend=backend, compile=compile, without=without, **group_options)
+        return build(_plan(model, inputs, request, overrides, frontend, strict), named, lr=lr, **how)
+    opt = defer(request.recipe, named, lr=lr, **how)
 
     def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         opt.adopt(_plan(model, (args, kwargs), request, overrides, frontend, strict))

@@ -13,9 +13,12 @@ from normc.errors import NormcError
 from normc.optimizer import Optimizer, generate
 from normc.runtime import EMBEDDED
 from normc.update.module import Text
+from normc.update.storage import PLAIN, storage
 from normc.update.switches import SWITCHABLE
 
 if TYPE_CHECKING:
+    import torch
+
     from normc.plans.plan import NormPlan
 
 _IMPORTS = """from __future__ import annotations
@@ -93,23 +96,33 @@ _DOOR = '''class Optimizer(UpdateOptimizer):
 
 
 def export(
-    source: Optimizer | NormPlan, path: str | Path, target: str | None = None, without: Sequence[str] | None = None
+    source: Optimizer | NormPlan,
+    path: str | Path,
+    target: str | None = None,
+    without: Sequence[str] | None = None,
+    *,
+    state_dtype: torch.dtype | None = None,
+    stochastic_rounding: bool = False,
 ) -> Path:
     """Write `source`, an optimizer or a plan, to `path` and return it. Needs no device of the target's kind.
 
     `target` None is the optimizer's own, and "cpu:fp32" for a plan. The optimizer's own generated code is written as it
     runs. `without` are rewrites to leave out, by name; None leaves out those that the optimizer does, if the target has
-    them. NormcError for a target without generated code.
+    them. `state_dtype` and `stochastic_rounding` are those of normc.compile, for a plan; an optimizer's own are kept.
+    NormcError for a target without generated code.
     """
+    kept = storage(state_dtype, stochastic_rounding)
+    if isinstance(source, Optimizer) and kept not in (PLAIN, source.kept):
+        raise NormcError("an optimizer is exported with its own options", "make it with these, or export its plan")
     if isinstance(source, Optimizer) and target in (None, source.target) and without is None:
         text = source.text
     elif isinstance(source, Optimizer):
         target = target or source.target
         backend = target.split(":")[0]
         own = [name for name in source.without if backend in SWITCHABLE[name].backends]
-        text = generate(source.plan, target, own if without is None else without).text
+        text = generate(source.plan, target, own if without is None else without, source.kept).text
     else:
-        text = generate(source, target or "cpu:fp32", without or ()).text
+        text = generate(source, target or "cpu:fp32", without or (), kept).text
     if not text.doc:
         raise NormcError("the reference backend generates no code", "export for cpu or cuda")
     file = Path(path)

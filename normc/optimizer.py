@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from normc.analyse import to_print
@@ -23,6 +24,7 @@ from normc.recipes import Recipe, recipes
 from normc.runtime import Entry, Update, UpdateOptimizer
 from normc.update.module import Loaded, Text
 from normc.update.program import Program, annotate
+from normc.update.storage import PLAIN, Storage, check_kinds, storage
 from normc.update.switches import SWITCHABLE as SWITCHABLE
 from normc.update.switches import checked
 
@@ -35,13 +37,15 @@ def recipe_of(plan: NormPlan) -> Recipe:
     return recipes[plan.recipe].configure(**dict(plan.options))
 
 
-def program_of(plan: NormPlan, target: str = "cpu", without: Sequence[str] = ()) -> Program:
+def program_of(plan: NormPlan, target: str = "cpu", without: Sequence[str] = (), kept: Storage = PLAIN) -> Program:
     """The update program of a plan for a target; `decisions` says what each rewrite did and why.
 
-    `without` are rewrites to leave out, by name. NormcError for one that the target's backend hasn't.
+    `without` are rewrites to leave out, by name; `kept` is how states and weights are. NormcError for a rewrite that
+    the target's backend hasn't, and for states whose dtype can't be chosen.
     """
     backend = backends[target.split(":")[0]]
-    program = replace(lower(plan, recipe_of(plan)), without=checked(without, backend.name))
+    program = replace(lower(plan, recipe_of(plan)), without=checked(without, backend.name), storage=kept)
+    check_kinds(kept, ((chain.row.name, kind) for chain in program.chains for _, kind in chain.states))
     if not backend.batched:
         return program
     target = backend.target(target)
@@ -59,14 +63,14 @@ def program_of(plan: NormPlan, target: str = "cpu", without: Sequence[str] = ())
     return kernels(batch(program, backend.at_once), Device(backend.name, target, backend.runs_kernels(target)))
 
 
-def generate(plan: NormPlan, target: str = "cpu", without: Sequence[str] = ()) -> Loaded:
+def generate(plan: NormPlan, target: str = "cpu", without: Sequence[str] = (), kept: Storage = PLAIN) -> Loaded:
     """A plan's update, loaded, and its source. Targets: cpu, cpu:fp32, cpu:bf16, cuda, cuda:sm_90, reference.
 
     What NORMC_PRINT names of the rewrites is printed to stderr.
     """
     backend = backends[target.split(":")[0]]
     target = backend.target(target)
-    program = program_of(plan, target, without)
+    program = program_of(plan, target, without, kept)
     wanted = to_print()
     for decision in program.decisions:
         if wanted & {decision.rule, "all"}:
@@ -79,10 +83,12 @@ class Optimizer(UpdateOptimizer):
     """A torch optimizer that runs a plan's generated update. Group 0 holds the matrices, group 1 the rest.
 
     Made by `build`, or by `defer` as a stand-in until its plan is known: that can be given to schedulers and hosts, and
-    its step() raises NormcError. `target` is the backend, or one of its targets; `without` are rewrites left out.
+    its step() raises NormcError. `target` is the backend, or one of its targets; `without` are rewrites left out;
+    `kept` is how states and weights are.
     """
 
     without: tuple[str, ...] = ()
+    kept = PLAIN
 
     def __init__(
         self,
@@ -94,14 +100,16 @@ class Optimizer(UpdateOptimizer):
         compile: bool,
         options: Mapping[str, float | tuple[float, ...]],
         without: Sequence[str] = (),
+        kept: Storage = PLAIN,
     ) -> None:
         named = list(named_parameters)
         self.without = checked(without, target.split(":")[0])
+        self.kept = kept
         self.recipe = recipe
         self.target = target
         self._plan = plan
-        self._loaded = None if plan is None else generate(plan, target, self.without)
-        update = _stand_in(named, recipe) if self._loaded is None else self._loaded.update
+        self._loaded = None if plan is None else generate(plan, target, self.without, kept)
+        update = _stand_in(named, recipe, kept) if self._loaded is None else self._loaded.update
         super().__init__(named, update, lr, compile, **options)
 
     def adopt(self, plan: NormPlan) -> None:
@@ -109,7 +117,7 @@ class Optimizer(UpdateOptimizer):
         if plan.recipe != self.recipe.name:
             fix = "make the optimizer with the plan's recipe"
             self._fail(f"the plan is of recipe {plan.recipe}, the optimizer of {self.recipe.name}", fix)
-        loaded = generate(plan, self.target, self.without)
+        loaded = generate(plan, self.target, self.without, self.kept)
         self.take(loaded.update)
         self._plan, self._loaded = plan, loaded
 
@@ -141,7 +149,7 @@ class Optimizer(UpdateOptimizer):
     def __getstate__(self) -> dict[str, Any]:
         """The plan stands for the generated code, which is made again from it."""
         plan = None if self._plan is None else replace(self._plan)  # without what it has cached, some of it unpicklable
-        own = {"_plan": plan, "target": self.target, "recipe": self.recipe, "without": self.without}
+        own = {"_plan": plan, "target": self.target, "recipe": self.recipe, "without": self.without, "kept": self.kept}
         return {**super().__getstate__(), **own}
 
     def _rebuilt(self) -> Update:
@@ -149,8 +157,8 @@ class Optimizer(UpdateOptimizer):
             self._loaded = None
             groups = self.param_groups
             named = [pair for group in groups for pair in zip(group["param_names"], group["params"], strict=True)]
-            return _stand_in(named, self.recipe)
-        self._loaded = generate(self._plan, self.target, self.without)
+            return _stand_in(named, self.recipe, self.kept)
+        self._loaded = generate(self._plan, self.target, self.without, self.kept)
         return self._loaded.update
 
 
@@ -162,6 +170,8 @@ def build(
     backend: str | None = None,
     compile: bool = True,
     without: Sequence[str] = (),
+    state_dtype: torch.dtype | None = None,
+    stochastic_rounding: bool = False,
     **options: float | tuple[float, ...],
 ) -> Optimizer:
     """The optimizer of a plan.
@@ -169,10 +179,14 @@ def build(
     backend  "cpu", "cuda", "reference", or a whole target ("cuda:sm_90"); None takes that of the parameters' device.
     lr       one for all, or {recipe: lr} where the plan mixes recipes.
     without  rewrites to leave out, by their names in SWITCHABLE.
+    state_dtype          torch.bfloat16 for states of a parameter's shape; None is float32 (float64 of float64 weights).
+    stochastic_rounding  what is written to bf16, states and weights, is rounded up or down by chance, right on average
+                         (Gupta et al. 2015, arXiv:1502.02551); else to the nearest.
     options  values of the recipe's groups (momentum, weight_decay): one number, or a pair (matrices, the rest).
     """
     named = list(named_parameters)
-    return Optimizer(named, recipe_of(plan), plan, backend or _target_of(named), lr, compile, options, without)
+    kept = storage(state_dtype, stochastic_rounding)
+    return Optimizer(named, recipe_of(plan), plan, backend or _target_of(named), lr, compile, options, without, kept)
 
 
 def defer(
@@ -183,11 +197,14 @@ def defer(
     backend: str | None = None,
     compile: bool = True,
     without: Sequence[str] = (),
+    state_dtype: torch.dtype | None = None,
+    stochastic_rounding: bool = False,
     **options: float | tuple[float, ...],
 ) -> Optimizer:
     """An optimizer that gets its plan later, through `adopt`. Until then its groups are by number of axes."""
     named = list(named_parameters)
-    return Optimizer(named, recipe, None, backend or _target_of(named), lr, compile, options, without)
+    kept = storage(state_dtype, stochastic_rounding)
+    return Optimizer(named, recipe, None, backend or _target_of(named), lr, compile, options, without, kept)
 
 
 def _target_of(named: list[tuple[str, Tensor]]) -> str:
@@ -195,11 +212,22 @@ def _target_of(named: list[tuple[str, Tensor]]) -> str:
     return "cuda" if "cuda" in kinds else "cpu"
 
 
-def _stand_in(named: list[tuple[str, Tensor]], recipe: Recipe) -> Update:
+def _stand_in(named: list[tuple[str, Tensor]], recipe: Recipe, kept: Storage) -> Update:
     """What the optimizer holds before its plan: groups by number of axes, no buckets."""
     entries = {
         pair[0]: Entry(tuple(pair[1].shape), 0 if pair[1].dim() >= 2 else 1, "not planned")
         for pair in named
         if isinstance(pair, tuple)
     }
-    return Update("", recipe.name, recipe.defaults, entries, {}, (), ready=False, labels=recipe.labels)
+    return Update(
+        "",
+        recipe.name,
+        recipe.defaults,
+        entries,
+        {},
+        (),
+        ready=False,
+        labels=recipe.labels,
+        state=kept.state,
+        stochastic=kept.stochastic,
+    )

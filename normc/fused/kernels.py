@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from normc.fused.dithering import SALT, dithered
 from normc.fused.expressions import statements
 from normc.kernels import cost
 from normc.update.arithmetic import count
@@ -32,16 +33,19 @@ _MOVES = (fold, flip, join, part, take)
 
 @dataclass(frozen=True, slots=True)
 class Rowwise:
-    """A rowwise number of a list op: the variable in the kernel, and its value for each row of each chain."""
+    """A rowwise number of a list op: the variable in the kernel, and its value for each row of each chain. `own` ones
+    are never written into the kernel, which others may share.
+    """
 
     variable: str
     values: tuple[tuple[float, ...], ...]
+    own: bool = False
 
     @property
     def constant(self) -> float | None:
         """The one value of all rows, if it is one."""
         distinct = {value for chain in self.values for value in chain}
-        return distinct.pop() if len(distinct) == 1 else None
+        return distinct.pop() if len(distinct) == 1 and not self.own else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +261,11 @@ def printed(kernel: Kernel, plan: Fused) -> str:
             )
             head.append(f"{item.variable} = {value}")
     body += kernel.lines
-    body += [f"tl.store({role}_at + here, {value}, mask=inside)" for role, value in kernel.states]
+    states = list(kernel.states)
+    if SALT in kernel.reads:
+        above, within, states = dithered(states, plan.roles)
+        head, body = head + above, body + within
+    body += [f"tl.store({role}_at + here, {value}, mask=inside)" for role, value in states]
     body += [f"tl.store({name}_stack + slot * entries + here, {value}, mask=inside)" for name, value in kernel.stacks]
     values = dict(kernel.stacks)
     for name in kernel.measured:

@@ -7,8 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from normc.fused.kernels import Fused, Kernel, fused, printed, stack_dtype
+from normc.fused.dithering import HELPERS, SALT
+from normc.fused.kernels import Fused, Kernel, Rowwise, fused, printed, stack_dtype
 from normc.kernels.newton_schulz import newton_schulz
+from normc.runtime.rounding import SEED
 from normc.update.matrices import polar
 from normc.update.program import ROWWISE, Core, Family, Program
 from normc.update.source import INDENT, Printer, literal
@@ -24,6 +26,12 @@ class FusedForm:
 
     def __init__(self, program: Program) -> None:
         self._plans = {family.name: fused(family) for family in program.families}
+        if program.storage.stochastic:
+            every = [*(row for chain in program.chains for row in chain.rows), *program.idle]
+            salts = {name: float(place) for place, name in enumerate(sorted(row.name for row in every))}
+            plans = [(family, self._plans[family.name]) for family in program.families]
+            self._plans |= {family.name: _salted(plan, family, salts) for family, plan in plans if plan is not None}
+        self._stochastic = program.storage.stochastic
         self._kernels: dict[str, str] = {}
         self._without = program.without
 
@@ -40,7 +48,9 @@ class FusedForm:
     @property
     def helpers(self) -> list[str]:
         """Functions that kernels call."""
-        return [POWER] if any(self._plans.values()) and "kernels" not in self._without else []
+        if not any(self._plans.values()) or "kernels" in self._without:
+            return []
+        return [POWER, HELPERS] if self._stochastic else [POWER]
 
     def step(self, family: Family) -> str | None:
         """The kernels and the function that launches them; None for a family that stays as it is."""
@@ -75,6 +85,18 @@ class FusedForm:
             text = ", ".join(printer.constant("ROWS", chain) for chain in chains)
             lines.append(f"{deeper}rows=({text},),")
         return [*lines, f"{inner}),"]
+
+
+def _salted(plan: Fused, family: Family, salts: Mapping[str, float]) -> Fused:
+    """The plan with what kernels need to round stochastically what they write: the seed and a row's salt."""
+
+    def reading(kernel: Kernel | None) -> Kernel | None:
+        return replace(kernel, reads=kernel.reads | {SEED, SALT}) if kernel is not None and kernel.states else kernel
+
+    values = tuple(tuple(salts[row.name] for row in chain.rows) for chain in family.chains)
+    rowwise = (*plan.rowwise, Rowwise(SALT, values, own=True))
+    before, after = reading(plan.before), reading(plan.after)
+    return replace(plan, numbers=(*plan.numbers, SEED), rowwise=rowwise, before=before, after=after)
 
 
 def _launches(plan: Fused, family: Family) -> str:

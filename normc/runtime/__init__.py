@@ -11,6 +11,7 @@ EMBEDDED = (
     "kernels.ahead",
     "runtime.fused",
     "runtime.run",
+    "runtime.rounding",
     "runtime.holder",
     "runtime.native",
     "runtime.tables",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from normc.runtime.holder import GradientHolder
+from normc.runtime.rounding import SEED
 from normc.runtime.run import Cores, Update
 
 # Prefixes that wrappers put into parameter names.
@@ -43,7 +44,7 @@ class NamedOptimizer(GradientHolder):
         self.update = update
         self.cores = Cores(compile, self._warning())
         groups: list[dict[str, Any]] = [
-            {"params": [], "param_names": [], "plan": update.plan, "lr": rate, **defaults}
+            {"params": [], "param_names": [], "plan": update.plan, "lr": rate, **defaults, **self._seeds()}
             for rate, defaults in zip(self._rates(lr), update.defaults, strict=True)
         ]
         for name, value in options.items():
@@ -65,6 +66,10 @@ class NamedOptimizer(GradientHolder):
     def _rebuilt(self) -> Update:
         """The update of an optimizer that comes out of a pickle."""
         self._fail(f"a {type(self).__name__} can't be unpickled", "make it anew and load its state_dict")
+
+    def _seeds(self) -> dict[str, int]:
+        """What a group has more if rounding is stochastic."""
+        return {SEED: 0} if self.update.stochastic else {}
 
     def _rates(self, lr: float | Tensor | Mapping[str, float]) -> list[float | Tensor]:
         """Each group's lr: the same, or that of its recipe."""
@@ -131,8 +136,12 @@ class NamedOptimizer(GradientHolder):
         self._fail(f"{name!r} has shape {tuple(parameter.shape)}, the plan says {shape}", fix)
 
     def _dtype(self, parameter: Tensor) -> torch.dtype:
-        """What a parameter's state is kept in."""
+        """What a parameter's step is computed in."""
         return torch.promote_types(parameter.dtype, self.update.wide)
+
+    def _kept_in(self, parameter: Tensor, kind: str) -> torch.dtype:
+        """What a parameter's state of a kind is kept in."""
+        return (self.update.state if kind == "like" else None) or self._dtype(parameter)
 
     def take(self, update: Update) -> None:
         """Take a plan's update: parameters move between the two groups in place, states and group values stay."""
@@ -165,17 +174,19 @@ class NamedOptimizer(GradientHolder):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load by name; fails on another plan's checkpoint. State keeps its own dtype, whatever the parameter's."""
+        """Load by name; fails on another plan's checkpoint. State gets its own dtype, whatever the parameter's."""
         mapped = self._by_name(state_dict)
         super().load_state_dict(mapped)
         ids = [key for group in mapped["param_groups"] for key in group["params"]]
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        for key, parameter in zip(ids, parameters, strict=True):
-            wide = self._dtype(parameter)
+        groups = self.param_groups
+        named = [pair for group in groups for pair in zip(group["param_names"], group["params"], strict=True)]
+        kinds = {name: dict(bucket.states) for bucket in self.update.buckets for name in bucket.names}
+        for key, (own, parameter) in zip(ids, named, strict=True):
             for name, value in mapped["state"].get(key, {}).items():
+                dtype = self._kept_in(parameter, kinds.get(own, {}).get(name, ""))
                 # torch has rounded it to the parameter's dtype.
-                if isinstance(value, Tensor) and name not in self.as_they_are and wide != parameter.dtype:
-                    self.state[parameter][name] = value.detach().to(device=parameter.device, dtype=wide, copy=True)
+                if isinstance(value, Tensor) and name not in self.as_they_are and dtype != parameter.dtype:
+                    self.state[parameter][name] = value.detach().to(device=parameter.device, dtype=dtype, copy=True)
 
     def _by_name(self, saved: dict[str, Any]) -> dict[str, Any]:
         """A checkpoint with its parameters in the order of this optimizer's."""
@@ -197,7 +208,9 @@ class NamedOptimizer(GradientHolder):
             ranked = sorted(groups, key=lambda old: -len(set(names) & set(map(self._name, old.get("param_names", ())))))
             values = deepcopy(ranked[0] if names else groups[min(index, len(groups) - 1)])
             values["plan"] = self.update.plan or values.get("plan", "")
-            values |= {"params": [keys[name] for name in names], "param_names": list(names)}
+            seeds = {name: values.get(name, seed) for name, seed in self._seeds().items()}
+            values.pop(SEED, None)
+            values |= {"params": [keys[name] for name in names], "param_names": list(names), **seeds}
             mapped["param_groups"].append(values)
             mapped["state"] |= {
                 keys[name]: saved["state"][keys[name]] for name in names if keys[name] in saved["state"]

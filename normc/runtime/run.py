@@ -57,7 +57,8 @@ class Update:
     """A whole generated update. `wide` is the least dtype of state and arithmetic; `ready` is False for a stand-in.
 
     `defaults` has the values of each parameter group, `labels` the recipe that each is of. `without` are rewrites that
-    were left out, among them "lanes" and "graph", which are of the running.
+    were left out, among them "lanes" and "graph", which are of the running. `state` is the dtype of states shaped like
+    their parameter, None that of the arithmetic; `stochastic` says how bf16 is rounded to.
     """
 
     plan: str
@@ -70,6 +71,8 @@ class Update:
     ready: bool = True
     labels: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    state: torch.dtype | None = None
+    stochastic: bool = False
 
     @property
     def idle(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from normc.kernels.language import runs_kernels
 from normc.runtime.launcher import Launcher
 from normc.runtime.named import NamedOptimizer
 from normc.runtime.native import Loops
+from normc.runtime.rounding import SEED, local, round_stochastically
 from normc.runtime.run import Bucket, Run, Update
 from normc.runtime.tables import Store, same
 
@@ -28,6 +29,7 @@ class UpdateOptimizer(NamedOptimizer):
     _idle: Sequence[tuple[str, Tensor]] = ()
     _fused: Sequence[Bucket] = ()
     _others: Sequence[Bucket] = ()
+    _salts: Mapping[str, int] = MappingProxyType({})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As torch's, which is also how a state_dict gets in; tables of the states before are of no more use."""
@@ -53,6 +55,9 @@ class UpdateOptimizer(NamedOptimizer):
         launched = bool(self._fused) and self._launch(self._fused, members)
         for bucket in self._others if launched else self.update.buckets:
             self._step(bucket, members)
+        if self.update.stochastic:
+            for group in self.param_groups:
+                group[SEED] += 1
         return loss
 
     def _by_names(self) -> Mapping[str, Tensor]:
@@ -72,6 +77,7 @@ class UpdateOptimizer(NamedOptimizer):
             self._idle = [(name, members[name]) for name in self.update.idle if name in members]
             self._fused = [bucket for bucket in self.update.buckets if bucket.fused is not None]
             self._others = [bucket for bucket in self.update.buckets if bucket.fused is None]
+            self._salts = {name: place for place, name in enumerate(sorted(self.update.entries))}
         return self._members
 
     def _launch(self, buckets: Sequence[Bucket], members: Mapping[str, Tensor]) -> bool:
@@ -123,8 +129,10 @@ class UpdateOptimizer(NamedOptimizer):
             states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
             return self._update(bucket, live, parameters, grads, states)
         for index, parameter, grad in zip(live, parameters, grads, strict=True):
+            start = 0
             for part, own in _pieces(parameter, grad, bucket.pieces):
-                self._update(bucket, [index], [part], [own], {name: [own] for name, _ in bucket.states})
+                self._update(bucket, [index], [part], [own], {name: [own] for name, _ in bucket.states}, start)
+                start += part.numel()
         return None
 
     def _update(
@@ -134,18 +142,30 @@ class UpdateOptimizer(NamedOptimizer):
         parameters: list[Tensor],
         gradients: list[Tensor],
         states: dict[str, list[Tensor]],
+        start: int = 0,
     ) -> None:
-        weights = [parameter.to(self._dtype(parameter)) for parameter in parameters]
-        grads = [grad.to(self._dtype(parameter)) for grad, parameter in zip(gradients, parameters, strict=True)]
-        states |= {name: grads for name, kind in bucket.states if kind == "grad"}
+        """Run a bucket's function. Of flat pieces, `start` is the place of the first entry in its parameter."""
+        wide = [self._dtype(parameter) for parameter in parameters]
+        weights, grads = _wide(parameters, wide), _wide(gradients, wide)
+        group = self.param_groups[bucket.group]
+        # What is narrow is updated as wide copies, and rounded once, below.
+        written = [(parameters, weights)]
+        for name, kind in bucket.states:
+            if kind == "grad" or (kind == "like" and self.update.state is not None):
+                written.append((gradients, grads) if kind == "grad" else (states[name], _wide(states[name], wide)))
+                states[name] = written[-1][1]
         shapes = [self.update.entries[name].shape for name in bucket.names]
-        bucket.step(Run(weights, grads, states, live, shapes, self.param_groups[bucket.group], self.cores))
-        # Narrow weights were updated as wide copies; they are rounded once, here. So are gradients that stay.
-        pairs = list(zip(parameters, weights, strict=True))
-        pairs += zip(gradients, grads, strict=True) if bucket.holds_gradients else ()
-        narrow = [(old, new) for old, new in pairs if old is not new]
-        if narrow:
-            torch._foreach_copy_([old for old, _ in narrow], [new for _, new in narrow])
+        bucket.step(Run(weights, grads, states, live, shapes, group, self.cores))
+        nearest = []
+        for place, pair in enumerate(written):
+            for index, old, new in zip(live, *pair, strict=True):
+                if old is not new and old.dtype == torch.bfloat16 and self.update.stochastic:
+                    salt = self._salts[bucket.names[index]]
+                    local(old).copy_(round_stochastically(local(new), group[SEED], salt, place, start))
+                elif old is not new:
+                    nearest.append((old, new))
+        if nearest:
+            torch._foreach_copy_([old for old, _ in nearest], [new for _, new in nearest])
 
     def _gradient(self, name: str, parameter: Tensor) -> Tensor:
         self._check_shape(name, parameter)
@@ -166,13 +186,20 @@ class UpdateOptimizer(NamedOptimizer):
             if kind == "count":
                 state[name] = torch.tensor(0.0)
             elif kind == "like":
-                dtype = self._dtype(parameter)
+                dtype = self._kept_in(parameter, kind)
                 state[name] = torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
             else:
                 shape = tuple(map(int, kind.split("x")))
                 state[name] = torch.zeros(shape, dtype=self._dtype(parameter), device=parameter.device)
+        elif kind == "like" and self.update.state not in (None, state[name].dtype):  # loaded before the plan was known
+            state[name] = state[name].to(self.update.state)
         value: Tensor = state[name]
         return value
+
+
+def _wide(tensors: list[Tensor], dtypes: list[torch.dtype]) -> list[Tensor]:
+    """Copies in these dtypes; a tensor itself where it has its own already."""
+    return [tensor.to(dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]
 
 
 def _equal(names: Sequence[str], known: list[str], loops: Loops | None) -> bool:

@@ -65,6 +65,8 @@ def tables(program: Program, recipe: Grouped, printer: Printer, form: Form | Non
         f"{INDENT}buckets=BUCKETS,",
         *labels,
         *([f"{INDENT}without={literal(program.without)},"] if program.without else []),
+        *([f"{INDENT}state={program.storage.state},"] if program.storage.state is not None else []),
+        *([f"{INDENT}stochastic=True,"] if program.storage.stochastic else []),
         ")",
     ]
     text = "\n".join(lines)

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from normc.plans.row import Row
 from normc.update.matrices import polar
+from normc.update.storage import PLAIN, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Family:
 class Program:
     """The update of every row of a plan. `idle` are rows that nothing updates. `families` is what `batch` adds.
 
-    `without` are the rewrites that were left out, by name.
+    `without` are the rewrites that were left out, by name; `storage` is how states and weights are kept.
     """
 
     model: str
@@ -90,6 +91,7 @@ class Program:
     decisions: tuple[Decision, ...] = ()
     families: tuple[Family, ...] = ()
     without: tuple[str, ...] = ()
+    storage: Storage = PLAIN
 
     def with_chains(self, chains: tuple[Chain, ...], decisions: list[Decision]) -> Program:
         """This program with other chains, and a longer log."""
