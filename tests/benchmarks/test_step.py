@@ -43,8 +43,11 @@ def test_a_good_step_is_judged_good_and_a_zero_one_bad() -> None:
     runner = batched.build(given)
     assert all(entry["in range"] == 0.0 and entry["error"] == 1.0 for entry in judge(runner, chosen))
     runner.step()
-    assert len(chosen) == 6
-    assert all(entry["in range"] > 0.9 and entry["error"] < 0.2 for entry in judge(runner, chosen))
+    assert len(chosen) == 8
+    found = {entry["spectrum"]: (entry["in range"], entry["error"]) for entry in judge(runner, chosen)}
+    real = found.pop("real gradient")  # most of its singular values are too small for five steps
+    assert 0.1 < real[0] < 0.5 and 0.5 < real[1] < 0.9
+    assert all(share > 0.9 and error < 0.2 for share, error in found.values())
 
 
 def test_what_is_not_there_is_named() -> None:
