@@ -14,7 +14,7 @@ from normc.fused.module import varies
 from normc.fused.traffic import in_kernels, on_lists
 from normc.kernels.cost import Form, form, pays, share_of, work
 from normc.kernels.products import folds, symmetric_pays
-from normc.runtime.fused import AT_ONCE, LANES
+from normc.runtime.fused import AT_ONCE, LANES, turns_of
 from normc.update.matrices import polar
 from normc.update.program import Decision, Family, Program, state_dtype
 from normc.update.switches import SWITCHABLE, of_matrices
@@ -51,12 +51,13 @@ def kernels(program: Program, device: Device) -> Program:
         launches += number * (len(family.chains) * (parts + measured) + products)
         turns += number
         functions += 1
+        moved = in_kernels(family, plan, program.storage.state)
         decisions.append(
             Decision(
                 "kernels",
                 f"{family.name}: what is elementwise in {parts} pass{'es' * (parts > 1)} over tables of addresses",
                 "every op has a form in one pass, and states are shaped like their parameters",
-                f"{in_kernels(family, plan)} instead of at least {on_lists(family)} bytes an entry, predicted",
+                f"{moved} instead of at least {on_lists(family)} bytes an entry, predicted",
             )
         )
         decisions += _in_turns(family, number)
@@ -155,7 +156,7 @@ def _turns(family: Family) -> int:
         return 1
     rows = sum(len(chain.rows) for chain in family.chains)
     entries = max(chain.row.numel for chain in family.chains)
-    return max(min(-(-rows * entries // AT_ONCE), rows), 1)
+    return turns_of(rows, entries)
 
 
 def _in_turns(family: Family, number: int) -> Iterator[Decision]:
@@ -163,7 +164,10 @@ def _in_turns(family: Family, number: int) -> Iterator[Decision]:
         rows = sum(len(chain.rows) for chain in family.chains)
         what = f"{family.name}: {rows} parameters in {number} turns"
         yield Decision(
-            "turns", what, f"at most {AT_ONCE:,} entries at once", f"{1 - 1 / number:.0%} of the stacks, predicted"
+            "turns",
+            what,
+            f"at most {AT_ONCE:,} entries at once, and two turns run side by side",
+            f"{1 - 1 / number:.0%} of the stacks, predicted",
         )
 
 

@@ -94,9 +94,9 @@ def _salted(plan: Fused, family: Family, salts: Mapping[str, float]) -> Fused:
         return replace(kernel, reads=kernel.reads | {SEED, SALT}) if kernel is not None and kernel.states else kernel
 
     values = tuple(tuple(salts[row.name] for row in chain.rows) for chain in family.chains)
-    rowwise = (*plan.rowwise, Rowwise(SALT, values, own=True))
+    rowwise = (Rowwise(SALT, values, own=True), *plan.rowwise)
     before, after = reading(plan.before), reading(plan.after)
-    return replace(plan, numbers=(*plan.numbers, SEED), rowwise=rowwise, before=before, after=after)
+    return replace(plan, numbers=(SEED, *plan.numbers), rowwise=rowwise, before=before, after=after)
 
 
 def _launches(plan: Fused, family: Family) -> str:

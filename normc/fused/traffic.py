@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, fx
 
 from normc.fused.kernels import Fused, Kernel, stack_dtype
@@ -9,8 +10,10 @@ from normc.update.matrices import polar
 from normc.update.program import Family, placeholders, split, state_dtype
 
 
-def in_kernels(family: Family, plan: Fused) -> int:
-    """Bytes an entry of a parameter: what the kernels around the core read and write, and norms of stacks."""
+def in_kernels(family: Family, plan: Fused, state: torch.dtype | None = None) -> int:
+    """Bytes an entry of a parameter: what the kernels around the core read and write, and norms of stacks. `state` is
+    the dtype of states, None that of the arithmetic.
+    """
     wide = state_dtype(family.chains[0].row).itemsize
     weight = _weight(family)
     narrow: dict[str, int] = {}
@@ -21,7 +24,7 @@ def in_kernels(family: Family, plan: Fused) -> int:
             narrow[node.name] = dtype.itemsize if dtype is not None else wide
         results = max(narrow.values(), default=wide)  # Newton-Schulz of 16 bits comes out in 16 bits
         narrow |= {node.name: results for place, node in core.outputs if place == 0}
-    sizes = {"w": weight, "g": weight} | dict.fromkeys(plan.roles[2:], wide)
+    sizes = {"w": weight, "g": weight} | dict.fromkeys(plan.roles[2:], wide if state is None else state.itemsize)
 
     def moved(kernel: Kernel | None) -> int:
         if kernel is None:

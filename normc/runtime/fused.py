@@ -15,10 +15,18 @@ from torch import Tensor
 
 from normc.kernels.language import tl
 
-# Entries that one kernel instance works on; entries of a turn, a bound on workspace; and streams that turns run in.
+# Entries that one kernel instance works on; of a turn, a bound on workspace; of a stack that is worth two turns, which
+# run side by side; and streams that turns run in.
 BLOCK = 1024
-AT_ONCE = 16 * 2**20
+AT_ONCE = 48 * 2**20
+WORTH_TWO = 16 * 2**20
 LANES = 3
+
+
+def turns_of(rows: int, entries: int) -> int:
+    """In how many turns rows of so many entries are stepped: few, as each turn is some twenty launches."""
+    total = rows * entries
+    return max(1, min(rows, max(-(-total // AT_ONCE), 2 if total > WORTH_TWO else 1)))
 
 
 @dataclass(frozen=True)
@@ -81,10 +89,10 @@ class FusedRun:
     stacks: list[Stack]
 
     def turns(self) -> Iterator[FusedRun]:
-        """The rows in as many turns as AT_ONCE asks for, if they may be split and all have a gradient."""
+        """The rows in turns, if they may be split and all have a gradient."""
         entries = max(stack.entries for stack in self.stacks)
         total = sum(stack.total for stack in self.stacks)
-        number = min(-(-total * entries // AT_ONCE), total)
+        number = turns_of(total, entries)
         if number <= 1 or not self.plan.splits or any(stack.live < stack.total for stack in self.stacks):
             yield self
             return

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 
 from normc.optimizer import build
 from tests.fused.test_fused import farthest, give
-from tests.plans import Small, plan_of, small_rows
+from tests.plans import Small, draft, plan_of, small_rows
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -46,6 +47,40 @@ def test_a_graph_is_replayed_and_reads_new_gradients() -> None:
     launcher = opt._launcher
     assert launcher is not None
     assert [layout.graph is not None for layout in launcher._layouts.values()] == [True]
+
+
+def test_narrow_states_and_their_dither_under_a_graph() -> None:
+    """Bit by bit as without a graph, and resumed; each replay has new dither."""
+    options: dict[str, Any] = {"lr": 5e-3, "state_dtype": torch.bfloat16, "stochastic_rounding": True}
+    torch.manual_seed(0)
+    ours = Small().cuda().bfloat16()
+    plan = plan_of(small_rows(ours), "adamw")
+    models = [ours, copy.deepcopy(ours), copy.deepcopy(ours)]
+    opts = [
+        build(plan, m.named_parameters(), compile=c, **options)
+        for m, c in zip(models, (True, False, True), strict=True)
+    ]
+    for step in range(8):
+        if step == 5:
+            models[2].load_state_dict(models[0].state_dict())
+            opts[2].load_state_dict(copy.deepcopy(opts[0].state_dict()))
+        for model, opt in zip(models, opts, strict=True):
+            generator = torch.Generator().manual_seed(step)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter)
+            if step >= 5 or opt is not opts[2]:
+                opt.step()
+    launcher = opts[0]._launcher
+    assert launcher is not None
+    assert [layout.graph is not None for layout in launcher._layouts.values()] == [True]
+    assert farthest(models[0], models[1]) == farthest(models[0], models[2]) == 0.0
+    weight = torch.nn.Parameter(torch.ones(256, 256, dtype=torch.bfloat16, device="cuda"))
+    small = build(plan_of([draft("w", (256, 256), "hidden")], "sgd"), [("w", weight)],
+                  momentum=0.0, weight_decay=0.0, **{**options, "lr": 1.0})  # fmt: skip
+    for _ in range(64):
+        weight.grad = torch.full_like(weight, 2.0**-14)
+        small.step()
+    assert float(1.0 - weight.detach().double().mean()) == pytest.approx(2.0**-8, rel=0.05)
 
 
 @pytest.mark.parametrize("width", [160, 768, 1000, 1001])

@@ -211,3 +211,9 @@ def test_the_code_says_it_only_where_it_is_asked_for() -> None:
     source = compile_(model, torch.zeros(1, 4), **how, **BOTH).source
     assert source.count("\ndef fused_spectral") == 2
     assert source.count("\ndef before_spectral") == 1  # salts are in tables, so that kernels are shared
+    dual = plan_of(small_rows(Small()), "modular-dual")
+    counts = []
+    for options in ({}, BOTH):
+        own = build(dual, Small().named_parameters(), lr=0.1, backend=TARGET, **options)
+        counts.append(own.source.count("\ndef before_"))
+    assert counts[0] == counts[1] > 0
