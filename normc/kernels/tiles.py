@@ -73,7 +73,8 @@ def tile(
     if dtype.itemsize > 2:
         return WIDE
     if table is None:
-        table = tuned(torch.cuda.get_device_name(device)) if device.type == "cuda" else TILES
+        there = device.type == "cuda" and torch.cuda.is_available()
+        table = tuned(torch.cuda.get_device_name(device)) if there else TILES
     near = table[min(table, key=lambda size: 2 * _apart(size[0], n) + _apart(size[1], k))]
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (9, 0):
         return BEFORE_HOPPER if near.block >= BEFORE_HOPPER.block else near

@@ -93,8 +93,8 @@ def test_export_works_from_a_model_and_from_a_plan(
     monkeypatch.setattr(import_module("normc.exporting"), "export", lambda *arguments: calls.append(arguments))
     output = str(tmp_path / "update.py")
     assert main(["export", target, "--target", "cuda:sm_90", "-o", output]) == 0
-    assert main(["export", saved, "-o", output]) == 0
-    assert calls == [(sample(), output, "cuda:sm_90"), (sample(), output, "cpu")]
+    assert main(["export", saved, "-o", output, "--without", "gram"]) == 0
+    assert calls == [(sample(), output, "cuda:sm_90", []), (sample(), output, "cpu", ["gram"])]
 
 
 def test_recipes_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
