@@ -59,8 +59,14 @@ def spawn(job: Job, caches: Path) -> Iterator[dict[str, Any]]:
             errors.seek(0)
             lines = [line.strip() for line in errors.read().splitlines() if line.strip()]
             late = time.monotonic() - begin >= overall
-            reason = f"nothing within {overall:.0f} s" if late else (lines or [f"ended with {process.returncode}"])[-1]
+            reason = f"nothing within {overall:.0f} s" if late else cause(lines) or f"ended with {process.returncode}"
             yield {"failed": reason[:300]}
+
+
+def cause(lines: list[str]) -> str:
+    """What a process that ended badly said of it: its last line of an error, or else its last."""
+    errors = [line for line in lines if "rror" in line and not line.startswith("frame #")]
+    return (errors or lines or [""])[-1]
 
 
 @contextmanager

@@ -65,8 +65,10 @@ def measured(job: Job, names: list[str], cold: bool, say: Say) -> list[dict[str,
                     waiting = [] if current == OURS.name else waiting[waiting.index(current) + 1 :]
                     break
                 else:
+                    quiet = found.pop("so far", False)
                     results[found["name"]] |= found
-                    say(f"  {found['name']:42} {_line(found)}")
+                    if not quiet:
+                        say(f"  {found['name']:42} {_line(found)}")
             else:
                 waiting = []
     return list(results.values())
@@ -145,6 +147,7 @@ def turns(job: Job, given: Problem, emit: Callable[[dict[str, Any]], None]) -> N
             continue
         mine += found.pop("mine")
         emit(found)
+        emit(facts | summary(mine) | {"so far": True})  # kept if another contestant ends this process
     if not mine:
         mine, _ = beside(ours, ours, job.steps, given.device)
     emit(facts | summary(mine))

@@ -11,7 +11,7 @@ from benchmarks.step.__main__ import main
 from benchmarks.step.contest import CannotRunError, problem
 from benchmarks.step.ours import compiled
 from benchmarks.step.peers import found
-from benchmarks.step.processes import Job, TooSlowError, alarm, spawn
+from benchmarks.step.processes import Job, TooSlowError, alarm, cause, spawn
 from benchmarks.step.quality import judge, pose, trials
 from benchmarks.step.results import best
 from benchmarks.step.run import contestants
@@ -53,6 +53,14 @@ def test_a_good_step_is_judged_good_and_a_zero_one_bad() -> None:
 def test_what_is_not_there_is_named() -> None:
     with pytest.raises(CannotRunError, match="no_such_package can't be imported"):
         found("no_such_package")
+
+
+def test_the_cause_of_an_end_is_its_error_where_there_is_one() -> None:
+    assert cause(["start", "what():  CUDA error: misaligned", "frame #1: handleError", "frame #2: _start"]) == (
+        "what():  CUDA error: misaligned"
+    )
+    assert cause(["one", "two"]) == "two"
+    assert cause([]) == ""
 
 
 def test_the_alarm_ends_what_takes_too_long() -> None:
