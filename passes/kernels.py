@@ -155,8 +155,7 @@ def _turns(family: Family) -> int:
     if family.core is None or varies(family.core):
         return 1
     rows = sum(len(chain.rows) for chain in family.chains)
-    entries = max(chain.row.numel for chain in family.chains)
-    return turns_of(rows, entries)
+    return turns_of(rows, max(family.chains, key=lambda chain: chain.row.numel).row.shape)
 
 
 def _in_turns(family: Family, number: int) -> Iterator[Decision]:
@@ -166,7 +165,7 @@ def _in_turns(family: Family, number: int) -> Iterator[Decision]:
         yield Decision(
             "turns",
             what,
-            f"at most {AT_ONCE:,} entries at once, and two turns run side by side",
+            f"at most {AT_ONCE / 2**20:.0f} MiB at once, and turns run side by side",
             f"{1 - 1 / number:.0%} of the stacks, predicted",
         )
 

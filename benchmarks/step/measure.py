@@ -68,17 +68,20 @@ def host(runner: Runner, device: torch.device, steps: int = 7) -> float | None:
 
 
 class Memory:
-    """The most that is held over a `with` block beyond what was held before it, in bytes."""
+    """The most that is held over a `with` block beyond what was held before it, in bytes. On a GPU what graphs keep for
+    themselves counts, whether it is in use or not.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.before, self.peak = device, 0, 0
+        self.device, self.before, self.reserved, self.peak = device, 0, 0, 0
 
     def __enter__(self) -> Memory:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-            self.before = torch.cuda.memory_allocated()
+            self.before, self.reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
         elif self._resettable():
             self.before = self._resident("VmRSS")
         return self
@@ -86,7 +89,9 @@ class Memory:
     def __exit__(self, *_: object) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-            self.peak = torch.cuda.max_memory_allocated() - self.before
+            torch.cuda.empty_cache()
+            kept = torch.cuda.memory_reserved() - self.reserved
+            self.peak = max(torch.cuda.max_memory_allocated() - self.before, kept)
         elif self.before:
             self.peak = max(self._resident("VmHWM") - self.before, 0)
 

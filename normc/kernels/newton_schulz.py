@@ -24,8 +24,8 @@ def newton_schulz(
 
     One odd polynomial a s + b s^3 + c s^5 of the singular values a step, starting from Frobenius norm one, in `dtype`
     (default: that of x). Zero stays zero. Comes out in the dtype of x, of 16 bits in `dtype`, which needs no rounding.
-    `unit` says that each x is in `dtype` and of its `starting_norm`, or zero. `without` are rewrites to leave out:
-    "small", "gram", "symmetric", "fold".
+    `unit` says that each x is in `dtype` and of its `starting_norm`, or zero, and that its memory may be that of the
+    result. `without` are rewrites to leave out: "small", "gram", "symmetric", "fold".
     """
     dtype = dtype or x.dtype
     result = dtype if x.dtype.itemsize == dtype.itemsize else x.dtype

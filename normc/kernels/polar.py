@@ -7,6 +7,7 @@ Rounding of R is rounding of squares of singular values: hence 16 bits mean fp16
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -38,15 +39,15 @@ def polar_standard(
     Starts from Frobenius norm one, computes in `dtype`, by default that of x, and returns `result`, by default the same
     as x, laid out as x is. The same to the bit when x is scaled by a power of two; zero stays zero. Intermediate
     stacks stay under `workspace` bytes, or those of one matrix. `unit` says that each x is in `dtype` and of its
-    `starting_norm`, or zero. `without` may name "symmetric" and "fold".
+    `starting_norm`, or zero, and that its memory may be that of the result. `without` may name "symmetric" and "fold".
     """
     dtype = dtype or x.dtype
-    out = torch.empty_like(x, dtype=result or x.dtype)
+    out = _result(x, result, unit and len(polynomials) > 1)
     flat, goal = wide(x), wide(out)
     batch, n, m = flat.shape
     if x.numel() == 0:
         return out
-    each = (2 * n * n + 2 * n * m) * dtype.itemsize + 8 * n * m
+    each = (2 * n * n + 2 * n * m) * dtype.itemsize + (0 if unit else 8 * n * m)
     for start, stop in chunks([batch], [each], workspace):
         y, factor = normalised(flat[start:stop], dtype, unit=unit)
         gram = torch.empty(stop - start, y.shape[1], y.shape[1], dtype=dtype, device=x.device)
@@ -105,7 +106,8 @@ def polar_many(
     """
     if not polynomials:
         return [polar_standard(x, (), dtype=dtype, result=result, workspace=workspace, unit=unit) for x in xs]
-    outs = [torch.empty_like(x, dtype=result or x.dtype) for x in xs]
+    cut = len(polynomials) if restart_after is None else restart_after
+    outs = [_result(x, result, unit and len(polynomials) > cut) for x in xs]
     groups: dict[object, list[int]] = {}
     for index, x in enumerate(xs):
         if x.numel() > 0:
@@ -148,7 +150,8 @@ def _group(
     cut = len(polynomials) if restart_after is None else restart_after
     segments = [part for part in (polynomials[:cut], polynomials[cut:]) if part]
     n = flats[0].shape[1]
-    sizes = [4 * n * n * dtype.itemsize + n * x.shape[2] * (8 + 2 * dtype.itemsize) for x in flats]
+    each = dtype.itemsize if unit else 2 * dtype.itemsize + 8
+    sizes = [4 * n * n * dtype.itemsize + n * x.shape[2] * each for x in flats]
     ends = [sum(x.shape[0] for x in flats[: place + 1]) for place in range(len(flats))]
     for start, stop in chunks([x.shape[0] for x in flats], sizes, workspace):
         pieces = []
@@ -216,6 +219,11 @@ def _polynomial(gram: Tensor, step: tuple[float, float, float], out: Tensor, wit
     return product(gram, gram, out, add=gram, alpha=c, beta=b, gamma=a, without=without)
 
 
+def _result(x: Tensor, dtype: torch.dtype | None, over: bool) -> Tensor:
+    """Memory for a result: x's own, if it may be written over."""
+    return x if over and dtype in (None, x.dtype) else torch.empty_like(x, dtype=dtype or x.dtype)
+
+
 def wide(x: Tensor) -> Tensor:
     """The shorter side first, a view."""
     return x.mT if x.shape[-2] > x.shape[-1] else x
@@ -270,13 +278,22 @@ def _filled(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def chunks(counts: Sequence[int], sizes: Sequence[int], workspace: int) -> Iterator[tuple[int, int]]:
-    """Runs start to stop of matrices, of which `counts[i]` take `sizes[i]` bytes each: as many as fit, at least one."""
-    start, used, place = 0, 0, 0
-    for count, size in zip(counts, sizes, strict=True):
-        for _ in range(count):
-            if place > start and used + size > workspace:
-                yield start, place
-                start, used = place, 0
-            used, place = used + size, place + 1
-    if place > start:
-        yield start, place
+    """Runs start to stop of matrices, of which `counts[i]` take `sizes[i]` bytes each: as many as fit, at least one.
+
+    As few runs as that takes, and these about alike.
+    """
+    each = [size for count, size in zip(counts, sizes, strict=True) for _ in range(count)]
+    number = sum(1 for _ in _filled_up(each, workspace, math.inf))
+    yield from _filled_up(each, workspace, sum(each) / max(number, 1))
+
+
+def _filled_up(each: Sequence[int], most: float, enough: float) -> Iterator[tuple[int, int]]:
+    """Runs of at most `most` bytes, each closed once all so far come to `enough` a run."""
+    start, used, before, closed = 0, 0, 0, 0
+    for place, size in enumerate(each):
+        if place > start and (used + size > most or before >= enough * (closed + 1)):
+            yield start, place
+            start, used, closed = place, 0, closed + 1
+        used, before = used + size, before + size
+    if each:
+        yield start, len(each)

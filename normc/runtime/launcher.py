@@ -1,5 +1,5 @@
 """The fused buckets of an optimizer: addresses and numbers go to the device, then all kernels run, from the third step
-on as one CUDA graph. Needs torch alone.
+on as CUDA graphs. Needs torch alone.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Layout:
         self._lanes = Lanes(self.device, "lanes" not in update.without)
         self.runs = self._runs()
         self.steps = 0
-        self.graph: Any = None
+        self.graph: Callable[[], None] | None = None
 
     def _table(self) -> None:
         """The table of addresses on the host, without those of weights and gradients, whose places it notes."""
@@ -169,7 +169,7 @@ class Layout:
         if due and not torch.cuda.is_current_stream_capturing():
             self._capture()
         if self.graph is not None:
-            self.graph.replay()
+            self.graph()
         else:
             if self.steps == 0:
                 compile_ahead(self._launch, self.device)
@@ -183,19 +183,19 @@ class Layout:
             self._counted += self._ones
 
     def _capture(self) -> None:
-        """Record all launches as a graph, or say why steps go on without one. Nothing is run."""
-        graph = torch.cuda.CUDAGraph()
+        """Record all launches as graphs, or say why steps go on without. Nothing is run."""
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may use the device meanwhile
-                self._launch()
-            self.graph = graph
+            self.graph = self._lanes.recorded(self._turns())
         except RuntimeError as error:
             self.steps = -(2**62)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             warnings.warn(f"no CUDA graph could be made of the step, which is slower without: {reason}", stacklevel=2)
 
     def _launch(self) -> None:
-        self._lanes.run([turn.step for run in self.runs for turn in run.turns()])
+        self._lanes.run(self._turns())
+
+    def _turns(self) -> list[Callable[[], None]]:
+        return [turn.step for run in self.runs for turn in run.turns()]
 
 
 _GRAD: Callable[[Tensor], Tensor | None] = attrgetter("grad")

@@ -189,7 +189,7 @@ def test_narrow_weights_are_rounded_once_a_step() -> None:
 
 
 def test_large_models_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "AT_ONCE", 1000)  # entries: two matrices of 16 x 32 are more
+    monkeypatch.setattr(runtime, "AT_ONCE", 5000)  # bytes: two matrices of 16 x 32 hold more
     ours, fast, plain, slow = pair("modular-dual")
     for step in range(2):
         give([ours, plain], step)

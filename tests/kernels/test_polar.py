@@ -96,6 +96,7 @@ def test_chunks_fit_and_cover() -> None:
     assert list(chunks([2, 3], [10, 20], 40)) == [(0, 3), (3, 5)]
     assert list(chunks([3], [100], 1)) == [(0, 1), (1, 2), (2, 3)]
     assert list(chunks([0, 0], [5, 5], 10)) == []
+    assert list(chunks([19], [10], 95)) == [(0, 7), (7, 13), (13, 19)]
     found = list(chunks([7, 5, 9], [3, 8, 2], 17))
     assert found[0][0] == 0
     assert found[-1][1] == 21

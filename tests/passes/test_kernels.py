@@ -78,10 +78,10 @@ def test_launches_are_counted() -> None:
 
 
 def test_turns_and_lanes() -> None:
-    (turns,) = of("turns", plan(2048, 2048, 8))
-    assert turns.what.endswith("16 parameters in 2 turns")
+    (turns,) = of("turns", plan(1024, 1024, 12))
+    assert turns.what.endswith("24 parameters in 2 turns")
     (turns,) = of("turns", plan(2048, 2048, 60))
-    assert turns.what.endswith(f"120 parameters in {math.ceil(120 * 2048**2 / runtime.AT_ONCE)} turns")
+    assert turns.what.endswith(f"120 parameters in {math.ceil(120 * 12 * 2048**2 / runtime.AT_ONCE)} turns")
     assert of("turns", plan(2048, 2048, 8), without=("turns",)) == []
     assert of("lanes", plan(), without=("lanes",)) == []
     assert of("lanes", plan()) != []
