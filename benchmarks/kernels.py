@@ -1,8 +1,8 @@
 """Time the matrix kernels on a GPU: `python -m benchmarks.kernels [--out FOLDER] [--seconds 150]`.
 
-Three tables: symmetric products beside dense ones, a few tiles for each size; Newton-Schulz in each form beside the
-plain one, with its error against float64 and the share of singular values in [0.7, 1.2]; many small matrices in one
-launch. `normc tune` keeps the fastest tiles.
+Four tables: symmetric products beside dense ones, a few tiles for each size; the same by quack-kernels, if it is
+installed; Newton-Schulz in each form beside the plain one, with its error against float64 and the share of singular
+values in [0.7, 1.2]; many small matrices in one launch. `normc tune` keeps the fastest tiles.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from normc.kernels import polar_gram, polar_many, polar_standard, small
+from normc.kernels import polar_gram, polar_many, polar_standard, small, symmetric
+from normc.kernels.hopper import by_quack, quack_missing
 from normc.tuning import FAILURES, fastest, timed
 from normc.update.matrices import polar
 from normc.update.polynomials import polynomials
@@ -29,6 +31,7 @@ PRODUCTS = (
     (48, 1024, 1024), (16, 2048, 2048), (4, 4096, 14336), (24, 1600, 6400), (64, 384, 384), (16, 3072, 3072),
     (64, 256, 4096), (1, 1024, 1024), (1, 2048, 2048), (1, 4096, 4096), (256, 192, 192),
 )  # fmt: skip
+BESIDE = ((16, 2048, 2048), (16, 2048, 14336), (8, 4096, 4096), (4, 4096, 14336))
 SHAPES = (
     (48, 768, 768), (12, 768, 3072), (16, 1600, 1600), (4, 1600, 6400), (4, 4096, 4096), (2, 4096, 14336),
     (48, 256, 256), (48, 512, 512), (24, 1024, 1024), (8, 2048, 2048), (48, 300, 1200), (16, 1000, 1000),
@@ -90,6 +93,32 @@ def products(clock: Clock) -> list[dict[str, object]]:
         times = f"{one.dense:9.3f} {speed:5.0f} {one.after:9.3f} {one.after / one.dense:6.2f}"
         print(f"{batch:5} {n:5} {k:6} {times}  {shown}")
         rows.append(asdict(one))
+    return rows
+
+
+def beside(clock: Clock) -> list[dict[str, object]]:
+    """Symmetric products by quack-kernels beside normc's: milliseconds as CUDA graphs, with and without a matrix added.
+
+    HOPPER_FROM and HOPPER_SAVES of normc.kernels.tiles are set by the ratio.
+    """
+    rows: list[dict[str, object]] = []
+    print(f"\n{'batch':>5} {'n':>5} {'k':>6} {'added':>6} {'own ms':>9} {'quack ms':>9} {'ratio':>6}")
+    for batch, n, k in BESIDE:
+        if quack_missing() or clock.over():
+            print(quack_missing() or "no time left for more sizes")
+            break
+        x = torch.randn(batch, n, k, device="cuda", dtype=torch.float16) / k**0.5
+        out, more = (torch.empty(batch, n, n, device="cuda", dtype=torch.float16) for _ in range(2))
+        more.copy_(x[:, :, :1] @ x[:, :, :1].mT)
+        for add in (None, more):
+            if not by_quack(x, x.mT, out, add, 0.5, 2.0):
+                print(quack_missing())
+                return rows
+            own = timed(captured(partial(symmetric, x, x, add=add, alpha=0.5, beta=2.0, out=out)))
+            theirs = timed(captured(partial(by_quack, x, x.mT, out, add, 0.5, 2.0)))
+            added = "no" if add is None else "yes"
+            print(f"{batch:5} {n:5} {k:6} {added:>6} {own:9.3f} {theirs:9.3f} {theirs / own:6.2f}")
+            rows.append({"batch": batch, "n": n, "k": k, "added": add is not None, "own_ms": own, "quack_ms": theirs})
     return rows
 
 
@@ -173,6 +202,7 @@ def main() -> None:
     found["forms"] = forms(Clock(start + 0.4 * options.seconds))
     found["together"] = together()
     found["small"] = many(Clock(start + 0.6 * options.seconds))
+    found["beside"] = beside(Clock(start + 0.75 * options.seconds))
     print()
     rows = products(Clock(start + options.seconds))
     found["products"] = rows

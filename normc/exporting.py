@@ -43,6 +43,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import module_from_spec, spec_from_file_location
 from operator import attrgetter, is_, itemgetter
 from pathlib import Path
@@ -58,6 +59,7 @@ from torch import Tensor
 MATRICES = (
     "kernels.tiles",
     "kernels.symmetric",
+    "kernels.hopper",
     "kernels.products",
     "kernels.small",
     "kernels.cost",

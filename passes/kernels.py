@@ -12,8 +12,10 @@ from torch import fx
 from normc.fused.kernels import fused
 from normc.fused.module import varies
 from normc.fused.traffic import in_kernels, on_lists
-from normc.kernels.cost import Form, form, pays, share_of, work
-from normc.kernels.products import folds, symmetric_pays
+from normc.kernels.cost import Form, form, pays, plain_part, share_of, work
+from normc.kernels.hopper import quack_missing
+from normc.kernels.products import folds, hopper_pays, symmetric_pays
+from normc.kernels.tiles import HOPPER_FROM, HOPPER_SAVES
 from normc.runtime.fused import AT_ONCE, LANES, turns_of
 from normc.update.matrices import polar
 from normc.update.program import Decision, Family, Program, state_dtype
@@ -134,11 +136,26 @@ def _matrices(program: Program, family: Family, device: Device, fits: bool) -> I
             why = f"half of an {n}x{n} result is computed, in {share:.2f} of a dense product's time by its table"
             yield Decision("symmetric", what, why, f"{1 - gigas[kind] / dense:.0%} of the products, predicted")
         folded = folds(n, dtype, where, own, device.kernels) if kind == "standard" else "fold" not in own
+        if device.type == "cuda" and "hopper" not in own and symmetric_pays(n, dtype, where, own, device.kernels):
+            part = plain_part(n, m, kind, steps, SEGMENTS, share, folded)
+            yield _hopper(n, dtype, device, what, part)
         if folded:
             entries = n * m * steps if kind == "standard" else n * n * 3 * (steps - SEGMENTS)
             mega = one.number * times * entries * dtype.itemsize / 1e6
             why = "the linear term is a diagonal, and nothing is added to a product"
             yield Decision("fold", what, why, f"at least {mega:,.0f} MB of reading, predicted")
+
+
+def _hopper(n: int, dtype: torch.dtype, device: Device, what: str, part: float) -> Decision:
+    """Whose kernel symmetric products are; a `part` of all products has no diagonal added."""
+    major, minor = divmod(int(device.target.rsplit("_", 1)[1]), 10)
+    if not hopper_pays(n, dtype, torch.device(device.type), capability=(major, minor)):
+        why = f"a side under {HOPPER_FROM}" if n < HOPPER_FROM else f"{device.target} isn't cuda:sm_90"
+        return Decision("hopper", f"{what}: normc's own symmetric products", why)
+    missing = quack_missing()
+    why = f"if quack-kernels is installed on {device.target}; here " + (missing or "it is")
+    saving = f"at least {HOPPER_SAVES * part:.1%} of the products, predicted"
+    return Decision("hopper", f"{what}: symmetric products of quack-kernels, {part:.0%} of all", why, saving)
 
 
 def _launches(product: Product, program: Program, device: Device, unit: bool) -> int:

@@ -67,6 +67,17 @@ def share_of(
     return symmetric_share(n, device) if symmetric_pays(n, dtype, device, without, kernels) else 1.0
 
 
+def plain_part(n: int, m: int, form: Form, steps: int, segments: int, share: float, folded: bool) -> float:
+    """What part of `work` are symmetric products to which no diagonal is added: quack-kernels has those alone."""
+    ratio = m / max(n, 1)
+    if form == "gram":
+        segments = min(segments, steps)
+        products = segments * ratio + 4 * steps - 3 * segments - (steps if folded else 0)
+    else:
+        products = steps * (ratio + (0 if folded else 1))
+    return 2.0 * float(n) ** 3 * share * products / work(n, m, form, steps, segments, share)
+
+
 def pays(
     n: int, m: int, dtype: torch.dtype, device: torch.device, steps: int = 5, without: tuple[str, ...] = ()
 ) -> bool:

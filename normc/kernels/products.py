@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from normc.kernels.hopper import by_quack
 from normc.kernels.language import runs_kernels
 from normc.kernels.symmetric import symmetric
-from normc.kernels.tiles import CPU_BLOCK, MIRRORED_FROM, PARALLEL_BLOCK, SYMMETRIC_FROM
+from normc.kernels.tiles import CPU_BLOCK, HOPPER_FROM, MIRRORED_FROM, PARALLEL_BLOCK, SYMMETRIC_FROM
 
 
 def symmetric_pays(
@@ -23,6 +24,22 @@ def symmetric_pays(
         narrow = dtype in (torch.float16, torch.bfloat16)
         return narrow and (runs_kernels(device) if kernels is None else kernels)
     return dtype in (torch.float32, torch.float64)
+
+
+def hopper_pays(
+    n: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    without: tuple[str, ...] = (),
+    capability: tuple[int, int] | None = None,
+) -> bool:
+    """Whether quack-kernels, if it is there, computes n x n results that `symmetric_pays` faster than normc's kernel.
+
+    `capability` is that of the device; None asks it.
+    """
+    if device.type != "cuda" or "hopper" in without or n < HOPPER_FROM or dtype.itemsize > 2:
+        return False
+    return (torch.cuda.get_device_capability(device) if capability is None else capability) == (9, 0)
 
 
 def folds(
@@ -54,7 +71,12 @@ def product(
     give b^T for a symmetric b: rounding leaves it not quite symmetric, and in chains of products that commute this
     costs ten times the accuracy.
     """
-    pays = symmetric_pays(out.shape[-1], a.dtype, a.device, without)
+    n = out.shape[-1]
+    pays = symmetric_pays(n, a.dtype, a.device, without)
+    # quack adds no diagonal. Added to what is rounded already it would double the error of a Gaussian matrix.
+    if pays and gamma == 0.0 and hopper_pays(n, a.dtype, a.device, without):
+        if by_quack(a, b, out, add, alpha, beta):
+            return out
     if pays and a.device.type != "cpu":
         return symmetric(a, b.mT, add=add, alpha=alpha, beta=beta, gamma=gamma, out=out)
     if add is not None and not pays:

@@ -28,6 +28,7 @@ SWITCHABLE: dict[str, Switch] = {
     "small": Switch("matrices with a side up to 128 in one launch, all steps on chip", _GPU),
     "gram": Switch("Newton-Schulz on X X^T where that is less work"),
     "symmetric": Switch("of products known to be symmetric, half is computed"),
+    "hopper": Switch("large symmetric products are those of quack-kernels, where it is installed", _GPU),
     "fold": Switch("the linear term of a polynomial sits on a diagonal instead of being added"),
     "lanes": Switch("turns run side by side, in streams", _GPU),
     "graph": Switch("from the third step on all kernels are one CUDA graph", _GPU),
@@ -36,7 +37,7 @@ SWITCHABLE: dict[str, Switch] = {
 
 def of_matrices(without: Sequence[str]) -> tuple[str, ...]:
     """Those that decide within Newton-Schulz, and are told to it."""
-    return tuple(name for name in without if name in ("small", "gram", "symmetric", "fold"))
+    return tuple(name for name in without if name in ("small", "gram", "symmetric", "hopper", "fold"))
 
 
 def checked(without: Sequence[str], backend: str) -> tuple[str, ...]:
