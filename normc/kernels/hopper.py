@@ -95,7 +95,7 @@ def _quack_on(device: torch.device) -> tuple[Callable[..., Tensor] | None, str]:
     except (
         ImportError, OSError, RuntimeError, AttributeError, TypeError, ValueError, AssertionError, DSLBaseError
     ) as error:  # fmt: skip
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0][:160]
     if not reason:
         return gemm_symmetric, ""
     warnings.warn(f"quack-kernels is left out on {device}: {reason}", stacklevel=2)
