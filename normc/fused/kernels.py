@@ -11,7 +11,6 @@ from torch import fx
 
 from normc.fused.dithering import SALT, dithered
 from normc.fused.expressions import statements
-from normc.kernels import cost
 from normc.update.arithmetic import count
 from normc.update.matrices import flip, fold, join, part, polar, take
 from normc.update.program import (
@@ -108,7 +107,8 @@ def fused(family: Family) -> Fused | None:
         return None
     if family.core is not None:
         readers = {node.name: unit_readers(family.core, len(family.chains), node) for node in stacked}
-        before = replace(before, measured=tuple(name for name, own in readers.items() if own))
+        readers = {name: own for name, own in readers.items() if own and name not in after.loads}
+        before = replace(before, measured=tuple(readers))
         for reader in (reader for own in readers.values() for reader in own):
             reader.meta["flag"] = "unit"
     return Fused(
@@ -182,9 +182,10 @@ def stack_dtype(core: Core, chain: int, name: str) -> torch.dtype | None:
 
 
 def unit_readers(core: Core, chains: int, node: fx.Node) -> list[fx.Node]:
-    """The `polar` of each chain, where a stack holds whole matrices for one in fp16, too large for a small kernel.
+    """The `polar` of each chain, where a stack holds whole matrices for one in fp16. Else none.
 
-    They are normalised in the stack: the kernel that writes it sums up norms, and `polar` takes it as it is. Else none.
+    They are normalised in the stack: the kernel that writes it in fp16, every BLOCK entries times a power of two, sums
+    up norms, and `polar` takes it as it is. In bf16 rounding would be four times that which spoils null spaces.
     """
     found = []
     for place in range(chains):
@@ -192,7 +193,7 @@ def unit_readers(core: Core, chains: int, node: fx.Node) -> list[fx.Node]:
         if len(readers) != 1 or readers[0][0].target is not polar or not set(readers[0][1]) <= {flip, join}:
             return []
         user = readers[0][0]
-        if user.kwargs.get("dtype") != torch.float16 or min(user.meta["val"].shape[-2:]) <= cost.LARGEST:
+        if user.kwargs.get("dtype") != torch.float16:
             return []
         found.append(user)
     return found
@@ -228,7 +229,7 @@ def printed(kernel: Kernel, plan: Fused) -> str:
         "counts",
         "rows",
         *(f"{name}_stack" for name in stacks),
-        *(f"{name}_{kind}" for name in kernel.measured for kind in ("peaks", "totals")),
+        *(f"{name}_{kind}" for name in kernel.measured for kind in ("scales", "peaks", "totals")),
         "entries",
         "stride",
     ]
@@ -266,11 +267,14 @@ def printed(kernel: Kernel, plan: Fused) -> str:
         above, within, states = dithered(states, plan.roles)
         head, body = head + above, body + within
     body += [f"tl.store({role}_at + here, {value}, mask=inside)" for role, value in states]
-    body += [f"tl.store({name}_stack + slot * entries + here, {value}, mask=inside)" for name, value in kernel.stacks]
-    values = dict(kernel.stacks)
-    for name in kernel.measured:
-        sums = f"{name}_peak, {name}_total, {name}_power"
-        body.append(f"{sums} = measured({sums}, tl.where(inside, {values[name]}, 0.0))")
+    for name, value in kernel.stacks:
+        scaled = f"{name}_scale" if name in kernel.measured else ""
+        if scaled:
+            sums = f"{name}_peak, {name}_total, {name}_power"
+            body.append(f"{sums}, {scaled} = measured({sums}, tl.where(inside, {value}, 0.0))")
+            body.append(f"tl.store({scaled}s + slot * tl.cdiv(entries, BLOCK) + start // BLOCK, {scaled})")
+        entry = f"{value} * {scaled}" if scaled else value
+        body.append(f"tl.store({name}_stack + slot * entries + here, {entry}, mask=inside)")
     head.append("for start in range(tl.program_id(0).to(tl.int64) * BLOCK, entries, tl.num_programs(0) * BLOCK):")
     body = [*head, *(INDENT + line for line in body)]
     for name in kernel.measured:

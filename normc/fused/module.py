@@ -109,7 +109,8 @@ def _launches(plan: Fused, family: Family) -> str:
             stacks = []
             for name, _ in plan.before.stacks:
                 made[place, name] = f"{name}_{place}"
-                lines.append(f"{INDENT}{name}_{place} = run.new({place}{_narrow(core, place, name)})")
+                dtype = ", torch.float16" if name in plan.before.measured else _narrow(core, place, name)
+                lines.append(f"{INDENT}{name}_{place} = run.new({place}{dtype})")
                 stacks.append(made[place, name])
             measured = [f"parts_{name}_{place}" for name in plan.before.measured]
             lines += [f"{INDENT}{parts} = run.parts({place}, PARTS)" for parts in measured]

@@ -15,10 +15,13 @@ try:
 except ImportError:
     triton = tl = None
 
-__all__ = ["jit", "only_compiles", "runs_kernels", "tl", "triton"]
+__all__ = ["BLOCK", "jit", "only_compiles", "runs_kernels", "tl", "triton"]
+
+# Entries that an elementwise kernel works on at once: of one scale, where it writes them scaled.
+BLOCK = 1024
 
 # What no kernel is compiled anew for: where these are one, or multiples of sixteen, says nothing of speed.
-_PLAIN = ("stride", "tiles_across", "tiles", "parts", "programs", "steps", "restart")
+_PLAIN = ("stride", "tiles_across", "tiles", "parts", "blocks", "programs", "steps", "restart")
 
 only_compiles: ContextVar[bool] = ContextVar("only_compiles", default=False)
 

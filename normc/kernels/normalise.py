@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from normc.kernels.language import jit, tl
+from normc.kernels.language import BLOCK, jit, tl
 from normc.kernels.small import inverse_length, inverse_power
 
 # Entries of a tile that a program takes at a time, the tiles' width along the contiguous side, and the most parts that
@@ -17,11 +17,25 @@ _WIDTH, _ENTRIES, PARTS = 256, 4096, 256
 
 @jit
 def measured(peak, total, power, wide):  # type: ignore[no-untyped-def]  # Triton's, as all in kernels
-    """More entries taken into the largest one, the sum of squares over its power of two, and one over that power."""
-    peak = tl.maximum(peak, tl.max(tl.abs(wide)))
+    """More entries taken into the largest one, the sum of squares over its power of two, and one over that power; and
+    the power of two that brings the largest of these entries to [1, 2).
+    """
+    own = tl.max(tl.abs(wide))
+    peak = tl.maximum(peak, own)
     lower = inverse_power(peak)
     wide = wide * lower
-    return peak, total * (lower / power) * (lower / power) + tl.sum(wide * wide), lower
+    return peak, total * (lower / power) * (lower / power) + tl.sum(wide * wide), lower, inverse_power(own)
+
+
+@jit
+def all_measured(peaks, totals, batch, parts, GAIN: tl.constexpr, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Of a matrix measured in parts: one over its largest entry's power of two, and what brings the rest to GAIN."""
+    part = tl.arange(0, PARTS)
+    own = tl.load(peaks + batch * parts + part, mask=part < parts, other=0.0)
+    sums = tl.load(totals + batch * parts + part, mask=part < parts, other=0.0)
+    power = inverse_power(tl.max(own, 0))
+    ratio = power / inverse_power(own)
+    return power, inverse_length(tl.sum(tl.where(sums > 0.0, sums * ratio * ratio, 0.0), 0), GAIN)
 
 
 @jit
@@ -40,7 +54,7 @@ def measure_kernel(  # type: ignore[no-untyped-def]
             rows, columns = rows.to(tl.int64), columns.to(tl.int64)
         at = x + batch * x_batch + (rows[:, None] * x_row + columns[None, :] * x_column)
         wide = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-        peak, total, power = measured(peak, total, power, wide)
+        peak, total, power, _ = measured(peak, total, power, wide)
     tl.store(peaks + batch * parts + part, peak)
     tl.store(totals + batch * parts + part, total)
 
@@ -53,12 +67,7 @@ def scale_kernel(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """x GAIN over its norm, in y's dtype, with zeros where y is larger."""
     batch, tile = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles
-    part = tl.arange(0, PARTS)
-    own = tl.load(peaks + batch * parts + part, mask=part < parts, other=0.0)
-    sums = tl.load(totals + batch * parts + part, mask=part < parts, other=0.0)
-    power = inverse_power(tl.max(own, 0))
-    ratio = power / inverse_power(own)
-    unit = inverse_length(tl.sum(tl.where(sums > 0.0, sums * ratio * ratio, 0.0), 0), GAIN)
+    power, unit = all_measured(peaks, totals, batch, parts, GAIN, PARTS)
     rows = (tile // tiles_across) * HEIGHT + tl.arange(0, HEIGHT)
     columns = (tile % tiles_across) * WIDTH + tl.arange(0, WIDTH)
     inside = (rows[:, None] < n) & (columns[None, :] < m)
@@ -90,35 +99,53 @@ def normalise(x: Tensor, y: Tensor, gain: float) -> Tensor:
     across, tiles, height, width = _tiles(y)
     parts = min(tiles, PARTS)
     sums = torch.empty(2, batch, parts, dtype=torch.float32, device=x.device)
+    far = _far(x)
     measure_kernel[(batch * parts,)](
-        x, *sums, n, m, across, tiles, parts, *x.stride(), FAR=_far(x), HEIGHT=height, WIDTH=width, num_warps=8
+        x, *sums, n, m, across, tiles, parts, *x.stride(), FAR=far, HEIGHT=height, WIDTH=width, num_warps=8
     )
-    return scaled(x, y, gain, sums)
-
-
-def scaled(x: Tensor, y: Tensor, gain: float, sums: Tensor) -> Tensor:
-    """The second pass of `normalise`: `sums` [2, batch, parts] are largest entries and sums of squares of parts.
-
-    y may be x's own memory.
-    """
-    if y.numel() == 0:
-        return y
-    _, n, m = x.shape
-    batch, rows, columns = y.shape
-    across, tiles, height, width = _tiles(y)
     scale_kernel[(batch * tiles,)](
-        x, y, *sums, n, m, rows, columns, across, tiles, sums.shape[2], *x.stride(), *y.stride(),
-        GAIN=gain, FAR=_far(x) or _far(y), HEIGHT=height, WIDTH=width, PARTS=PARTS, num_warps=8,
+        x, y, *sums, n, m, *y.shape[1:], across, tiles, parts, *x.stride(), *y.stride(),
+        GAIN=gain, FAR=far or _far(y), HEIGHT=height, WIDTH=width, PARTS=PARTS, num_warps=8,
     )  # fmt: skip
     return y
 
 
-def unit_norm(stack: Tensor, sums: Tensor) -> Tensor:
-    """A stack of matrices of 16 bits turned to fp16 in its own memory, each of its `starting_norm`, by what is measured
-    of it (as `scaled` takes it).
+@jit
+def unit_kernel(  # type: ignore[no-untyped-def]
+    x, scales, peaks, totals, entries, blocks, parts, tiles,
+    GAIN: tl.constexpr, FAR: tl.constexpr, HEIGHT: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """Matrices of which every BLOCK entries are written times a scale, in place: each times GAIN over its norm."""
+    batch, tile = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles
+    power, unit = all_measured(peaks, totals, batch, parts, GAIN, PARTS)
+    block = tile * HEIGHT + tl.arange(0, HEIGHT)
+    scale = tl.load(scales + batch * blocks + block, mask=block < blocks, other=1.0)
+    if FAR:
+        block = block.to(tl.int64)
+    here = block[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    at, inside = x + batch * entries + here, here < entries
+    wide = tl.load(at, mask=inside, other=0.0).to(tl.float32) * (power / scale)[:, None] * unit
+    tl.store(at, wide.to(x.dtype.element_ty), mask=inside)
+
+
+def unit_norm(stack: Tensor, sums: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """A contiguous stack of matrices in fp16 brought to their `starting_norm`, in its own memory.
+
+    `sums` are the scales [batch, blocks] that every BLOCK entries of a matrix are written with, and of its parts
+    [batch, parts] the largest entries, and the sums of squares over their powers of two.
     """
-    rows, columns = stack.shape[1:]
-    return scaled(stack, stack.view(torch.float16), starting_norm(min(rows, columns), torch.float16), sums)
+    if stack.numel() == 0:
+        return stack
+    scales, peaks, totals = sums
+    batch, rows, columns = stack.shape
+    height = _ENTRIES // BLOCK
+    tiles = -(-scales.shape[1] // height)
+    unit_kernel[(batch * tiles,)](
+        stack, scales, peaks, totals, rows * columns, scales.shape[1], peaks.shape[1], tiles,
+        GAIN=starting_norm(min(rows, columns), stack.dtype), FAR=_far(stack), HEIGHT=height, BLOCK=BLOCK, PARTS=PARTS,
+        num_warps=8,
+    )  # fmt: skip
+    return stack
 
 
 def _tiles(y: Tensor) -> tuple[int, int, int, int]:

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normc.kernels.language import tl
+from normc.kernels.language import BLOCK, tl
 
-# Entries that one kernel instance works on; bytes that a turn holds, a bound on workspace; entries of a stack that is
-# worth two turns, which run side by side; and streams that turns run in.
-BLOCK = 1024
-AT_ONCE = 320 * 2**20
+# Bytes that a turn holds, a bound on workspace; entries of a stack that is worth two turns, which run side by side; and
+# streams that turns run in.
+AT_ONCE = 288 * 2**20
 WORTH_TWO = 16 * 2**20
 LANES = 3
 
@@ -118,22 +117,27 @@ class FusedRun:
         make = torch.empty if own.live == own.total else torch.zeros
         return make((own.total, *own.shape), dtype=dtype or own.wide, device=self.numbers.device)
 
-    def parts(self, place: int, most: int) -> Tensor:
-        """What a kernel that writes a stack measures of it: [2, rows, parts], zero for rows without a gradient."""
+    def parts(self, place: int, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What a kernel that writes a stack measures of it: a scale of every BLOCK entries [rows, blocks], and of parts
+        two numbers, each [rows, parts]. One and zero for rows without a gradient.
+        """
         own = self.stacks[place]
-        make = torch.empty if own.live == own.total else torch.zeros
-        return make(2, own.total, min(-(-own.entries // BLOCK), most), device=self.numbers.device)
+        blocks = -(-own.entries // BLOCK)
+        whole = own.live == own.total
+        scales = (torch.empty if whole else torch.ones)(own.total, blocks, device=self.numbers.device)
+        found = (torch.empty if whole else torch.zeros)(2, own.total, min(blocks, most), device=self.numbers.device)
+        return scales, found[0], found[1]
 
     def value(self, name: str) -> Tensor:
         """A number of the parameter group, 0-d, in the state's dtype."""
         return self.numbers[self.plan.numbers.index(name)].to(self.stacks[0].wide)
 
-    def launch(self, kernel: Any, place: int, *stacks: Tensor, parts: Sequence[Tensor] = ()) -> None:
+    def launch(self, kernel: Any, place: int, *stacks: Tensor, parts: Sequence[tuple[Tensor, ...]] = ()) -> None:
         """Run a kernel over the live rows of a stack. `parts` are for what it measures of stacks that it writes."""
         own = self.stacks[place]
         if own.live == 0:
             return
-        programs = parts[0].shape[2] if parts else -(-own.entries // BLOCK)
+        programs = parts[0][1].shape[1] if parts else -(-own.entries // BLOCK)
         kernel[programs, own.live](
             own.table,
             own.slots,
@@ -141,7 +145,7 @@ class FusedRun:
             own.counts,
             own.rows,
             *(stack.contiguous() for stack in stacks),
-            *(part for pair in parts for part in pair),
+            *(part for own_parts in parts for part in own_parts),
             own.entries,
             own.stride,
             own.align,

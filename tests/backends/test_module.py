@@ -126,7 +126,7 @@ def test_generated_frames_show_in_tracebacks(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_targets_choose_the_dtype_of_newton_schulz() -> None:
     plan = plan_of(small_rows(Small()), "scion")
-    assert "POLYNOMIALS_1, dtype=torch.float16)" in generate(plan, "cuda:sm_90").text.module
+    assert "POLYNOMIALS_1, dtype=torch.float16, unit=unit)" in generate(plan, "cuda:sm_90").text.module
     assert "POLYNOMIALS_1, dtype=" not in generate(plan, "cuda:sm_75").text.module
     assert "POLYNOMIALS_1, dtype=torch.bfloat16)" in generate(plan, "cpu:bf16").text.module
     assert "dtype=torch.bfloat16" not in generate(plan, "cpu:fp32").text.module

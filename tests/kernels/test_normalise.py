@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from normc.kernels.language import BLOCK
 from tests.kernels.interpreting import interpreted
 from tests.kernels.spectra import adversarial, error, reference
 
@@ -41,6 +42,41 @@ def test_against_float64(kernels: SimpleNamespace, n: int, m: int) -> None:
             assert error(y[:, :n, :m], 4.0 * reference(x, ())) < bound
             assert not y[:, n:].any()
             assert not y[:, :, m:].any()
+
+
+def written(x: Tensor, parts: int = 2) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """A stack in fp16 as generated kernels write it, and what they measure of it."""
+    blocks = -(-x[0].numel() // BLOCK)
+    filled = torch.zeros(x.shape[0], blocks * BLOCK).double()
+    filled[:, : x[0].numel()] = x.flatten(1)
+    spans = filled.unflatten(1, (blocks, BLOCK))
+    exponents = torch.frexp(spans.abs().amax(2)).exponent - 1
+    scales = torch.where(spans.any(2), 2.0**-exponents, 1.0).float()
+    stack = (spans * scales[:, :, None]).flatten(1)[:, : x[0].numel()].reshape(x.shape).half()
+    own = [filled.unflatten(1, (blocks, BLOCK))[:, part::parts].flatten(1) for part in range(min(parts, blocks))]
+    peaks = torch.stack([one.abs().amax(1) for one in own], 1)
+    powers = torch.where(peaks > 0, 2.0 ** (1 - torch.frexp(peaks).exponent.double()), 1.0)
+    totals = torch.stack([(one * power[:, None]).square().sum(1) for one, power in zip(own, powers.T, strict=True)], 1)
+    return stack, (scales, peaks.float(), totals.float())
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (17, 33), (70, 130), (64, 64)])
+def test_stacks_that_are_written_scaled(kernels: SimpleNamespace, n: int, m: int) -> None:
+    """As exact as fp16 is, whatever entries are like elsewhere in a matrix; in place."""
+    x = torch.randn(3, n, m, generator=torch.Generator().manual_seed(0)).double() * 1e-12
+    x[1] = 0.0
+    x[2].view(-1)[: n * m // 2] *= 1e9
+    stack, sums = written(x)
+    found = kernels.normalise.unit_norm(stack, sums)
+    assert found.data_ptr() == stack.data_ptr()
+    length = kernels.normalise.starting_norm(min(n, m), torch.float16)
+    assert error(found, length * reference(x, ())) < 4e-4
+    assert not found[1].any()
+
+
+def test_rows_that_nobody_wrote_stay_zero(kernels: SimpleNamespace) -> None:
+    sums = (torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1, 1))
+    assert not kernels.normalise.unit_norm(torch.zeros(1, 8, 8, dtype=torch.float16), sums).any()
 
 
 def test_a_power_of_two_changes_nothing(kernels: SimpleNamespace) -> None:

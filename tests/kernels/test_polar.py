@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from normc.kernels.normalise import starting_norm
 from normc.kernels.polar import chunks, polar_gram, polar_many, polar_standard
 from normc.kernels.products import product, sandwich
 from tests.kernels.interpreting import interpreted
@@ -50,6 +51,23 @@ def test_the_restart_is_never_dropped_in_16_bits() -> None:
             with pytest.raises(ValueError, match="needs a restart"):
                 polar_gram(x, EXPRESS, dtype=dtype, restart_after=after)
     assert error(polar_gram(x, EXPRESS, restart_after=None), reference(x)) < 1e-3
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", [(3, 16, 40), (3, 40, 16), (2, 16, 16)])
+@pytest.mark.parametrize("steps", [EXPRESS, EXPRESS[:2], EXPRESS[:1], CUBIC])
+def test_what_is_of_unit_norm_may_be_written_over(
+    form: str, shape: tuple[int, int, int], steps: tuple[tuple[float, float, float], ...]
+) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    length = starting_norm(min(shape[1:]), torch.float16)
+    given = (x * (length / x.flatten(1).norm(dim=1)[:, None, None])).half()
+    expected = reference(given, steps)
+    for workspace in (2**28, 1):
+        found = FORMS[form](given.clone(), steps, unit=True, workspace=workspace)
+        assert found.dtype == torch.float16 and error(found, expected) < 0.03
+    own = given.clone()
+    assert (FORMS[form](own, EXPRESS, unit=True).data_ptr() == own.data_ptr()) and own.shape == x.shape
 
 
 @pytest.mark.parametrize("form", FORMS)
