@@ -10,6 +10,7 @@ from torch import nn
 
 from normc.analyse import analyse
 from normc.errors import NormcError
+from normc.kernels.ahead import prepare
 from normc.optimizer import Optimizer, build, defer
 from normc.passes.request import Request
 from normc.plans.plan import NormPlan
@@ -129,6 +130,8 @@ def compile(  # noqa: A001  # the public name
     `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
     named = list(model.named_parameters())
+    for device in {parameter.device for _, parameter in named}:
+        prepare(device)
     how: dict[str, Any] = {"backend": backend, "compile": compile, "without": without}
     how |= {"state_dtype": state_dtype, "stochastic_rounding": stochastic_rounding, **group_options}
     if plan is not None:

@@ -1,20 +1,50 @@
 """Kernels compiled side by side, before the first step of a kind: Triton by itself compiles one after another, each at
-its launch.
+its launch, and so it has a C compiler build what launches it, and loads both.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from contextvars import Context
+from typing import Any
 
 import torch
 
-from normc.kernels.language import only_compiles, triton
+from normc.kernels.language import only_compiles, runs_kernels, triton
 
 _WORKERS = 16  # Triton's own Python runs in one thread at a time; its passes, LLVM and the assembler don't
+
+
+class _Loading(ThreadPoolExecutor):
+    """Threads on one device, in which a kernel that was compiled is loaded at once."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(min(os.cpu_count() or 1, _WORKERS), initializer=torch.cuda.set_device, initargs=(device,))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return super().submit(_loaded, fn, *args, **kwargs)
+
+
+def _loaded(compiles: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    kernel = compiles(*args, **kwargs)
+    kernel.run  # noqa: B018  # what launches it: built and loaded when it is asked for
+    return kernel
+
+
+def prepare(device: torch.device) -> None:
+    """Have Triton build and load what it needs of a GPU's driver, in a thread, while the host does other things."""
+    if device.type == "cuda" and runs_kernels(device):
+        threading.Thread(target=_prepare, args=(triton.runtime.driver,), daemon=True).start()
+
+
+def _prepare(driver: Any) -> None:
+    with suppress(RuntimeError, OSError, ImportError, subprocess.SubprocessError):  # a launch says it
+        driver.active  # noqa: B018
 
 
 def compile_ahead(launch: Callable[[], None], device: torch.device) -> None:
@@ -27,7 +57,7 @@ def compile_ahead(launch: Callable[[], None], device: torch.device) -> None:
     mode = getattr(triton, "AsyncCompileMode", None)
     if mode is None or device.type != "cuda" or torch.cuda.is_current_stream_capturing():
         return
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, _WORKERS)) as pool:
+    with _Loading(device) as pool:
         Context().run(_compile, launch, mode(pool, ignore_errors=True))
 
 

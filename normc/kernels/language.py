@@ -22,6 +22,8 @@ BLOCK = 1024
 
 # What no kernel is compiled anew for: where these are one, or multiples of sixteen, says nothing of speed.
 _PLAIN = ("stride", "tiles_across", "tiles", "parts", "blocks", "programs", "steps", "restart")
+# Tables are read a number at a time, so that their addresses don't either: these are places in larger tables.
+_TABLES = ("table", "slots", "numbers", "counts", "rows")
 
 only_compiles: ContextVar[bool] = ContextVar("only_compiles", default=False)
 
@@ -33,7 +35,7 @@ def jit(kernel: Callable[..., Any]) -> Any:
     """
     if triton is None:
         return kernel
-    made = triton.jit(kernel, do_not_specialize=_PLAIN)
+    made = triton.jit(kernel, do_not_specialize=_PLAIN, do_not_specialize_on_alignment=_TABLES)
     run = made.run
 
     def launch(*args: Any, warmup: bool, **kwargs: Any) -> Any:

@@ -18,7 +18,7 @@ CUDA = torch.device("cuda")
 class _Kernel:
     """Stands for Triton's kernels: knows how it was launched."""
 
-    def __init__(self, source: Any, do_not_specialize: tuple[str, ...]) -> None:
+    def __init__(self, source: Any, **names: tuple[str, ...]) -> None:
         self.launches: list[tuple[tuple[Any, ...], bool]] = []
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
@@ -88,3 +88,45 @@ def test_no_pass_where_it_would_not_help(kernel: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(ahead, "triton", SimpleNamespace())  # too old for it
     ahead.compile_ahead(lambda: kernel[(1,)](1), CUDA)
     assert kernel.launches == [] and _Mode.made == []
+
+
+def test_what_is_compiled_is_loaded_by_the_same_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: dict[str, torch.device] = {}
+    monkeypatch.setattr(torch.cuda, "set_device", lambda d: devices.update({threading.current_thread().name: d}))
+
+    class Compiled:
+        loaded = ""
+
+        @property
+        def run(self) -> None:
+            self.loaded = threading.current_thread().name
+
+    class Unloadable:
+        @property
+        def run(self) -> None:
+            raise RuntimeError("out of shared memory")
+
+    with ahead._Loading(CUDA) as pool:
+        kernel = pool.submit(Compiled).result()
+        with pytest.raises(RuntimeError, match="shared"):
+            pool.submit(Unloadable).result()
+    assert devices[kernel.loaded] == CUDA and kernel.loaded != threading.current_thread().name
+
+
+def test_a_driver_is_prepared_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    done = threading.Event()
+
+    class Driver:
+        @property
+        def active(self) -> None:
+            asked.append(threading.current_thread())
+            done.set()
+            raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(ahead, "triton", SimpleNamespace(runtime=SimpleNamespace(driver=Driver())))
+    monkeypatch.setattr(ahead, "runs_kernels", lambda device: True)
+    ahead.prepare(torch.device("cpu"))
+    assert not asked
+    ahead.prepare(CUDA)
+    assert done.wait(10) and asked[0] is not threading.current_thread()
