@@ -128,6 +128,7 @@ def plot(data: dict[str, Any], path: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     colours = {"normc": "#c8472b", "peer": "#4a6fa5", "bar": "#9aa5b1", "scale": "#d9d9d9"}
     figure, axes = plt.subplots(
@@ -144,6 +145,8 @@ def plot(data: dict[str, Any], path: Path) -> None:
         for place, time in zip(places, times, strict=True):
             axis.text(time * 1.05, place, f"{time:,.0f}" if time >= 100 else f"{time:.3g}", va="center", fontsize=8)
         axis.set_title(f"{name}   {found['device']}, {found['date']}", fontsize=9, loc="left")
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda time, _: f"{time:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.tick_params(axis="x", labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set_xlabel("ms a step", fontsize=9)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from normc.optimizer import build
+from normc.runtime import fused as runtime
 from tests.fused.test_fused import farthest, give
 from tests.plans import Small, draft, plan_of, small_rows
 
@@ -98,6 +99,29 @@ def test_half_precision_steps_stay_near_the_reference(recipe: str, width: int) -
         give([ours, plain], step, (1, 4) if step == 2 else ())
         fast.step()
         slow.step()
+    for one, other, old in zip(ours.parameters(), plain.parameters(), start.parameters(), strict=True):
+        moved = (other - old).double().norm()
+        assert float((one - other).double().norm() / moved) < 0.03
+
+
+def test_graphs_side_by_side_share_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is any of it anyone else's, after cuBLAS has been told to forget its workspaces, as torch.compile does."""
+    monkeypatch.setattr(runtime, "AT_ONCE", 2**20)
+    torch.manual_seed(0)
+    ours = Small(768, 6).cuda()
+    plain, start = copy.deepcopy(ours), copy.deepcopy(ours)
+    plan = plan_of(small_rows(ours), "muon")
+    fast = build(plan, ours.named_parameters(), lr=1e-2)
+    slow = build(plan, plain.named_parameters(), lr=1e-2, backend="reference")
+    for step in range(8):
+        give([ours, plain], step)
+        if step >= 4:
+            torch._C._cuda_clearCublasWorkspaces()
+            torch.cuda.empty_cache()
+            taken = [torch.full((2**22,), float("nan"), device="cuda") for _ in range(32)]
+        fast.step()
+        slow.step()
+    assert all(bool(own.isnan().all()) for own in taken)
     for one, other, old in zip(ours.parameters(), plain.parameters(), start.parameters(), strict=True):
         moved = (other - old).double().norm()
         assert float((one - other).double().norm() / moved) < 0.03

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
+from typing import Any
 
 import pytest
 import torch
@@ -287,3 +289,74 @@ def test_stacks_that_differ_in_size_alone_share_their_kernels() -> None:
     source = compile_(model, torch.zeros(1, 4), lr=0.1, recipe="muon", backend=TARGET).source
     assert source.count("\ndef fused_spectral") == 2
     assert source.count("\ndef before_spectral") == 1
+
+
+class Recorder:
+    """Stands for torch.cuda: streams, and graphs that keep what is called while they record, in one diary."""
+
+    def __init__(self) -> None:
+        self.diary: list[str] = []
+        self.now, self.kept, made = "main", None, 0
+        owner = self
+
+        class Stream:
+            def __init__(self, *_: object) -> None:
+                nonlocal made
+                made += 1
+                self.name = f"lane {made}"
+
+            def wait_stream(self, other: Stream) -> None:
+                owner.diary.append(f"{self.name} waits for {other.name}")
+
+        class Graph:
+            def __init__(self) -> None:
+                self.calls: list[str] = []
+
+            def replay(self) -> None:
+                owner.diary.extend(f"{call} in {owner.now}" for call in self.calls)
+
+        self.Stream, self.CUDAGraph = Stream, Graph
+        self.main = Stream()
+        self.main.name, made = "main", 0
+
+    @contextmanager
+    def graph(self, graph: Any, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
+        self.kept = graph.calls
+        yield
+        self.kept = None
+
+    @contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        before, self.now = self.now, stream.name
+        yield
+        self.now = before
+
+    def current_stream(self) -> Any:
+        return self.main
+
+    def turn(self, name: str) -> Callable[[], None]:
+        return lambda: self.diary.append(f"{name} in {self.now}") if self.kept is None else self.kept.append(name)
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_lanes_run_all_turns_once_between_what_is_before_and_after(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Recorder()
+    for name in ("Stream", "CUDAGraph", "graph", "stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, getattr(device, name))
+    lanes = runtime.Lanes(torch.device("cuda"))
+    turns = [device.turn(f"turn {index}") for index in range(number)]
+    lanes.run(turns)
+    eager = list(device.diary)
+    again = lanes.recorded(turns)
+    assert device.diary == eager
+    again()
+    assert device.diary == eager * 2
+    side = ["lane 1", "lane 2"][: number - 1]
+    calls = [line for line in eager if line.startswith("turn")]
+    assert sorted(line.split(" in ")[0] for line in calls) == [f"turn {index}" for index in range(number)]
+    assert eager[: len(side)] == [f"{lane} waits for main" for lane in side]
+    assert eager[len(eager) - len(side) :] == [f"main waits for {lane}" for lane in side]
+    assert {line.split(" in ")[1] for line in calls} == {"main", *side}
