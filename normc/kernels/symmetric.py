@@ -21,6 +21,50 @@ def triangle_root(x):  # type: ignore[no-untyped-def]  # Triton's, as all in ker
 
 
 @jit
+def symmetric_tile(  # type: ignore[no-untyped-def]
+    a, b, c, d, row, column,
+    n, k, a_row, a_column, b_row, b_column, c_row, c_column, d_row, d_column,
+    alpha, beta, gamma,
+    ADD: tl.constexpr, EVEN_ROWS: tl.constexpr, EVEN_DEPTH: tl.constexpr, FAR: tl.constexpr, PRECISION: tl.constexpr,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """HEIGHT rows from `row` and WIDTH columns from `column` of one product: up to the diagonal, with their mirrors."""
+    rows = row + tl.arange(0, HEIGHT)
+    columns = column + tl.arange(0, WIDTH)
+    depths = tl.arange(0, DEPTH)
+    inner = depths
+    if FAR:
+        rows, columns, depths = rows.to(tl.int64), columns.to(tl.int64), depths.to(tl.int64)
+    a_at = a + (rows[:, None] * a_row + depths[None, :] * a_column)
+    b_at = b + (depths[:, None] * b_column + columns[None, :] * b_row)
+    total = tl.full((HEIGHT, WIDTH), 0.0, dtype=tl.float32)
+    for step in range((k + DEPTH - 1) // DEPTH):
+        if EVEN_ROWS and EVEN_DEPTH:
+            left, right = tl.load(a_at), tl.load(b_at)
+        elif EVEN_DEPTH:
+            left = tl.load(a_at, mask=rows[:, None] < n, other=0.0)
+            right = tl.load(b_at, mask=columns[None, :] < n, other=0.0)
+        else:
+            still = k - step * DEPTH
+            left = tl.load(a_at, mask=(rows[:, None] < n) & (inner[None, :] < still), other=0.0)
+            right = tl.load(b_at, mask=(columns[None, :] < n) & (inner[:, None] < still), other=0.0)
+        total = tl.dot(left, right, total, input_precision=PRECISION)
+        a_at += DEPTH * a_column
+        b_at += DEPTH * b_column
+    value = total * alpha
+    inside = (rows[:, None] < n) & (columns[None, :] < n) & (columns[None, :] < row + HEIGHT)
+    if ADD:
+        d_at = d + (rows[:, None] * d_row + columns[None, :] * d_column)
+        value += beta * tl.load(d_at, mask=inside, other=0.0).to(tl.float32)
+    value += tl.where((rows[:, None] == columns[None, :]) & inside, gamma, 0.0)
+    result = value.to(c.dtype.element_ty)
+    tl.store(c + (rows[:, None] * c_row + columns[None, :] * c_column), result, mask=inside)
+    if column < row:  # the square on the diagonal is computed in full
+        mirror_at = c + (columns[:, None] * c_row + rows[None, :] * c_column)
+        tl.store(mirror_at, tl.trans(result), mask=(rows[None, :] < n) & (columns[:, None] < row))
+
+
+@jit
 def symmetric_kernel(  # type: ignore[no-untyped-def]
     a, b, c, d,
     n, k, programs,
@@ -31,7 +75,7 @@ def symmetric_kernel(  # type: ignore[no-untyped-def]
     PRECISION: tl.constexpr,
     BLOCK: tl.constexpr, RATIO: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One tile of alpha A B^T + beta D + gamma I, of BLOCK rows and RATIO * BLOCK columns."""
+    """One tile of alpha A B^T + beta D + gamma I, of BLOCK rows and RATIO * BLOCK columns, or fewer at the diagonal."""
     WIDTH: tl.constexpr = BLOCK * RATIO
     program = tl.program_id(0)
     batch = (program // programs).to(tl.int64)
@@ -47,46 +91,26 @@ def symmetric_kernel(  # type: ignore[no-untyped-def]
     below = corner < 0
     row = tl.where(below, first + local % height, first + corner_row)
     column = tl.where(below, local // height, first + corner - corner_row * (corner_row + 1) // 2)
-    if (row * RATIO + part) * BLOCK >= n:
+    top, left = (row * RATIO + part) * BLOCK, column * WIDTH
+    if top >= n:
         return
-    rows = (row * RATIO + part) * BLOCK + tl.arange(0, BLOCK)
-    columns = column * WIDTH + tl.arange(0, WIDTH)
-    depths = tl.arange(0, DEPTH)
-    inner = depths
-    if FAR:
-        rows, columns, depths = rows.to(tl.int64), columns.to(tl.int64), depths.to(tl.int64)
     if EIGHT:  # all of them are multiples of eight: what the compiler is told of arguments is sixteen or nothing
         n, k = n // 8 * 8, k // 8 * 8
         a_row, b_row, c_row, d_row = a_row // 8 * 8, b_row // 8 * 8, c_row // 8 * 8, d_row // 8 * 8
         a_batch, b_batch, c_batch, d_batch = a_batch // 8 * 8, b_batch // 8 * 8, c_batch // 8 * 8, d_batch // 8 * 8
-    a_at = a + batch * a_batch + (rows[:, None] * a_row + depths[None, :] * a_column)
-    b_at = b + batch * b_batch + (depths[:, None] * b_column + columns[None, :] * b_row)
-    total = tl.full((BLOCK, WIDTH), 0.0, dtype=tl.float32)
-    for step in range((k + DEPTH - 1) // DEPTH):
-        if EVEN_ROWS and EVEN_DEPTH:
-            left, right = tl.load(a_at), tl.load(b_at)
-        elif EVEN_DEPTH:
-            left = tl.load(a_at, mask=rows[:, None] < n, other=0.0)
-            right = tl.load(b_at, mask=columns[None, :] < n, other=0.0)
-        else:
-            still = k - step * DEPTH
-            left = tl.load(a_at, mask=(rows[:, None] < n) & (inner[None, :] < still), other=0.0)
-            right = tl.load(b_at, mask=(columns[None, :] < n) & (inner[:, None] < still), other=0.0)
-        total = tl.dot(left, right, total, input_precision=PRECISION)
-        a_at += DEPTH * a_column
-        b_at += DEPTH * b_column
-    value = total * alpha
-    inside = (rows[:, None] < n) & (columns[None, :] < n)
-    if ADD:
-        d_at = d + batch * d_batch + (rows[:, None] * d_row + columns[None, :] * d_column)
-        value += beta * tl.load(d_at, mask=inside, other=0.0).to(tl.float32)
-    value += tl.where((rows[:, None] == columns[None, :]) & inside, gamma, 0.0)
-    result = value.to(c.dtype.element_ty)
-    c_at = c + batch * c_batch
-    tl.store(c_at + (rows[:, None] * c_row + columns[None, :] * c_column), result, mask=inside)
-    if row != column:  # squares on the diagonal are computed in full
-        mirror_at = c_at + (columns[:, None] * c_row + rows[None, :] * c_column)
-        tl.store(mirror_at, tl.trans(result), mask=rows[None, :] < n)
+    a, b, c, d = a + batch * a_batch, b + batch * b_batch, c + batch * c_batch, d + batch * d_batch
+    if RATIO == 2 and top == left:  # what lies right of the diagonal mirrors what the tile below has
+        symmetric_tile(
+            a, b, c, d, top, left,
+            n, k, a_row, a_column, b_row, b_column, c_row, c_column, d_row, d_column, alpha, beta, gamma,
+            ADD, EVEN_ROWS, EVEN_DEPTH, FAR, PRECISION, BLOCK, BLOCK, DEPTH,
+        )  # fmt: skip
+    else:
+        symmetric_tile(
+            a, b, c, d, top, left,
+            n, k, a_row, a_column, b_row, b_column, c_row, c_column, d_row, d_column, alpha, beta, gamma,
+            ADD, EVEN_ROWS, EVEN_DEPTH, FAR, PRECISION, BLOCK, WIDTH, DEPTH,
+        )  # fmt: skip
 
 
 def symmetric(

@@ -67,7 +67,9 @@ class Layout:
         every = counts == list(range(len(store.counted)))
         self._counts = None if every or not counts else torch.tensor(counts, dtype=torch.int64)
         self._ones = torch.ones(len(counts))
+        self._counts_too = len(counts) > 0
         self._next = torch.zeros(len(given) + len(counts), dtype=torch.float64)
+        self._next_numbers, self._next_counts = self._next.split([len(given), len(counts)])
         self._floats = Feed(len(given) + len(counts), torch.float64, self.device)
         self._lanes = Lanes(self.device, "lanes" not in update.without)
         self.runs = self._runs()
@@ -139,17 +141,19 @@ class Layout:
 
     def _number(self, values: list[Any]) -> None:
         """Send the groups' numbers and the counts, if they changed."""
-        on_device = [(place, value) for place, value in enumerate(values) if _on_device(value)]
-        for place, _ in on_device:
-            values[place] = _ELSEWHERE
-        plain = list(map(float, values))
-        start, changed = len(self._given), plain != self._values
+        on_device = []
+        if not set(map(type, values)) <= {float}:
+            on_device = [(place, value) for place, value in enumerate(values) if _on_device(value)]
+            for place, _ in on_device:
+                values[place] = _ELSEWHERE
+            values = list(map(float, values))
+        changed = values != self._values
         if changed:
-            self._next[:start] = torch.tensor(plain, dtype=torch.float64)[self._given]
-            self._values = plain
-        if len(self._ones):
-            self._next[start:] = self._counted if self._counts is None else self._counted[self._counts]
-        if changed or len(self._ones):
+            self._next_numbers.copy_(torch.tensor(values, dtype=torch.float64)[self._given])
+            self._values = values
+        if self._counts_too:
+            self._next_counts.copy_(self._counted if self._counts is None else self._counted[self._counts])
+        if changed or self._counts_too:
             self._floats.send(lambda host: host.copy_(self._next))
         for place, value in on_device:
             for index in (self._given == place).nonzero().flatten().tolist():
@@ -179,8 +183,8 @@ class Layout:
         self.steps += 1
         if self._counts is not None:
             self._counted.index_add_(0, self._counts, self._ones)
-        elif len(self._ones):
-            self._counted += self._ones
+        elif self._counts_too:
+            self._counted.add_(1.0)
 
     def _capture(self) -> None:
         """Record all launches as graphs, or say why steps go on without. Nothing is run."""
