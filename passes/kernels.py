@@ -69,8 +69,9 @@ def kernels(program: Program, device: Device) -> Program:
             why = "one's memory traffic hides under another's products"
             decisions.append(Decision("lanes", f"{turns} turns in {LANES} streams", why, _lanes(turns)))
         if "graph" not in program.without:
-            what = f"the kernels of {functions} functions are one graph, from the third step on"
-            saving = f"1 launch by the host instead of at least {launches}, predicted"
+            graphs = min(turns, LANES) if "lanes" not in program.without else 1
+            what = f"the kernels of {functions} functions are {_graphs(graphs)}, from the third step on"
+            saving = f"{graphs} launch{'es' * (graphs > 1)} by the host instead of at least {launches}, predicted"
             decisions.append(Decision("graph", what, where, saving))
     decisions.sort(key=lambda decision: tuple(SWITCHABLE).index(decision.rule))
     return replace(program, decisions=program.decisions + tuple(decisions))
@@ -185,6 +186,10 @@ def _in_turns(family: Family, number: int) -> Iterator[Decision]:
             f"at most {AT_ONCE / 2**20:.0f} MiB at once, and turns run side by side",
             f"{1 - 1 / number:.0%} of the stacks, predicted",
         )
+
+
+def _graphs(number: int) -> str:
+    return f"{number} graphs, one a lane" if number > 1 else "one graph"
 
 
 def _lanes(turns: int) -> str:
