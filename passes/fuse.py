@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from normc.update.arithmetic import constrained, descend, scale
-from normc.update.program import Chain, Decision, Program, annotate, each_form
+from normc.update.program import Chain, Decision, Program, each_form
 
 
 def fuse(program: Program, kernels: bool = False) -> Program:
@@ -37,4 +37,4 @@ def _fuse(chain: Chain, decisions: list[Decision], kernels: bool) -> Chain:
             what = f"{chain.row.name}{number}: scale into {node.target.__name__}"
             decisions.append(Decision("fuse", what, "a number times a number", "a pass over memory"))
     graph.lint()
-    return annotate(Chain(chain.rows, graph, chain.group))
+    return Chain(chain.rows, graph, chain.group)

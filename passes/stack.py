@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import fx
 
 from normc.update.arithmetic import scale
-from normc.update.program import ROWWISE, Chain, Decision, Program, annotate, rowwise_numbers
+from normc.update.program import ROWWISE, Chain, Decision, Program, rowwise_numbers
 
 
 def stack(program: Program) -> Program:
@@ -24,7 +24,7 @@ def stack(program: Program) -> Program:
     for chains in families.values():
         rows = tuple(row for chain in chains for row in chain.rows)
         _number(chains)
-        merged.append(annotate(replace(chains[0], rows=rows)))
+        merged.append(replace(chains[0], rows=rows))
         if len(rows) > 1:
             shape = "x".join(map(str, rows[0].shape))
             decisions.append(

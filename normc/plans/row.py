@@ -138,4 +138,7 @@ class Row:
 
 @functools.lru_cache(maxsize=4096)  # rows of one size share it, and sympy is slow
 def _number(formula: sympy.Expr, fan_out: int, fan_in: int, kernel: int) -> float:
-    return float(formula.subs({D_OUT: fan_out, D_IN: sympy.Integer(fan_in) / kernel, KERNEL: kernel}))
+    numbers = {D_OUT: sympy.Integer(fan_out), D_IN: sympy.Integer(fan_in) / kernel, KERNEL: sympy.Integer(kernel)}
+    if not formula.has(sympy.Float):  # exact: all at once comes to the same, and asks Max nothing of symbols
+        return float(formula.xreplace(numbers))
+    return float(formula.subs(numbers))
