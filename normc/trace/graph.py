@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import fx
@@ -49,9 +50,11 @@ class ModelGraph:
 
 def op_name(node: fx.Node) -> str:
     """The op's name without its overload: `aten.addmm`, `operator.getitem`; a placeholder's own name otherwise."""
-    if node.op != "call_function":
-        return node.name
-    target = node.target
+    return node.name if node.op != "call_function" else _target_name(node.target)
+
+
+@lru_cache(maxsize=4096)
+def _target_name(target: object) -> str:
     if isinstance(target, torch._ops.OpOverload):
         return f"{target.namespace}.{target.overloadpacket.__name__}"
     module = getattr(target, "__module__", "") or ""

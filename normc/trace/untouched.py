@@ -7,6 +7,7 @@ import random
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from operator import is_
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -64,10 +65,8 @@ class Snapshot:
         before = dict(item)
 
         def undo() -> None:
-            if len(item) != len(before) or any(
-                key is not old_key or value is not old
-                for (key, value), (old_key, old) in zip(item.items(), before.items(), strict=True)
-            ):
+            same = len(item) == len(before) and all(map(is_, item, before))
+            if not same or not all(map(is_, item.values(), before.values())):
                 item.clear()
                 item.update(before)
 
