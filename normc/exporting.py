@@ -64,6 +64,7 @@ MATRICES = (
     "kernels.small",
     "kernels.cost",
     "kernels.normalise",
+    "kernels.chunks",
     "kernels.polar",
     "kernels.newton_schulz",
 )

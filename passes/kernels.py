@@ -16,7 +16,7 @@ from normc.kernels.cost import Form, form, pays, plain_part, share_of, work
 from normc.kernels.hopper import quack_missing
 from normc.kernels.products import folds, hopper_pays, symmetric_pays
 from normc.kernels.tiles import HOPPER_FROM, HOPPER_SAVES
-from normc.runtime.fused import AT_ONCE, LANES, turns_of
+from normc.runtime.fused import AT_ONCE, held, lanes_of, turns_of
 from normc.update.matrices import polar
 from normc.update.program import Decision, Family, Program, state_dtype
 from normc.update.switches import SWITCHABLE, of_matrices
@@ -39,8 +39,7 @@ def kernels(program: Program, device: Device) -> Program:
     They are made here as on the device, from the target alone. Numbers are work or bytes that are counted, no times.
     """
     decisions: list[Decision] = []
-    launches = turns = 0
-    functions = 0
+    launches = turns = functions = most = 0
     for family in program.families:
         plan = fused(family) if device.kernels else None
         decisions += _matrices(program, family, device, plan is not None)
@@ -52,6 +51,7 @@ def kernels(program: Program, device: Device) -> Program:
         products = sum(_launches(product, program, device, unit=bool(measured)) for product in _products(family))
         launches += number * (len(family.chains) * (parts + measured) + products)
         turns += number
+        most = max(most, _held(family, number))
         functions += 1
         moved = in_kernels(family, plan, program.storage.state)
         decisions.append(
@@ -65,13 +65,13 @@ def kernels(program: Program, device: Device) -> Program:
         decisions += _in_turns(family, number)
     if functions and device.type == "cuda":
         where = f"{device.target} runs Triton's kernels, if Triton is installed there; else steps stay on lists"
-        if turns > 1 and "lanes" not in program.without:
+        lanes = min(turns, lanes_of(most)) if "lanes" not in program.without else 1
+        if lanes > 1:
             why = "one's memory traffic hides under another's products"
-            decisions.append(Decision("lanes", f"{turns} turns in {LANES} streams", why, _lanes(turns)))
+            decisions.append(Decision("lanes", f"{turns} turns in {lanes} streams", why, f"up to {lanes} at a time"))
         if "graph" not in program.without:
-            graphs = min(turns, LANES) if "lanes" not in program.without else 1
-            what = f"the kernels of {functions} functions are {_graphs(graphs)}, from the third step on"
-            saving = f"{graphs} launch{'es' * (graphs > 1)} by the host instead of at least {launches}, predicted"
+            what = f"the kernels of {functions} functions are {_graphs(lanes)}, from the third step on"
+            saving = f"{lanes} launch{'es' * (lanes > 1)} by the host instead of at least {launches}, predicted"
             decisions.append(Decision("graph", what, where, saving))
     decisions.sort(key=lambda decision: tuple(SWITCHABLE).index(decision.rule))
     return replace(program, decisions=program.decisions + tuple(decisions))
@@ -176,6 +176,14 @@ def _turns(family: Family) -> int:
     return turns_of(rows, max(family.chains, key=lambda chain: chain.row.numel).row.shape)
 
 
+def _held(family: Family, number: int) -> int:
+    """Bytes that a turn holds, of so many."""
+    if family.core is None or varies(family.core):
+        return 0
+    largest = max(family.chains, key=lambda chain: chain.row.numel).row.shape
+    return -(-sum(len(chain.rows) for chain in family.chains) // number) * held(largest)
+
+
 def _in_turns(family: Family, number: int) -> Iterator[Decision]:
     if number > 1:
         rows = sum(len(chain.rows) for chain in family.chains)
@@ -190,7 +198,3 @@ def _in_turns(family: Family, number: int) -> Iterator[Decision]:
 
 def _graphs(number: int) -> str:
     return f"{number} graphs, one a lane" if number > 1 else "one graph"
-
-
-def _lanes(turns: int) -> str:
-    return f"up to {min(turns, LANES)} at a time"

@@ -7,13 +7,13 @@ Rounding of R is rounding of squares of singular values: hence 16 bits mean fp16
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from normc.kernels.chunks import chunks
 from normc.kernels.language import runs_kernels
 from normc.kernels.normalise import normalise, starting_norm
 from normc.kernels.products import folds, linear, longer, product, sandwich
@@ -21,7 +21,8 @@ from normc.kernels.small import Polynomials
 
 WORKSPACE = 2**28
 RESTART_AFTER = 2
-COLUMNS = 512  # that a product in place takes at once
+LARGE = 3 * 2**28  # bytes of a matrix, a product of it and four squares, from which on products are made in place
+COLUMNS = {"cpu": 512, "cuda": 2048}  # that a product in place takes at once
 
 
 def polar_standard(
@@ -167,9 +168,10 @@ def _group(
 def _chunk(
     pieces: list[Piece], segments: list[Polynomials], dtype: torch.dtype, unit: bool, without: tuple[str, ...]
 ) -> None:
-    kept = dtype.itemsize > 2 and all(p.goal.dtype == dtype and p.goal.device.type != "cuda" for p in pieces)
-    made = [normalised(piece.x, dtype, piece.goal if kept else None, unit) for piece in pieces]
+    wider = dtype.itemsize > 2 and all(p.goal.dtype == dtype and p.goal.device.type != "cuda" for p in pieces)
+    made = [normalised(piece.x, dtype, piece.goal if wider else None, unit) for piece in pieces]
     ys, factor = [y for y, _ in made], made[0][1]
+    kept = wider or all(_large(y) and y.data_ptr() == p.goal.data_ptr() for y, p in zip(ys, pieces, strict=True))
     side = ys[0].shape[1]
     space = torch.empty(4, pieces[-1].span.stop, side, side, dtype=dtype, device=ys[0].device)
     for left, segment in zip(range(len(segments))[::-1], segments, strict=True):
@@ -178,7 +180,7 @@ def _chunk(
         whole = chain(space, segment, factor, without)
         if kept:
             for piece, y in zip(pieces, ys, strict=True):
-                for part in y.split(COLUMNS, 2):
+                for part in y.split(COLUMNS[y.device.type], 2):
                     part.copy_(times(whole[piece.span], part))
         elif left == 0:
             for piece, y in zip(pieces, ys, strict=True):
@@ -222,6 +224,11 @@ def _polynomial(gram: Tensor, step: tuple[float, float, float], out: Tensor, wit
 def _result(x: Tensor, dtype: torch.dtype | None, over: bool) -> Tensor:
     """Memory for a result: x's own, if it may be written over."""
     return x if over and dtype in (None, x.dtype) else torch.empty_like(x, dtype=dtype or x.dtype)
+
+
+def _large(y: Tensor) -> bool:
+    n, m = y.shape[1:]
+    return (2 * n * m + 4 * n * n) * y.dtype.itemsize >= LARGE
 
 
 def wide(x: Tensor) -> Tensor:
@@ -275,25 +282,3 @@ def _filled(x: Tensor, dtype: torch.dtype) -> Tensor:
     if x.stride(-1) != 1 and x.stride(-2) == 1:
         return torch.empty(x.shape[0], m, n, dtype=dtype, device=x.device).mT
     return torch.empty(x.shape[0], n, m, dtype=dtype, device=x.device)
-
-
-def chunks(counts: Sequence[int], sizes: Sequence[int], workspace: int) -> Iterator[tuple[int, int]]:
-    """Runs start to stop of matrices, of which `counts[i]` take `sizes[i]` bytes each: as many as fit, at least one.
-
-    As few runs as that takes, and these about alike.
-    """
-    each = [size for count, size in zip(counts, sizes, strict=True) for _ in range(count)]
-    number = sum(1 for _ in _filled_up(each, workspace, math.inf))
-    yield from _filled_up(each, workspace, sum(each) / max(number, 1))
-
-
-def _filled_up(each: Sequence[int], most: float, enough: float) -> Iterator[tuple[int, int]]:
-    """Runs of at most `most` bytes, each closed once all so far come to `enough` a run."""
-    start, used, before, closed = 0, 0, 0, 0
-    for place, size in enumerate(each):
-        if place > start and (used + size > most or before >= enough * (closed + 1)):
-            yield start, place
-            start, used, closed = place, 0, closed + 1
-        used, before = used + size, before + size
-    if each:
-        yield start, len(each)

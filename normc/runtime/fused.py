@@ -17,22 +17,29 @@ from torch import Tensor
 
 from normc.kernels.language import BLOCK, tl
 
-# Bytes that a turn holds, a bound on workspace; entries of a stack that is worth two turns, which run side by side; and
-# streams that turns run in.
+# Bytes that a turn holds: LANES of them come to less than 1 GiB, with what cuBLAS takes; entries of a stack that is
+# worth two turns, which run side by side; and streams that turns run in.
 AT_ONCE = 288 * 2**20
 WORTH_TWO = 16 * 2**20
 LANES = 3
 
 
-def turns_of(rows: int, shape: Sequence[int]) -> int:
-    """In how many turns rows of a shape are stepped: few, as each turn is some twenty launches.
-
-    A matrix holds itself and a product in 16 bits, and four squares of its shorter side.
-    """
+def held(shape: Sequence[int]) -> int:
+    """Bytes that a step holds of one matrix: itself and a product in 16 bits, and four squares of its shorter side."""
     entries = math.prod(shape)
     short = min(shape[0], entries // max(shape[0], 1)) if shape else 0
-    most = -(-rows * (4 * entries + 8 * short**2) // AT_ONCE)
-    return max(1, min(rows, max(most, 2 if rows * entries > WORTH_TWO else 1)))
+    return 4 * entries + 8 * short**2
+
+
+def turns_of(rows: int, shape: Sequence[int]) -> int:
+    """In how many turns rows of a shape are stepped: few, as each turn is some twenty launches."""
+    most = max(1, AT_ONCE // max(held(shape), 1))
+    return max(1, min(rows, max(-(-rows // most), 2 if rows * math.prod(shape) > WORTH_TWO else 1)))
+
+
+def lanes_of(most: int) -> int:
+    """In how many streams turns run that hold up to `most` bytes: fewer than LANES if those would hold too much."""
+    return min(LANES, max(1, LANES * AT_ONCE // max(most, 1)))
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,10 @@ class FusedRun:
                 start, stop = start - stack.total, stop - stack.total
             yield replace(self, stacks=stacks)
 
+    def held(self) -> int:
+        """Bytes that a run which takes turns holds at once."""
+        return sum(stack.total * held(stack.shape) for stack in self.stacks) if self.plan.splits else 0
+
     def step(self) -> None:
         """Launch all kernels."""
         self.plan.step(self)
@@ -165,9 +176,9 @@ class Lanes:
     another's products.
     """
 
-    def __init__(self, device: torch.device, side_by_side: bool = True) -> None:
-        number = LANES - 1 if device.type == "cuda" and side_by_side else 0
-        self._streams = [torch.cuda.Stream(device) for _ in range(number)]
+    def __init__(self, device: torch.device, number: int = LANES) -> None:
+        side = number - 1 if device.type == "cuda" else 0
+        self._streams = [torch.cuda.Stream(device) for _ in range(side)]
 
     def run(self, turns: Sequence[Callable[[], None]]) -> None:
         """All of them, in no order; what comes next on the current stream comes after them."""

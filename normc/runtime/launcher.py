@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from normc.kernels.ahead import compile_ahead
-from normc.runtime.fused import FusedRun, Lanes, Stack
+from normc.runtime.fused import FusedRun, Lanes, Stack, lanes_of
 from normc.runtime.native import MANY, Addresses, background
 from normc.runtime.run import Bucket, Update
 from normc.runtime.tables import Feed, Held, Line, Store, look, same
@@ -71,8 +71,9 @@ class Layout:
         self._next = torch.zeros(len(given) + len(counts), dtype=torch.float64)
         self._next_numbers, self._next_counts = self._next.split([len(given), len(counts)])
         self._floats = Feed(len(given) + len(counts), torch.float64, self.device)
-        self._lanes = Lanes(self.device, "lanes" not in update.without)
         self.runs = self._runs()
+        most = max(turn.held() for run in self.runs for turn in run.turns())
+        self._lanes = Lanes(self.device, lanes_of(most) if "lanes" not in update.without else 1)
         self.steps = 0
         self.graph: Callable[[], None] | None = None
 

@@ -291,6 +291,15 @@ def test_stacks_that_differ_in_size_alone_share_their_kernels() -> None:
     assert source.count("\ndef before_spectral") == 1
 
 
+def test_turns_side_by_side_hold_less_than_a_gibibyte() -> None:
+    for shape in ((64, 64), (768, 3072), (1600, 6400), (4096, 4096), (4096, 14336), (14336, 4096), (8192, 8192)):
+        turns = runtime.turns_of(1000, shape)
+        most = -(-1000 // turns) * runtime.held(shape)
+        lanes = runtime.lanes_of(most)
+        assert lanes * most < 2**30 - 3 * 2**25 or (lanes, turns) == (1, 1000)
+        assert (lanes == runtime.LANES) == (most <= runtime.AT_ONCE)
+
+
 class Recorder:
     """Stands for torch.cuda: streams, and graphs that keep what is called while they record, in one diary."""
 

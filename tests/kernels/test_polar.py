@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from normc.kernels import polar as module
+from normc.kernels.chunks import chunks
 from normc.kernels.normalise import starting_norm
-from normc.kernels.polar import chunks, polar_gram, polar_many, polar_standard
+from normc.kernels.polar import polar_gram, polar_many, polar_standard
 from normc.kernels.products import product, sandwich
 from tests.kernels.interpreting import interpreted
 from tests.kernels.spectra import CUBIC, EXPRESS, SPECTRA, adversarial, error, reference, share, spectrum
@@ -56,9 +58,16 @@ def test_the_restart_is_never_dropped_in_16_bits() -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", [(3, 16, 40), (3, 40, 16), (2, 16, 16)])
 @pytest.mark.parametrize("steps", [EXPRESS, EXPRESS[:2], EXPRESS[:1], CUBIC])
+@pytest.mark.parametrize("large", [2**62, 0])
 def test_what_is_of_unit_norm_may_be_written_over(
-    form: str, shape: tuple[int, int, int], steps: tuple[tuple[float, float, float], ...]
+    form: str,
+    shape: tuple[int, int, int],
+    steps: tuple[tuple[float, float, float], ...],
+    large: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(module, "LARGE", large)
+    monkeypatch.setitem(module.COLUMNS, "cpu", 16)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     length = starting_norm(min(shape[1:]), torch.float16)
     given = (x * (length / x.flatten(1).norm(dim=1)[:, None, None])).half()

@@ -84,6 +84,11 @@ def test_turns_and_lanes() -> None:
     assert turns.what.endswith(f"120 parameters in {math.ceil(120 * 12 * 2048**2 / runtime.AT_ONCE)} turns")
     assert of("turns", plan(2048, 2048, 8), without=("turns",)) == []
     assert of("lanes", plan(), without=("lanes",)) == []
+    (lanes,) = of("lanes", plan(2048, 2048, 60))
+    assert lanes.what.endswith(" in 3 streams")
+    (lanes,) = of("lanes", plan(4096, 14336, 4))
+    assert lanes.what.endswith(" in 2 streams")
+    assert of("lanes", plan(12000, 14336, 2)) == []
     assert of("lanes", plan()) != []
 
 
