@@ -67,7 +67,7 @@ def test_what_is_of_unit_norm_may_be_written_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "LARGE", large)
-    monkeypatch.setitem(module.COLUMNS, "cpu", 16)
+    monkeypatch.setattr(module, "COLUMNS", 16)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     length = starting_norm(min(shape[1:]), torch.float16)
     given = (x * (length / x.flatten(1).norm(dim=1)[:, None, None])).half()
