@@ -9,6 +9,7 @@ from normc.kernels import cost
 from normc.kernels.newton_schulz import newton_schulz
 from normc.update.matrices import polar
 from normc.update.polynomials import polynomials
+from tests.kernels.spectra import adversarial
 
 EXPRESS = polynomials("polar-express", 5)
 
@@ -39,3 +40,13 @@ def test_squares_are_cheapest_as_they_are_and_long_matrices_by_their_gram() -> N
     assert cost.form(64, 64, torch.float32, device) == "standard"
     assert cost.form(64, 512, torch.float32, device) == "gram"
     assert cost.form(64, 512, torch.bfloat16, device) == "standard"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("n", "m"), [(16, 40), (100, 700), (160, 160), (200, 600)])
+def test_ten_thousand_matrices_on_a_gpu(n: int, m: int) -> None:
+    cases = adversarial(n, m, torch.float32, 500)
+    for x in map(torch.cat, zip(*[cases] * 20, strict=True)):
+        found = newton_schulz(x.cuda(), EXPRESS, torch.float16)
+        assert bool(found.isfinite().all())
+        assert float(torch.linalg.matrix_norm(found.float(), 2).max()) < 1.3

@@ -140,6 +140,15 @@ def test_adversarial(form: str, dtype: torch.dtype) -> None:
             assert float(torch.linalg.matrix_norm(found.double(), 2).max()) < 1.3
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_ten_thousand_matrices(form: str) -> None:
+    cases = adversarial(16, 40, torch.float32, 500)
+    for x in map(torch.cat, zip(*[cases] * 20, strict=True)):
+        found = FORMS[form](x, EXPRESS, dtype=torch.float16)
+        assert bool(found.isfinite().all())
+        assert float(torch.linalg.matrix_norm(found.float(), 2).max()) < 1.3
+
+
 @pytest.mark.parametrize("n", [500, 530, 800])
 def test_halved_products_on_cpu(n: int) -> None:
     torch.manual_seed(0)
