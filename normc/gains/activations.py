@@ -5,15 +5,19 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from normc.gains.local import At, Back, Local, Size, TailsError, gain, number, sign_of
+from normc.gains.local import At, Back, Local, Size, TailsError, gain, number, scaled, sign_of
 
 # The gains of the paper's package (2405.14813, bond.py) where they are not the largest slope.
 MODULA = {"relu": 2**-0.5, "gelu": 2**-0.5}
+# Functions with f(c x) = c f(x) for positive c: one quadrature says all.
+HOMOGENEOUS = frozenset({"relu", "leaky_relu", "abs", "neg"})
+_OPERAND = object()
 _WIDEST = 12.0
 _RARE = 1 / 300
 _COARSE = 16
@@ -109,15 +113,43 @@ def pointwise(at: At) -> Local:
         slope, size = known if known is not None else sharpest(function), Size(1.0)
     else:
         given = at.size(operand)
-        found = _at_points(function, given)
-        size, slope = _averaged(found)
-        if _rare(found) or not math.isfinite(slope):
+        size, slope, rare = _known(at, operand, given) or _tried(function, given)
+        if rare or not math.isfinite(slope):
             if not steady(given):
                 raise TailsError(at.name)
             size, slope = average(function, number(given.mean))  # it hardly varies
     if not (math.isfinite(slope) and math.isfinite(size.rms)):
         raise LookupError(at.name)
     return Local(size, (Back(operand, slope),))
+
+
+def _tried(function: Callable[[Tensor], Tensor], size: Size) -> tuple[Size, float, bool]:
+    """As `average`, and whether it is of no worth."""
+    found = _at_points(function, size)
+    return *_averaged(found), _rare(found)
+
+
+def _known(at: At, operand: fx.Node, given: Size) -> tuple[Size, float, bool] | None:
+    """The same for an op of nothing but the operand and numbers, remembered; None for others."""
+    args = tuple(_OPERAND if arg is operand else arg for arg in at.node.args)
+    kwargs = tuple(sorted(at.node.kwargs.items()))
+    numbers = (*args, *(value for _, value in kwargs))
+    if not all(isinstance(value, (int, float, str, NoneType)) or value is _OPERAND for value in numbers):
+        return None
+    if at.name not in HOMOGENEOUS or not 0 < given.rms < math.inf:
+        return _remembered(at.node.target, args, kwargs, given)
+    unit = Size(1.0, given.mean / given.rms, given.sign)
+    size, slope, rare = _remembered(at.node.target, args, kwargs, unit)
+    return scaled(size, given.rms), slope, rare
+
+
+@functools.lru_cache(maxsize=1024)
+def _remembered(target: Any, args: Any, kwargs: Any, size: Size) -> tuple[Size, float, bool]:
+    def function(x: Tensor) -> Tensor:
+        found: Tensor = target(*(x.clone() if arg is _OPERAND else arg for arg in args), **dict(kwargs))
+        return found
+
+    return _tried(function, size)
 
 
 def as_function(node: fx.Node, operand: fx.Node) -> Callable[[Tensor], Tensor]:
