@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -171,6 +170,16 @@ def _named(dtype: torch.dtype) -> Any:
     return getattr(tl, str(dtype).removeprefix("torch."))
 
 
+class Turn(Protocol):
+    """What is launched in one stream."""
+
+    def held(self) -> int:
+        """Bytes that it holds at once."""
+
+    def step(self) -> None:
+        """Launch all of it."""
+
+
 class Lanes:
     """Streams that turns of a step run in side by side: one's memory traffic, and the ends of its launches, hide under
     another's products.
@@ -178,51 +187,62 @@ class Lanes:
 
     def __init__(self, device: torch.device, number: int = LANES) -> None:
         side = number - 1 if device.type == "cuda" else 0
+        self._device = device
         self._streams = [torch.cuda.Stream(device) for _ in range(side)]
 
-    def run(self, turns: Sequence[Callable[[], None]]) -> None:
+    def run(self, turns: Sequence[Turn]) -> None:
         """All of them, in no order; what comes next on the current stream comes after them."""
-        self._beside([turns[lane :: len(self._streams) + 1] for lane in range(len(self._streams) + 1)])
-
-    def recorded(self, turns: Sequence[Callable[[], None]]) -> Callable[[], None]:
-        """What runs all of them again from CUDA graphs, of which a lane has one of its own: a device takes one without
-        branches in a quarter of the time. Nothing is run now.
-        """
-        lanes: list[list[Callable[[], None]]] = []
-        for lane in range(len(self._streams) + 1):
-            own = turns[lane :: len(self._streams) + 1]
-            if own:
-                lanes.append([_graph_of(own).replay])
-        return partial(self._beside, lanes)
-
-    def _beside(self, lanes: Sequence[Sequence[Callable[[], None]]]) -> None:
-        """Each lane's turns in order, the first lane in the current stream."""
-        used = [(stream, lane) for stream, lane in zip(self._streams, lanes[1:], strict=False) if lane]
+        first, *others = self._dealt(turns)
+        used = list(zip(self._streams, others, strict=False))
         if used:
             main = torch.cuda.current_stream()
             for stream, _ in used:
                 stream.wait_stream(main)
-        for turn in lanes[0]:
-            turn()
+        for turn in first:
+            turn.step()
         for stream, lane in used:
             with torch.cuda.stream(stream):
                 for turn in lane:
-                    turn()
+                    turn.step()
         for stream, _ in used:
             main.wait_stream(stream)
 
+    def recorded(self, turns: Sequence[Turn]) -> Callable[[], None]:
+        """What runs all of them again, from one CUDA graph. Nothing is run now.
 
-def _graph_of(turns: Sequence[Callable[[], None]]) -> torch.cuda.CUDAGraph:
-    """A graph of all launches, with memory of its own: cuBLAS too keeps workspace, a stream, which graphs that run side
-    by side must not share, nor anything else take.
-    """
-    graph = torch.cuda.CUDAGraph()
-    forget = getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)
-    forget()
-    try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may use the device meanwhile
-            for turn in turns:
-                turn()
-    finally:
+        Its memory is its own, cuBLAS's workspaces included: those of streams in use before would be written to by both.
+        """
+        graph = torch.cuda.CUDAGraph()
+        forget = getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)
         forget()
-    return graph
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may use the device meanwhile
+                self.run([Room(self._device, lane) for lane in self._dealt(turns)])
+        finally:
+            forget()
+        return graph.replay
+
+    def _dealt(self, turns: Sequence[Turn]) -> list[Sequence[Turn]]:
+        """The turns of each lane that has any."""
+        number = len(self._streams) + 1
+        return [turns[lane::number] for lane in range(min(number, len(turns)))]
+
+
+@dataclass(frozen=True)
+class Room:
+    """Turns that run in one stream, one after another, in memory that is one piece. A graph that asks for the memory of
+    each as it comes keeps pieces that fit no other: twice as much.
+    """
+
+    device: torch.device
+    turns: Sequence[Turn]
+
+    def held(self) -> int:
+        """Bytes of the turn that holds most."""
+        return max(turn.held() for turn in self.turns)
+
+    def step(self) -> None:
+        """Launch all of them."""
+        torch.empty(self.held(), dtype=torch.uint8, device=self.device)  # what is freed at once is cut up by the others
+        for turn in self.turns:
+            turn.step()

@@ -1,5 +1,5 @@
 """The fused buckets of an optimizer: addresses and numbers go to the device, then all kernels run, from the third step
-on as CUDA graphs. Needs torch alone.
+on as a CUDA graph. Needs torch alone.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Layout:
         self._next_numbers, self._next_counts = self._next.split([len(given), len(counts)])
         self._floats = Feed(len(given) + len(counts), torch.float64, self.device)
         self.runs = self._runs()
-        most = max(turn.held() for run in self.runs for turn in run.turns())
+        most = max(turn.held() for turn in self._turns())
         self._lanes = Lanes(self.device, lanes_of(most) if "lanes" not in update.without else 1)
         self.steps = 0
         self.graph: Callable[[], None] | None = None
@@ -188,7 +188,7 @@ class Layout:
             self._counted.add_(1.0)
 
     def _capture(self) -> None:
-        """Record all launches as graphs, or say why steps go on without. Nothing is run."""
+        """Record all launches as a graph, or say why steps go on without. Nothing is run."""
         try:
             self.graph = self._lanes.recorded(self._turns())
         except RuntimeError as error:
@@ -199,8 +199,8 @@ class Layout:
     def _launch(self) -> None:
         self._lanes.run(self._turns())
 
-    def _turns(self) -> list[Callable[[], None]]:
-        return [turn.step for run in self.runs for turn in run.turns()]
+    def _turns(self) -> list[FusedRun]:
+        return [turn for run in self.runs for turn in run.turns()]
 
 
 _GRAD: Callable[[Tensor], Tensor | None] = attrgetter("grad")

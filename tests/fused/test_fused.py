@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -305,7 +306,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.diary: list[str] = []
-        self.now, self.kept, made = "main", None, 0
+        self.now, made = "main", 0
         owner = self
 
         class Stream:
@@ -322,7 +323,7 @@ class Recorder:
                 self.calls: list[str] = []
 
             def replay(self) -> None:
-                owner.diary.extend(f"{call} in {owner.now}" for call in self.calls)
+                owner.diary.extend(self.calls)
 
         self.Stream, self.CUDAGraph = Stream, Graph
         self.main = Stream()
@@ -331,9 +332,9 @@ class Recorder:
     @contextmanager
     def graph(self, graph: Any, capture_error_mode: str) -> Iterator[None]:
         assert capture_error_mode == "thread_local"
-        self.kept = graph.calls
+        before, self.diary = self.diary, graph.calls
         yield
-        self.kept = None
+        self.diary = before
 
     @contextmanager
     def stream(self, stream: Any) -> Iterator[None]:
@@ -344,8 +345,11 @@ class Recorder:
     def current_stream(self) -> Any:
         return self.main
 
-    def turn(self, name: str) -> Callable[[], None]:
-        return lambda: self.diary.append(f"{name} in {self.now}") if self.kept is None else self.kept.append(name)
+    def turn(self, name: str, held: int) -> Any:
+        return SimpleNamespace(step=lambda: self.diary.append(f"{name} in {self.now}"), held=lambda: held)
+
+    def empty(self, size: int, **_: object) -> None:
+        self.diary.append(f"{size} bytes in {self.now}")
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
@@ -355,15 +359,21 @@ def test_lanes_run_all_turns_once_between_what_is_before_and_after(
     device = Recorder()
     for name in ("Stream", "CUDAGraph", "graph", "stream", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, getattr(device, name))
+    monkeypatch.setattr(torch, "empty", device.empty)
     lanes = runtime.Lanes(torch.device("cuda"))
-    turns = [device.turn(f"turn {index}") for index in range(number)]
+    turns = [device.turn(f"turn {index}", 10 - index) for index in range(number)]
     lanes.run(turns)
     eager = list(device.diary)
     again = lanes.recorded(turns)
     assert device.diary == eager
     again()
-    assert device.diary == eager * 2
+    replayed = device.diary[len(eager) :]
+    assert [line for line in replayed if "bytes" not in line] == eager
     side = ["lane 1", "lane 2"][: number - 1]
+    for index, lane in enumerate(["main", *side]):  # each has room for its largest turn before the first of them
+        own = [line for line in replayed if line.endswith(f" in {lane}")]
+        assert own[0] == f"{10 - index} bytes in {lane}"
+        assert [line for line in own[1:] if "bytes" in line] == []
     calls = [line for line in eager if line.startswith("turn")]
     assert sorted(line.split(" in ")[0] for line in calls) == [f"turn {index}" for index in range(number)]
     assert eager[: len(side)] == [f"{lane} waits for main" for lane in side]
