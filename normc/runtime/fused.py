@@ -18,7 +18,7 @@ from normc.kernels.language import BLOCK, tl
 
 # Bytes that a turn holds: LANES of them come to less than 1 GiB, with what cuBLAS takes; entries of a stack that is
 # worth two turns, which run side by side; and streams that turns run in.
-AT_ONCE = 288 * 2**20
+AT_ONCE = 256 * 2**20
 WORTH_TWO = 16 * 2**20
 LANES = 3
 
