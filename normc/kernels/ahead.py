@@ -17,6 +17,7 @@ import torch
 
 from normc.kernels.language import only_compiles, runs_kernels, triton
 
+_preparing: list[threading.Thread] = []
 _WORKERS = 16  # Triton's own Python runs in one thread at a time; its passes, LLVM and the assembler don't
 
 
@@ -37,14 +38,20 @@ def _loaded(compiles: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def prepare(device: torch.device) -> None:
-    """Have Triton build and load what it needs of a GPU's driver, in a thread, while the host does other things."""
+    """Have Triton do in a thread what it does once a process: build and load what it needs of a GPU's driver, and hash
+    itself and ask for the assembler's version, by which it finds on disk what it compiled.
+    """
     if device.type == "cuda" and runs_kernels(device):
-        threading.Thread(target=_prepare, args=(triton.runtime.driver,), daemon=True).start()
+        thread = threading.Thread(target=_prepare, args=(triton,), daemon=True)
+        thread.start()
+        _preparing.append(thread)
 
 
-def _prepare(driver: Any) -> None:
-    with suppress(RuntimeError, OSError, ImportError, subprocess.SubprocessError):  # a launch says it
-        driver.active  # noqa: B018
+def _prepare(triton: Any) -> None:
+    with suppress(AttributeError, RuntimeError, OSError, ImportError, subprocess.SubprocessError):  # a launch says it
+        target = triton.runtime.driver.active.get_current_target()
+        triton.compiler.make_backend(target).hash()
+        triton.runtime.cache.triton_key()
 
 
 def compile_ahead(launch: Callable[[], None], device: torch.device) -> None:
@@ -57,6 +64,8 @@ def compile_ahead(launch: Callable[[], None], device: torch.device) -> None:
     mode = getattr(triton, "AsyncCompileMode", None)
     if mode is None or device.type != "cuda" or torch.cuda.is_current_stream_capturing():
         return
+    while _preparing:
+        _preparing.pop().join()
     with _Loading(device) as pool:
         Context().run(_compile, launch, mode(pool, ignore_errors=True))
 

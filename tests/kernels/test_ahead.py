@@ -130,3 +130,34 @@ def test_a_driver_is_prepared_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> No
     assert not asked
     ahead.prepare(CUDA)
     assert done.wait(10) and asked[0] is not threading.current_thread()
+
+
+def test_what_finds_kernels_on_disk_is_computed_before_they_are_asked_for(
+    kernel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    slow = threading.Event()
+
+    def key() -> None:
+        slow.wait(10)
+        done.append("key")
+
+    driver = SimpleNamespace(active=SimpleNamespace(get_current_target=lambda: "sm_90"))
+    backend = SimpleNamespace(hash=lambda: done.append("assembler"))
+    stand_in = SimpleNamespace(
+        runtime=SimpleNamespace(driver=driver, cache=SimpleNamespace(triton_key=key)),
+        compiler=SimpleNamespace(make_backend=lambda target: backend),
+        AsyncCompileMode=_Mode,
+    )
+    monkeypatch.setattr(ahead, "triton", stand_in)
+    monkeypatch.setattr(ahead, "runs_kernels", lambda device: True)
+    ahead.prepare(CUDA)
+    threading.Timer(0.05, slow.set).start()
+    ahead.compile_ahead(lambda: done.append("launch"), CUDA)
+    assert done == ["assembler", "key", "launch"]
+
+
+def test_triton_has_what_is_prepared() -> None:
+    triton = pytest.importorskip("triton")
+    assert callable(triton.runtime.cache.triton_key)
+    assert callable(triton.compiler.make_backend)
