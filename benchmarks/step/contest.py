@@ -78,7 +78,8 @@ def refill(given: Problem, seed: int = 0) -> None:
 
 @dataclass(slots=True)
 class Runner:
-    """A contestant that is built. `prepare` comes before each step and isn't timed; `matrices` are the ones it steps.
+    """A contestant that is built. `prepare` comes before each step and isn't timed; `settle` comes once, after the
+    first, and waits for what goes on beside it; `matrices` are the ones it steps.
 
     `scale` is what it multiplies the orthogonalised gradient of a matrix [rows, columns] by; None if unknown. An
     ablation says what the rewrite that it leaves out was predicted to save.
@@ -91,6 +92,7 @@ class Runner:
     prepare: Callable[[], None] = lambda: None
     own: tuple[Tensor, ...] = field(default=())
     predicted: str = ""
+    settle: Callable[[], None] = lambda: None
 
     def state_bytes(self) -> int:
         """Of all tensors that the optimizer keeps."""

@@ -122,6 +122,7 @@ def start(contestant: Contestant, given: Problem, chosen: list[Trial]) -> tuple[
     synchronize(given.device)
     facts: dict[str, Any] = {"name": contestant.name, "kind": contestant.kind, "note": contestant.note}
     facts["build and first step here, s"] = round(time.perf_counter() - begin, 2)
+    runner.settle()
     facts["quality"] = judge(runner, chosen)
     facts |= {"predicted": runner.predicted} if runner.predicted else {}
     refill(given)

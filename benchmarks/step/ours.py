@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -61,7 +62,7 @@ def muon(*without: str) -> Callable[[Problem], Runner]:
             weight_decay=(DECAY, 0.01), plan=plan,
         )  # fmt: skip
         _check(opt, given)
-        return Runner(opt.step, opt, given.matrices, original, predicted=predicted)
+        return Runner(opt.step, opt, given.matrices, original, predicted=predicted, settle=partial(_settle, opt))
 
     return build
 
@@ -69,7 +70,13 @@ def muon(*without: str) -> Callable[[Problem], Runner]:
 def normed(given: Problem) -> Runner:
     """Scion: a norm for every parameter, and one momentum for each."""
     opt = compiled(given.model, given.example, lr=1e-3, recipe="scion")
-    return Runner(opt.step, opt, given.matrices)
+    return Runner(opt.step, opt, given.matrices, settle=partial(_settle, opt))
+
+
+def _settle(opt: Any) -> None:
+    """Loops over many parameters are compiled in the background, once for a version of torch."""
+    if opt._launcher is not None:
+        opt._launcher.native.wait()
 
 
 def _check(opt: Any, given: Problem) -> None:

@@ -209,8 +209,14 @@ class Background:
 
     def __init__(self, wanted: bool = True) -> None:
         self.loops: Loops | None = None
+        self._maker = threading.Thread(target=self._make, name=_MODULE, daemon=True)
         if wanted and os.name == "posix" and os.environ.get("NORMC_NATIVE", "1") != "0":
-            threading.Thread(target=self._make, name=_MODULE, daemon=True).start()
+            self._maker.start()
+
+    def wait(self) -> None:
+        """Until the loops are there, or can't be."""
+        if self._maker.ident is not None:
+            self._maker.join()
 
     def _make(self) -> None:
         try:

@@ -31,7 +31,7 @@ SWITCHABLE: dict[str, Switch] = {
     "hopper": Switch("large symmetric products are those of quack-kernels, where it is installed", _GPU),
     "fold": Switch("the linear term of a polynomial sits on a diagonal instead of being added"),
     "lanes": Switch("turns run side by side, in streams", _GPU),
-    "graph": Switch("from the third step on the kernels of a lane are one CUDA graph", _GPU),
+    "graph": Switch("from the third step on all kernels are one CUDA graph", _GPU),
 }  # fmt: skip
 
 
