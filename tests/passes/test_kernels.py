@@ -81,7 +81,8 @@ def test_turns_and_lanes() -> None:
     (turns,) = of("turns", plan(1024, 1024, 12))
     assert turns.what.endswith("24 parameters in 2 turns")
     (turns,) = of("turns", plan(2048, 2048, 60))
-    assert turns.what.endswith(f"120 parameters in {math.ceil(120 * 12 * 2048**2 / runtime.AT_ONCE)} turns")
+    at_once = runtime.AT_ONCE // (12 * 2048**2)
+    assert turns.what.endswith(f"120 parameters in {math.ceil(120 / at_once)} turns")
     assert of("turns", plan(2048, 2048, 8), without=("turns",)) == []
     assert of("lanes", plan(), without=("lanes",)) == []
     (lanes,) = of("lanes", plan(2048, 2048, 60))
