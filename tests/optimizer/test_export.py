@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
+import dis
 import importlib.util
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 import pytest
 import torch
@@ -112,3 +115,24 @@ def test_export_from_a_plan_alone_for_a_device_that_is_not_here(tmp_path: Path) 
     model = Small()
     reference = build(plan, model.named_parameters(), lr=0.1, backend="reference")
     assert "dtype=torch.float16" not in export(reference, tmp_path / "update.py", target="cpu:fp32").read_text()
+
+
+def asked_for(code: CodeType) -> Iterator[str]:
+    """Names that code looks up in its module, and all code in it."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "LOAD_GLOBAL":
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from asked_for(constant)
+
+
+@pytest.mark.parametrize("target", ["cpu:fp32", "cpu:bf16", "cuda:sm_90"])
+def test_an_exported_file_has_every_name_that_it_asks_for(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = export(plan_of(small_rows(Small()), "muon"), tmp_path / "update.py", target=target)
+    module = imported(path, monkeypatch)
+    names = set(asked_for(compile(path.read_text(), "update.py", "exec")))
+    assert len(names) > 50
+    assert sorted(name for name in names if not hasattr(module, name) and not hasattr(builtins, name)) == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from normc.errors import NormcError, NormcWarning
 from normc.optimizer import Optimizer, build, defer
@@ -302,3 +303,38 @@ def test_without_a_compiler_the_same_code_runs_and_says_so_once(monkeypatch: pyt
     assert "no working C++ compiler" in str(ours[0].message)
     train(plain_model, [plain], 2)
     assert torch.equal(weights(model), weights(plain_model))
+
+
+def test_hooks_around_a_step_run_as_torch_runs_them() -> None:
+    """In the order, and on the arguments, of torch's own optimizers."""
+
+    def diary_of(opt: torch.optim.Optimizer) -> list[tuple[str, int, Any]]:
+        diary: list[tuple[str, int, Any]] = []
+        note = lambda name: lambda opt, args, given: diary.append((name, len(args), sorted(given)))  # noqa: E731
+        opt.step()
+        handles = [
+            opt.register_step_pre_hook(note("before")),
+            opt.register_step_post_hook(note("after")),
+            register_optimizer_step_pre_hook(note("before any")),
+            register_optimizer_step_post_hook(note("after any")),
+        ]
+        opt.step()
+        opt.step(lambda: 1.0)
+        for handle in handles:
+            handle.remove()
+        opt.step()
+        handle = opt.register_step_pre_hook(lambda opt, args, given: ((opt, lambda: 2.0), {}))
+        diary.append(("loss", 0, opt.step()))
+        handle.remove()
+        return diary
+
+    model, opt = made()
+    other = torch.optim.SGD(model.parameters(), lr=0.0)
+    assert diary_of(opt) == diary_of(other) != []
+
+
+def test_a_profiled_step_has_its_name() -> None:
+    _, opt = made()
+    with torch.profiler.profile() as profile:
+        opt.step()
+    assert "Optimizer.step#Optimizer.step" in {event.key for event in profile.key_averages()}
