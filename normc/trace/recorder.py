@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from normc.trace.effects import after_write, written_by
 from normc.trace.guesses import DECIDED_BY, QUESTIONS, SHAPES, Guess, grouped_mm
 from normc.trace.provenance import Provenance
+from normc.trace.remembered import Remembered
 from normc.trace.shadow import LARGEST, Known, Shadows
 from normc.trace.stand_ins import Twins
 from normc.trace.values import Structure, Values, map_leaves, tensors_in
@@ -65,6 +66,7 @@ class Recorder(TorchDispatchMode):
         self._twins, self._where, self._guess, self._paths = twins, where, guess, paths
         self._values = Values(self._reread)
         self._shadows = Shadows()
+        self._remembered = Remembered(twins.mode)
         self._placed: fx.Node | None = None
         self._constants = itertools.count()
 
@@ -138,7 +140,7 @@ class Recorder(TorchDispatchMode):
         if name == "_grouped_mm":
             return Answer(grouped_mm(*args, **kwargs), None, "")
         try:
-            out = func(*args, **kwargs)
+            out = self._remembered.run(func, args, kwargs)
         except RuntimeError:
             if name not in SHAPES:
                 raise
