@@ -24,6 +24,9 @@ class Form:
     device: torch.device
 
 
+_NEVER = Form((), (), torch.float32, torch.device("cpu"))
+
+
 class Remembered:
     """Runs ops on fake tensors of one mode, or makes what they gave before.
 
@@ -32,24 +35,26 @@ class Remembered:
 
     def __init__(self, mode: FakeTensorMode) -> None:
         self._mode = mode
-        self._pure: dict[torch._ops.OpOverload, bool] = {}
+        self._pure: dict[int, bool] = {}  # by id: hashing an op runs Python code
+        self._ops: list[torch._ops.OpOverload] = []  # so that no id is given to another
         self._known: dict[object, Form | None] = {}
 
     def run(self, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """func(*args, **kwargs)."""
-        if func not in self._pure:
-            self._pure[func] = _pure(func)
-        if not self._pure[func] or torch.is_inference_mode_enabled():
+        if id(func) not in self._pure:
+            self._pure[id(func)] = _pure(func)
+            self._ops.append(func)
+        if not self._pure[id(func)] or torch.is_inference_mode_enabled():
             return func(*args, **kwargs)
         try:
-            key = (func, torch.get_default_dtype(), self._forms(args), *map(self._forms, kwargs.items()))
+            key = (id(func), torch.get_default_dtype(), self._forms(args), *map(self._forms, kwargs.items()))
         except _UnlikeError:
             return func(*args, **kwargs)
-        if key not in self._known:
+        form = self._known.get(key, _NEVER)
+        if form is _NEVER:
             out = func(*args, **kwargs)
             self._known[key] = self._form(out, (*args, *kwargs.values()))
             return out
-        form = self._known[key]
         return func(*args, **kwargs) if form is None else self._made(form)
 
     def _made(self, form: Form) -> Tensor:

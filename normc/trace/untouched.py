@@ -28,6 +28,7 @@ class Snapshot:
     def __init__(self, roots: Iterable[object]) -> None:
         self._undo: list[Callable[[], None]] = []
         self._kept: list[object] = []
+        self._empty: list[dict[Any, Any] | list[Any] | deque[Any] | set[Any]] = []  # most of a module's dicts are
         seen: set[int] = set()
         waiting = list(roots)
         while waiting:
@@ -36,10 +37,16 @@ class Snapshot:
                 continue
             seen.add(id(item))
             self._kept.append(item)  # so that no id is given to another
-            waiting.extend(self._enter(item))
+            if isinstance(item, (dict, list, deque, set)) and not item:
+                self._empty.append(item)
+            else:
+                waiting.extend(self._enter(item))
 
     def restore(self) -> None:
         """Put every container back; one that still holds the same objects isn't written to."""
+        for item in self._empty:
+            if item:
+                item.clear()
         for undo in self._undo:
             undo()
 
