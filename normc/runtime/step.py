@@ -40,6 +40,8 @@ class UpdateOptimizer(NamedOptimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient. Returns the closure's loss."""
         given = (self,) if closure is None else (self, closure)
+        if torch.compiler.is_compiling():  # a whole training step: this one's code is compiled already
+            return _by_itself(*given)
         return (_observed if _listened(self) else UpdateOptimizer._update_all)(*given)
 
     step.hooked = True  # type: ignore[attr-defined]  # torch needn't wrap it in hooks
@@ -204,6 +206,7 @@ class UpdateOptimizer(NamedOptimizer):
         return value
 
 
+_by_itself = getattr(torch, "_disable_dynamo", lambda own: own)(UpdateOptimizer.step)
 _observed = torch.optim.Optimizer.profile_hook_step(UpdateOptimizer._update_all)
 _profiled: Callable[[], bool] = getattr(torch.autograd, "_profiler_enabled", lambda: True)
 _everywhere = [

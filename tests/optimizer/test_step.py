@@ -338,3 +338,22 @@ def test_a_profiled_step_has_its_name() -> None:
     with torch.profiler.profile() as profile:
         opt.step()
     assert "Optimizer.step#Optimizer.step" in {event.key for event in profile.key_averages()}
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_step_within_compiled_code_is_the_same_step(hooked: bool) -> None:
+    model, opt = made()
+    copied = copy.deepcopy(model)
+    other = build(opt.plan, copied.named_parameters(), lr=1e-2, compile=False)
+    seen: list[int] = []
+    if hooked:
+        other.register_step_post_hook(lambda *_: seen.append(1))
+    whole = torch.compile(lambda: other.step(), backend="eager")
+    for _ in range(2):
+        for one, two in zip(model.parameters(), copied.parameters(), strict=True):
+            one.grad = torch.randn_like(one)
+            two.grad = one.grad.clone()
+        opt.step()
+        whole()
+    assert torch.equal(weights(copied), weights(model))
+    assert len(seen) == 2 * hooked
