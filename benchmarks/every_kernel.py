@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import normc
 from benchmarks.step.ours import EXPRESS
 from normc.kernels.newton_schulz import newton_schulz
+from normc.kernels.normalise import normalise
 from normc.kernels.symmetric import symmetric
 from normc.update.polynomials import polynomials
 
@@ -54,6 +55,8 @@ def main() -> None:
     express = polynomials("polar-express", 5)
     for n, k in ((17, 40), (769, 1000)):
         multiply(n, k, device)
+    wide = torch.randn(2, 100, 769, device=device)
+    assert normalise(wide, torch.empty_like(wide, dtype=torch.float16), 16.0).isfinite().all()
     for rows, columns in ((17, 33), (100, 500), (769, 600)):
         found = newton_schulz(torch.randn(2, rows, columns, device=device), express, dtype=torch.float16)
         assert found.isfinite().all(), (rows, columns)

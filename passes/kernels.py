@@ -70,8 +70,8 @@ def kernels(program: Program, device: Device) -> Program:
             why = "one's memory traffic hides under another's products"
             decisions.append(Decision("lanes", f"{turns} turns in {lanes} streams", why, f"up to {lanes} at a time"))
         if "graph" not in program.without:
-            what = f"the kernels of {functions} functions are {_graphs(lanes)}, from the third step on"
-            saving = f"{lanes} launch{'es' * (lanes > 1)} by the host instead of at least {launches}, predicted"
+            what = f"the kernels of {functions} functions are one graph, from the third step on"
+            saving = f"1 launch by the host instead of at least {launches}, predicted"
             decisions.append(Decision("graph", what, where, saving))
     decisions.sort(key=lambda decision: tuple(SWITCHABLE).index(decision.rule))
     return replace(program, decisions=program.decisions + tuple(decisions))
@@ -194,7 +194,3 @@ def _in_turns(family: Family, number: int) -> Iterator[Decision]:
             f"at most {AT_ONCE / 2**20:.0f} MiB at once, and turns run side by side",
             f"{1 - 1 / number:.0%} of the stacks, predicted",
         )
-
-
-def _graphs(number: int) -> str:
-    return f"{number} graphs, one a lane" if number > 1 else "one graph"

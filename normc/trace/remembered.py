@@ -10,6 +10,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._mode_utils import no_dispatch
 
+from normc.trace.values import tensors_in
+
 _UNSAFE = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
 _PLAIN = (int, float, bool, complex, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
 
@@ -24,9 +26,6 @@ class Form:
     device: torch.device
 
 
-_NEVER = Form((), (), torch.float32, torch.device("cpu"))
-
-
 class Remembered:
     """Runs ops on fake tensors of one mode, or makes what they gave before.
 
@@ -35,27 +34,26 @@ class Remembered:
 
     def __init__(self, mode: FakeTensorMode) -> None:
         self._mode = mode
-        self._pure: dict[int, bool] = {}  # by id: hashing an op runs Python code
-        self._ops: list[torch._ops.OpOverload] = []  # so that no id is given to another
+        # By id, as hashing an op runs Python code; with the op itself, so that no id is given to another.
+        self._pure: dict[int, tuple[bool, torch._ops.OpOverload]] = {}
         self._known: dict[object, Form | None] = {}
 
     def run(self, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """func(*args, **kwargs)."""
         if id(func) not in self._pure:
-            self._pure[id(func)] = _pure(func)
-            self._ops.append(func)
-        if not self._pure[id(func)] or torch.is_inference_mode_enabled():
+            self._pure[id(func)] = _pure(func), func
+        if not self._pure[id(func)][0] or torch.is_inference_mode_enabled():
             return func(*args, **kwargs)
         try:
             key = (id(func), torch.get_default_dtype(), self._forms(args), *map(self._forms, kwargs.items()))
         except _UnlikeError:
             return func(*args, **kwargs)
-        form = self._known.get(key, _NEVER)
-        if form is _NEVER:
-            out = func(*args, **kwargs)
-            self._known[key] = self._form(out, (*args, *kwargs.values()))
-            return out
-        return func(*args, **kwargs) if form is None else self._made(form)
+        if (form := self._known.get(key)) is not None:
+            return self._made(form)
+        out = func(*args, **kwargs)
+        if key not in self._known:
+            self._known[key] = self._form(out, tensors_in((args, kwargs)))
+        return out
 
     def _made(self, form: Form) -> Tensor:
         with no_dispatch():
@@ -88,17 +86,17 @@ class Remembered:
             raise _UnlikeError
         return shape, stride, tensor.storage_offset(), tensor.dtype, tensor.fake_device
 
-    def _form(self, out: Any, operands: tuple[Any, ...]) -> Form | None:
+    def _form(self, out: Any, operands: list[Tensor]) -> Form | None:
         """Of a result, if nothing else is to be known of it: it is new, and fills its memory from the start."""
         try:
             self._form_of(out)
-        except (_UnlikeError, AttributeError):
+        except _UnlikeError:
             return None
         with no_dispatch():
             again = torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device="meta")
         memory = out.untyped_storage()
         fills = memory.nbytes() == again.untyped_storage().nbytes() and out.storage_offset() == 0
-        own = memory._cdata not in {tensor.untyped_storage()._cdata for tensor in _tensors(operands)}
+        own = memory._cdata not in {tensor.untyped_storage()._cdata for tensor in operands}
         if not fills or not own or out.requires_grad:
             return None
         return Form(tuple(out.shape), out.stride(), out.dtype, out.fake_device)
@@ -106,12 +104,6 @@ class Remembered:
 
 class _UnlikeError(Exception):
     """An operand that is no plain fake tensor and no plain value."""
-
-
-def _tensors(leaf: Any) -> list[Tensor]:
-    if isinstance(leaf, Tensor):
-        return [leaf]
-    return [tensor for part in leaf for tensor in _tensors(part)] if isinstance(leaf, (list, tuple)) else []
 
 
 def _pure(func: torch._ops.OpOverload) -> bool:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import normc
-from normc.trace.remembered import Remembered, _tensors
+from normc.trace.remembered import Remembered
+from normc.trace.values import tensors_in
 from tests.zoo.models import CASES
 
 aten = torch.ops.aten
@@ -45,7 +46,7 @@ def test_every_op_of_a_model_gives_from_memory_what_it_gives(name: str, monkeypa
         if len(made) > before:
             again = func(*args, **kwargs)
             assert form(out) == form(again), func
-            memory = {tensor.untyped_storage()._cdata for tensor in _tensors((*args, *kwargs.values()))}
+            memory = {tensor.untyped_storage()._cdata for tensor in tensors_in((args, kwargs))}
             assert again.untyped_storage()._cdata not in memory, func
         return out
 
