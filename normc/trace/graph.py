@@ -5,6 +5,7 @@ Every node of `graph` carries in `meta`:
   module   the path of the innermost module that ran it ("transformer.h.0.attn"; "" is the model itself)
   source   where the model's own code called it: "modeling_gpt2.py:312" ("" if no frame outside torch was found)
   grad     whether autograd was recording
+  backward present (True) where autograd's engine ran the op: part of a derivative that the forward asks for
   concrete a real tensor or number where the value is known (it depends on no parameter, and is small); else absent
   guessed  present where a data-dependent answer had to be made up; says which
 Placeholders carry one of `param`, `buffer`, `input` (its name or path) instead of source.

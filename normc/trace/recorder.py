@@ -105,6 +105,8 @@ class Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         operands = map_leaves(args, self._operand), map_leaves(kwargs, self._operand)
         meta: dict[str, Any] = {"module": self._where.module, "source": self._where.source(), "grad": self._where.grad}
+        if torch._C._current_graph_task_id() != -1:  # no task, no backward
+            meta["backward"] = True
         try:
             if not isinstance(func, torch._ops.OpOverload):
                 if func.name() in _LOOPS:

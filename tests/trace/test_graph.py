@@ -234,3 +234,20 @@ def test_tracing_twice_gives_the_same_graph() -> None:
     first, second = (trace(model, args, kwargs).graph for _ in range(2))
     torch.manual_seed(5)
     assert str(first) == str(second) == str(trace(model, args, kwargs).graph)
+
+
+def test_what_autograd_runs_in_a_forward_is_marked() -> None:
+    def by_hand(x: Tensor, w: Tensor) -> Tensor:
+        x = x.requires_grad_(True)
+        return torch.autograd.grad((x @ w).tanh().sum(), x, create_graph=True)[0] * 2
+
+    def by_func(x: Tensor, w: Tensor) -> Tensor:
+        return torch.func.vmap(torch.func.grad(lambda row: (row @ w).tanh().sum()))(x) * 2
+
+    for body in (by_hand, by_func):
+        graph = trace(_Line(body), (torch.randn(2, 4),), {})
+        marked = {op_name(node) for node in graph.graph.nodes if "backward" in node.meta}
+        plain = {op_name(node) for node in graph.graph.nodes if "backward" not in node.meta}
+        assert "aten.tanh_backward" in marked
+        assert "aten.tanh_backward" not in plain
+        assert {"aten.tanh", "aten.mul"} <= plain
