@@ -1,0 +1,86 @@
+"""No parameter that autograd reaches is unused, in eval and in training mode, and autograd reaches all that isn't."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import normc
+from benchmarks.sweep.gradients import Call, compared, reached
+from normc.trace import example_inputs
+from tests.trace.zoo import ALL
+from tests.zoo.awkward import AWKWARD
+from tests.zoo.byways import BYWAYS
+from tests.zoo.models import CASES
+from tests.zoo.test_untouched import DIFFER
+
+# Rows that autograd reaches and the plan calls unused. Whoever mends one removes its line.
+REWRITTEN = "a weight that the forward writes in place is taken for a new value"
+STARTS = "the rules of recurrent layers don't read the first states"
+GUESSED = "what weights decide is guessed to be true, and the other path is not traced"
+AWAITED = {
+    **dict.fromkeys(("halved", "clamped", "renormed", "mixed in", "normalised in training"), REWRITTEN),
+    "zoo rwkv": REWRITTEN,
+    **dict.fromkeys(("rnn starts", "gru starts", "lstm starts", "rnn cells", "gru cells", "lstm cells"), STARTS),
+    **dict.fromkeys(("cond, yes", "cond, no"), "only the first branch of torch.cond is traced"),
+    **dict.fromkeys(("asked and no", "equal to a number", "asked about all", "settles", "experts"), GUESSED),
+    "score function": "what a higher-order op captures is not read",
+    "scripted": "a scripted function that has run before is one fused op",
+    "traced force": "a bias that only a derivative reads",
+}
+# Where the two modes differ: the other one is right already.
+RIGHT = {("normalised in training", False), ("zoo rwkv", True)}
+
+# Rows that get a step, and no gradient from this example. Each with its reason.
+IDLE = {
+    "asked and no": "the example takes the other path",
+    "equal to a number": "the example takes the other path",
+    "asked about all": "the example takes the other path",
+}
+
+
+def built(name: str) -> tuple[nn.Module, Call]:
+    """A model and its call, by the name of its test."""
+    place, _, own = name.partition(" ")
+    if place == "zoo":
+        model = CASES[own].build()
+        return model, example_inputs(model, CASES[own].inputs())
+    if place == "traced":
+        return ALL[own]()
+    model, args = BYWAYS[name]()
+    return model, (args, {})
+
+
+def truth(name: str, model: nn.Module, call: Call) -> set[int]:
+    """Ids of the parameters that autograd reaches."""
+    if name == "score function":  # flex_attention has no backward on a CPU; all of that model is used
+        return {id(parameter) for parameter in model.parameters()}
+    return reached(model, call)
+
+
+NAMES = (*(f"zoo {name}" for name in sorted(CASES)), *(f"traced {name}" for name in ALL), *BYWAYS)
+QUICK = {f"zoo {name}" for name in (*AWKWARD, *DIFFER)} | {f"traced {name}" for name in ALL} | set(BYWAYS)
+
+
+def _parameters() -> list[object]:
+    found: list[object] = []
+    for name in NAMES:
+        for training in (False, True):
+            marks = [pytest.mark.slow] if training and name not in QUICK else []
+            if name in AWAITED and (name, training) not in RIGHT:
+                marks.append(pytest.mark.xfail(reason=AWAITED[name], strict=True))
+            found.append(pytest.param(name, training, marks=marks, id=f"{name}-{'training' if training else 'eval'}"))
+    return found
+
+
+@pytest.mark.parametrize(("name", "training"), _parameters())
+def test_unused_is_what_autograd_does_not_reach(name: str, training: bool) -> None:
+    torch.manual_seed(0)
+    model, call = built(name)
+    plan = normc.plan(model.train(training), call)
+    torch.manual_seed(0)
+    found = truth(name, model, call)
+    differ = compared(plan, {name for name, parameter in model.named_parameters() if id(parameter) in found})
+    assert differ.lost == (), "unused in the plan, but autograd reaches them"
+    assert differ.idle == () or name in IDLE, "planned, but autograd doesn't reach them"
