@@ -5,8 +5,9 @@ from __future__ import annotations
 from normc.ops.call import Call, Result, rule
 from normc.ops.contraction import add_bias
 from normc.ops.overlay import overlaid
-from normc.ops.value import Dim, Value, as_feature, fresh_dim, reshape
-from normc.ops.views import split_leading
+from normc.ops.reshaping import reshape
+from normc.ops.slices import split_leading
+from normc.ops.value import Dim, Value, as_feature, fresh_dim
 from normc.plans.row import AxisUse
 
 

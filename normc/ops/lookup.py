@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from normc.ops.call import Call, Result, rule, shape_of
+from normc.ops.slices import cut
 from normc.ops.value import Axis, Dim, Run, Value, as_feature, fresh_dim, is_feature, plain
-from normc.ops.views import cut, place
+from normc.ops.views import place
 
 
 @rule("aten.embedding")

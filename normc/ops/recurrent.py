@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from normc.ops.call import Call, Result, rule
+from normc.ops.slices import split_leading
 from normc.ops.value import Axis, Value, as_feature, fresh_dim
-from normc.ops.views import split_leading
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 

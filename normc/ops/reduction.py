@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from normc.ops.call import Call, Result, rule
+from normc.ops.slices import cut
 from normc.ops.value import Dim, Factor, Value, dim_size, fresh_dim, is_feature
-from normc.ops.views import cut, place
+from normc.ops.views import place
 
 
 @rule(

@@ -27,13 +27,23 @@ class Axis(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Entries `offset .. offset + size` of a factor lie at `start + i * stride` of `axis`."""
+    """Entries `offset .. offset + size` of a factor lie at `start + i * stride` of `axis`.
+
+    `strand` names one of several tensors that lie beside each other: a run adds up with runs of its own strand alone.
+    With stride 0 the run only says where its strand lies.
+    """
 
     axis: Axis
     start: int
     stride: int
     offset: int
     size: int
+    strand: str = ""
+
+    @property
+    def thread(self) -> tuple[Axis, str]:
+        """The axis and the strand: what a run adds up with."""
+        return self.axis, self.strand
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,7 @@ class Factor:
             last = min(size, -(-(run.offset + run.size - start) // step))
             if last > first:
                 place = run.start + (start + first * step - run.offset) * run.stride
-                runs.append(Run(run.axis, place, run.stride * step, first, last - first))
+                runs.append(Run(run.axis, place, run.stride * step, first, last - first, run.strand))
         return replace(self, size=size, runs=tuple(runs))
 
 
@@ -114,19 +124,24 @@ class Value:
 
     def origins(self) -> dict[Axis, Spans]:
         """For every axis, which of its entries this tensor is made of."""
-        return {axis: self._spans(axis) for axis in self.axes()}
+        found: dict[Axis, list[tuple[int, int]]] = {axis: list(spans) for axis, spans in self.spread.items()}
+        for (axis, strand), groups in self.threads().items():
+            if groups or self.kind == "data":
+                start = 0 if strand else self.offsets.get(axis, 0)
+                found.setdefault(axis, []).extend(sums(((start, start + 1),), groups))
+        return {axis: merge(spans) for axis, spans in found.items()}
 
-    def _spans(self, axis: Axis) -> Spans:
-        found: Spans = self.spread.get(axis, ())
-        factors = [factor for dim in (*self.dims, self.summed) for factor in dim]
-        runs = [[run for run in factor.runs if run.axis == axis] for factor in factors]
-        runs = [group for group in runs if group]
-        if not runs and axis not in self.offsets:
-            return found
-        spans: Spans = ((self.offsets.get(axis, 0), self.offsets.get(axis, 0) + 1),)
-        for group in sorted(runs, key=lambda group: group[0].stride):
-            spans = merge(span for run in group for span in _repeat(spans, run))
-        return merge((*found, *spans))
+    def threads(self) -> dict[tuple[Axis, str], list[list[Run]]]:
+        """Every axis and strand with its runs, a list for every factor that has some."""
+        found: dict[tuple[Axis, str], list[list[Run]]] = {(axis, ""): [] for axis in self.offsets}
+        for dim in (*self.dims, self.summed):
+            for factor in dim:
+                here: dict[tuple[Axis, str], list[Run]] = {}
+                for run in factor.runs:
+                    here.setdefault(run.thread, []).append(run)
+                for thread, runs in here.items():
+                    found.setdefault(thread, []).append(runs)
+        return found
 
     def expanded(self) -> bool:
         """Whether a dimension runs along no parameter: a weight repeated for every sample or place."""
@@ -146,6 +161,13 @@ class Value:
     def with_dims(self, dims: Iterable[Dim]) -> Value:
         """The same tensor seen with other dimensions."""
         return replace(self, dims=tuple(dims))
+
+
+def sums(spans: Spans, groups: Iterable[list[Run]]) -> Spans:
+    """The spans at every place that one run of each group leads to."""
+    for group in sorted(groups, key=lambda group: group[0].stride):
+        spans = merge(span for run in group for span in _repeat(spans, run))
+    return spans
 
 
 def _repeat(spans: Spans, run: Run) -> Iterable[tuple[int, int]]:
@@ -211,63 +233,3 @@ def parameter_value(name: str, shape: tuple[int, ...]) -> Value:
         run = Run(Axis(name, index), 0, 1, 0, size)
         dims.append((Factor(size, (run,)),) if size != 1 else ())
     return Value("weight", tuple(dims), frozenset({name}))
-
-
-def reshape(value: Value, shape: tuple[int, ...]) -> Value:
-    """Split and merge dimensions in row-major order; entries are spread where a factor can't be split."""
-    rest = [factor for dim in value.dims for factor in dim]
-    dims: list[Dim] = []
-    for size in shape:
-        dim: list[Factor] = []
-        wanted = size
-        while wanted > 1:
-            if not rest:
-                return value.spread_out(shape)
-            factor = rest.pop(0)
-            if wanted % factor.size == 0:
-                dim.append(factor)
-                wanted //= factor.size
-                continue
-            if factor.size % wanted or not factor.whole():
-                return value.spread_out(shape, feature=any(f.feature for d in value.dims for f in d))
-            outer, inner = split_factor(factor, wanted)
-            dim.append(outer)
-            rest.insert(0, inner)
-            wanted = 1
-        dims.append(_joined(dim))
-    if math.prod(shape) == 0:
-        return value.spread_out(shape)
-    return value.with_dims(dims) if not rest else value.spread_out(shape)
-
-
-def split_factor(factor: Factor, outer: int) -> tuple[Factor, Factor]:
-    """A whole factor of size outer * inner as two."""
-    inner = factor.size // outer
-    outer_runs = tuple(Run(run.axis, run.start, run.stride * inner, 0, outer) for run in factor.runs)
-    inner_runs = tuple(Run(run.axis, 0, run.stride, 0, inner) for run in factor.runs)
-    return replace(factor, size=outer, runs=outer_runs), replace(factor, size=inner, runs=inner_runs)
-
-
-def _joined(dim: list[Factor]) -> Dim:
-    """Neighbouring factors of one run become one factor again."""
-    joined: list[Factor] = []
-    for factor in dim:
-        last = joined[-1] if joined else None
-        if last is not None and (both := _merged(last, factor)) is not None:
-            joined[-1] = both
-        else:
-            joined.append(factor)
-    return tuple(joined)
-
-
-def _merged(outer: Factor, inner: Factor) -> Factor | None:
-    """The one factor that the two are, if they step through the same axes; None otherwise."""
-    same_kind = outer.feature == inner.feature and outer.picked == inner.picked
-    if not same_kind or len(outer.runs) != len(inner.runs) or not (outer.whole() and inner.whole()):
-        return None
-    runs = []
-    for first, second in zip(outer.runs, inner.runs, strict=True):
-        if first.axis != second.axis or first.stride != second.stride * inner.size:
-            return None
-        runs.append(Run(first.axis, first.start + second.start, second.stride, 0, outer.size * inner.size))
-    return replace(outer, size=outer.size * inner.size, runs=tuple(runs))

@@ -10,7 +10,9 @@ from typing import Any
 from torch import fx
 
 from normc.ops.call import Call, Result, rule
-from normc.ops.value import Axis, Dim, Factor, Inner, Value, dim_size, fresh_dim, is_feature, reshape, split_factor
+from normc.ops.reshaping import reshape
+from normc.ops.slices import cut, select_entry
+from normc.ops.value import Dim, Factor, Value, dim_size, fresh_dim, is_feature
 
 
 def place(index: int, rank: int) -> int:
@@ -129,69 +131,6 @@ def repeat_interleave(call: Call) -> Result:
     return grown if grown.shape == shape else value.spread_out(shape)
 
 
-def cut(value: Value, index: int, start: int, size: int, step: int = 1) -> Value:
-    """Entries start, start + step, ... of a dimension; spread where its factors don't allow it."""
-    dim = value.dims[index]
-    shape = tuple(size if i == index else n for i, n in enumerate(value.shape))
-    if size == dim_size(dim):
-        return value
-    if len(dim) == 1:
-        new: Dim = (dim[0].cut(start, size, step),)
-        if size == 1:
-            return _select(value, index, start, keep=True)
-        gone = {run.axis for run in dim[0].runs} - {run.axis for run in new[0].runs}
-        kept = value.with_dims((*value.dims[:index], new, *value.dims[index + 1 :]))
-        return _without(kept, gone) if gone else kept
-    inner = math.prod(factor.size for factor in dim[1:])
-    if not dim or step != 1 or start % inner or size % inner:
-        return value.spread_out(shape, feature=any(f.feature for f in dim))
-    new = (dim[0].cut(start // inner, size // inner), *dim[1:])
-    return value.with_dims((*value.dims[:index], new, *value.dims[index + 1 :]))
-
-
-def _select(value: Value, index: int, where: int, keep: bool = False) -> Value:
-    """One entry of a dimension; the dimension stays with size 1 if `keep`."""
-    offsets = dict(value.offsets)
-    rest = where
-    gone: set[Axis] = set()
-    for factor in reversed(value.dims[index]):
-        rest, digit = divmod(rest, factor.size)
-        for run in factor.runs:
-            if run.offset <= digit < run.offset + run.size:
-                offsets[run.axis] = offsets.get(run.axis, 0) + run.start + (digit - run.offset) * run.stride
-            else:
-                gone.add(run.axis)
-    middle: tuple[Dim, ...] = ((),) if keep else ()
-    chosen = replace(value, dims=(*value.dims[:index], *middle, *value.dims[index + 1 :]), offsets=offsets)
-    if value.kind == "weight":
-        chosen = replace(chosen, inner=(*value.inner, *_stacked(value.dims[index], chosen)))
-    return chosen if not gone else _without(chosen, gone)
-
-
-def _stacked(dim: Dim, chosen: Value) -> list[Inner]:
-    """Where a select takes one of several stretches of an axis that a view had split, the axis is a stack of them."""
-    runs = [run for factor in dim if factor.whole() for run in factor.runs]
-    left = {run.axis for kept in chosen.dims for factor in kept for run in factor.runs}
-    return [Inner(run.axis, "block", run.size, run.stride) for run in runs if run.axis in left]
-
-
-def _without(value: Value, axes: set[Axis]) -> Value:
-    """The value, from which a slice along one of `axes` has left out all that its parameter had in it."""
-    gone = {axis.parameter for axis in axes}
-    dims = tuple(
-        tuple(replace(f, runs=tuple(run for run in f.runs if run.axis.parameter not in gone)) for f in dim)
-        for dim in value.dims
-    )
-    return replace(
-        value,
-        dims=dims,
-        parameters=value.parameters - gone,
-        offsets={axis: offset for axis, offset in value.offsets.items() if axis.parameter not in gone},
-        spread={axis: spans for axis, spans in value.spread.items() if axis.parameter not in gone},
-        inner=tuple(inner for inner in value.inner if inner.axis.parameter not in gone),
-    )
-
-
 @rule("aten.slice", "aten.narrow", "aten.slice_copy")
 def slice_(call: Call) -> Result:
     value = call.value(call.first())
@@ -213,7 +152,7 @@ def select(call: Call) -> Result:
     where = call["index"]
     if not isinstance(where, int):
         return value.with_dims((*value.dims[:index], *value.dims[index + 1 :]))
-    return _select(value, index, where + value.shape[index] if where < 0 else where)
+    return select_entry(value, index, where + value.shape[index] if where < 0 else where)
 
 
 @rule(
@@ -235,7 +174,7 @@ def split(call: Call) -> Result:
 def unbind(call: Call) -> Result:
     value = call.value(call.first())
     index = place(int(call["dim"]), len(value.dims))
-    return [_select(value, index, where) for where in range(len(call.shapes))]
+    return [select_entry(value, index, where) for where in range(len(call.shapes))]
 
 
 @rule("operator.getitem")
@@ -281,19 +220,3 @@ def pad(call: Call) -> Result:
                 (replace(dim[0], size=size),) if len(dim) == 1 else fresh_dim(size, any(f.feature for f in dim))
             )
     return value.with_dims(dims)
-
-
-def split_leading(value: Value, index: int, groups: int) -> Value:
-    """Dimension `index` as two: groups, then what is in a group."""
-    dim = value.dims[index]
-    if not dim:
-        return value.with_dims((*value.dims[:index], (), (), *value.dims[index + 1 :]))
-    if len(dim) > 1 and dim[0].size == groups:
-        return value.with_dims((*value.dims[:index], dim[:1], dim[1:], *value.dims[index + 1 :]))
-    if len(dim) != 1 or not dim[0].whole() or dim[0].size % groups:
-        shape = list(value.shape)
-        shape[index : index + 1] = [groups, shape[index] // groups]
-        return value.spread_out(tuple(shape))
-    outer, inner = split_factor(dim[0], groups)
-    ends: tuple[Dim, Dim] = ((outer,) if groups > 1 else (), (inner,) if inner.size > 1 else ())
-    return value.with_dims((*value.dims[:index], *ends, *value.dims[index + 1 :]))

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normc.ops.value import Axis, Value, merge, parameter_value, reshape
-from normc.ops.views import _select, cut
+from normc.ops.reshaping import reshape
+from normc.ops.slices import cut, select_entry
+from normc.ops.value import Axis, Value, merge, parameter_value
 
 SHAPES = st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=1, max_size=3).map(tuple)
 
@@ -46,7 +47,7 @@ def views(draw: st.DrawFn) -> tuple[Value, list[torch.Tensor]]:
                 value, real = cut(value, dim, start, length), [t.narrow(dim, start, length) for t in real]
             case "select":
                 where = draw(st.integers(0, size - 1))
-                value, real = _select(value, dim, where), [t.select(dim, where) for t in real]
+                value, real = select_entry(value, dim, where), [t.select(dim, where) for t in real]
             case _:
                 new = (
                     draw(st.permutations(value.shape).map(tuple)) if draw(st.booleans()) else (math.prod(value.shape),)
@@ -79,9 +80,9 @@ def test_reshaping_back_gives_the_parameter_back(shape: tuple[int, ...], data: s
 def test_interleaved_parts_are_told_apart() -> None:
     """BLOOM's (heads, 3, width) order: q is every third stretch."""
     value = reshape(parameter_value("w", (24, 5)), (2, 3, 4, 5))
-    q = _select(value, 1, 0)
+    q = select_entry(value, 1, 0)
     assert q.origins()[Axis("w", 0)] == ((0, 4), (12, 16))
-    assert _select(value, 1, 2).origins()[Axis("w", 0)] == ((8, 12), (20, 24))
+    assert select_entry(value, 1, 2).origins()[Axis("w", 0)] == ((8, 12), (20, 24))
 
 
 def test_a_view_that_cuts_across_axes_is_spread_and_keeps_its_entries() -> None:
