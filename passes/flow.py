@@ -1,5 +1,8 @@
 """flow: where values go. Which nodes a gradient reaches, which lead to another weight or to the output, and which
 additions join a residual branch to its stream.
+
+A forward may differentiate (a force is an energy's gradient). What autograd runs there meets every weight again, the
+other way round: the order of the layers is that of the function, and its derivative counts as computed from its result.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import torch
 from torch import fx
 
 from normc.facts import Facts, Log, analysis
-from normc.ops.call import MATRIX
+from normc.ops.call import MATRIX, Contact, rule_for
 from normc.ops.value import Value
 from normc.passes.bind import Binding
 from normc.trace.graph import ModelGraph, op_name
@@ -21,6 +24,8 @@ from normc.trace.graph import ModelGraph, op_name
 NO_GRADIENT = {"aten.detach", "aten.argmax", "aten.argmin", "aten.argsort", "aten.zeros_like", "aten.ones_like",
                 "aten.empty_like", "aten.full_like", "aten.rand_like", "aten.randn_like", "aten.new_zeros",
                 "aten.new_ones", "aten.new_full", "aten.new_empty", "aten.bernoulli", "aten.one_hot"}  # fmt: skip
+# Files of the rules of ops that mix no features: a weight that is lost there is no layer.
+_NO_LAYERS = ("elementwise", "joining", "lookup", "reduction", "views")
 
 
 class Join(NamedTuple):
@@ -33,9 +38,16 @@ class Join(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Sets of nodes, and the residual joins in graph order; `place` numbers the nodes."""
+    """Sets of nodes, and the residual joins in graph order; `place` numbers the nodes.
+
+    graded     a gradient reaches them
+    taught     so it does if a gradient also goes from every derivative to the result that was differentiated
+    weighted   a gradient comes back to them from another weight's product
+    returned   the output is made of them
+    """
 
     graded: frozenset[fx.Node]
+    taught: frozenset[fx.Node]
     weighted: frozenset[fx.Node]
     returned: frozenset[fx.Node]
     joins: tuple[Join, ...]
@@ -54,7 +66,7 @@ class Flow:
             if at in branches:
                 return True
             for user in at.users:
-                if user not in seen and user.op != "output":
+                if user not in seen and user in self.taught and not ends_gradient(user):
                     seen.add(user)
                     waiting.append(user)
         return False
@@ -67,14 +79,67 @@ def flow(model: ModelGraph, facts: Facts, log: Log) -> Flow:
     place = {node: i for i, node in enumerate(model.graph.nodes)}
     web = nx.DiGraph((source, node) for node in model.graph.nodes for source in node.all_input_nodes)
     output = next(node for node in model.graph.nodes if node.op == "output")
-    products = {c.node for found in binding.contacts.values() for c in found if c.kind in MATRIX}
+    graded = _graded(web, output)
+    taught = graded
+    if steps := _differentiations(model):
+        web.add_edges_from(steps)
+        taught = _graded(web, output)
+    products = {c.node for found in binding.contacts.values() for c in found if _weighs(c)}
     weighted: set[fx.Node] = set()
     for node in reversed(list(model.graph.nodes)):
-        if any(user in products or user in weighted for user in node.users):
+        after = (
+            (user for user in web.successors(node) if user in taught and not ends_gradient(user)) if node in web else ()
+        )
+        if any(user in products or user in weighted for user in after):
             weighted.add(node)
     returned = frozenset(nx.ancestors(web, output)) if output in web else frozenset()
-    graded = _graded(web, output)
-    return Flow(graded, frozenset(weighted), returned, _joins(model, binding, products, place), place)
+    return Flow(graded, taught, frozenset(weighted), returned, _joins(model, binding, products, place), place)
+
+
+def in_backward(node: fx.Node) -> bool:
+    """Whether autograd ran the op, within a forward that differentiates."""
+    return "backward" in node.meta
+
+
+def _weighs(contact: Contact) -> bool:
+    """Whether a contact is a layer to those before it. An op without a rule may well be one."""
+    if in_backward(contact.node) or contact.node.op == "output":
+        return False
+    rule = rule_for(contact.node)
+    mixes = rule is None or rule.__module__.rsplit(".", 1)[-1] not in _NO_LAYERS
+    return contact.kind in MATRIX or (contact.kind == "unknown" and mixes)
+
+
+def _differentiations(model: ModelGraph) -> list[tuple[fx.Node, fx.Node]]:
+    """From every result that no op but a derivative goes on from, to where autograd's ops after it start.
+
+    Which result a derivative is of isn't recorded, so all before it count: one leads to the next, and the last to it.
+    """
+    if not any(in_backward(node) for node in model.graph.nodes):
+        return []
+    steps: list[tuple[fx.Node, fx.Node]] = []
+    last: fx.Node | None = None
+    for node in model.graph.nodes:
+        starts = in_backward(node) and not any(in_backward(source) for source in node.all_input_nodes)
+        ends = node.op == "call_function" and _differentiable(node) and _goes_nowhere(node)
+        if last is not None and (starts or (ends and not in_backward(node))):
+            steps.append((last, node))
+        if ends and not in_backward(node):
+            last = node
+    return steps
+
+
+def _goes_nowhere(node: fx.Node) -> bool:
+    return all(ends_gradient(user) for user in node.users) and not ends_gradient(node)
+
+
+def ends_gradient(node: fx.Node) -> bool:
+    """Whether no gradient comes back through the op. Results that autograd saves are detached only while they wait."""
+    name = op_name(node)
+    if name == "aten.detach":
+        saved = bool(node.users) and all(in_backward(user) and op_name(user) == name for user in node.users)
+        return not (saved or in_backward(node))
+    return name in NO_GRADIENT
 
 
 def _graded(web: nx.DiGraph, output: fx.Node) -> frozenset[fx.Node]:
@@ -88,7 +153,7 @@ def _graded(web: nx.DiGraph, output: fx.Node) -> frozenset[fx.Node]:
         seen.add(node)
         if node.op == "call_function" and not node.meta.get("grad", True):
             continue
-        if node.op == "call_function" and op_name(node) not in NO_GRADIENT:
+        if node.op == "call_function" and not ends_gradient(node):
             waiting += [source for source in web.predecessors(node) if _differentiable(source)]
     return frozenset(seen)
 
@@ -114,7 +179,7 @@ def _joins(
         first, second = sorted(node.all_input_nodes, key=lambda source: place[source])
         for end, branch in ((first, second), (second, first)):
             stream = _unscaled(end)
-            if _branches(stream, branch, products, place):
+            if not ends_gradient(stream) and _branches(stream, branch, products, place):
                 found.append(Join(node, stream, branch))
                 break
     return tuple(found)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from normc.facts import Facts, Log, analysis
 from normc.ops.call import MATRIX, Contact, ContactKind
 from normc.passes.bind import Binding
-from normc.passes.flow import Flow
+from normc.passes.flow import Flow, in_backward
 from normc.plans.row import AxisUse
 from normc.trace.graph import ModelGraph, Parameter, op_name
 
@@ -47,8 +47,12 @@ def layout(model: ModelGraph, facts: Facts, log: Log) -> Layouts:
 
 
 def live(contacts: tuple[Contact, ...], flow: Flow) -> tuple[Contact, ...]:
-    """The uses that a gradient comes back from, if there are any: a distance that only chooses teaches nothing."""
-    return tuple(contact for contact in contacts if contact.node in flow.graded) or contacts
+    """The uses that a gradient comes back from, if there are any: a distance that only chooses teaches nothing.
+
+    Those in a derivative come second: they are the function's own, the other way round.
+    """
+    taught = tuple(contact for contact in contacts if contact.node in flow.taught) or contacts
+    return tuple(contact for contact in taught if not in_backward(contact.node)) or taught
 
 
 def rank(contact: Contact, shape: tuple[int, ...]) -> int:

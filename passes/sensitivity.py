@@ -24,7 +24,7 @@ from normc.gains.local import UNIT, floats
 from normc.gains.weights import is_weight, uses_of, weight_factor
 from normc.ops.call import Contact
 from normc.passes.bind import Binding
-from normc.passes.flow import NO_GRADIENT, Flow
+from normc.passes.flow import Flow, ends_gradient
 from normc.passes.magnitude import Magnitudes
 from normc.trace.graph import ModelGraph, op_name
 
@@ -98,7 +98,7 @@ def _gained(
             strong += counts(node, user) / unit**p
             continue
         after = nodes[user]
-        if after == Gained(0.0) or op_name(user) in NO_GRADIENT or user not in flow.graded:
+        if after == Gained(0.0) or ends_gradient(user) or user not in flow.graded:
             continue
         local = magnitudes.locals.get(user)
         if after is None or (local is None and user in magnitudes.unknown):

@@ -18,7 +18,7 @@ from normc.gains.local import At, floats
 from normc.gains.weights import is_weight, weight_factor
 from normc.ops.call import MATRIX, Contact
 from normc.passes.bind import Binding
-from normc.passes.flow import NO_GRADIENT
+from normc.passes.flow import ends_gradient
 from normc.passes.magnitude import Magnitudes
 from normc.passes.sensitivity import counts
 from normc.plans.sharpness import Sharpness, unknown
@@ -75,7 +75,7 @@ class _Walk:
         if node.op == "placeholder":
             return Bound(inputs=1.0) if "input" in node.meta and floats(node) else Bound()
         contacts = self._contacts.get(node, [])
-        if node.op != "call_function" or op_name(node) in NO_GRADIENT or not floats(node):
+        if node.op != "call_function" or ends_gradient(node) or not floats(node):
             return Bound()
         operands = {source: self.found[source] for source in node.all_input_nodes}
         missing = [bound for bound in operands.values() if isinstance(bound, Missing)]

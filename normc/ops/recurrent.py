@@ -7,6 +7,7 @@ from typing import Any
 from normc.ops.call import Call, Result, rule
 from normc.ops.slices import split_leading
 from normc.ops.value import Axis, Value, as_feature, fresh_dim
+from normc.plans.row import AxisUse
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
@@ -21,11 +22,13 @@ def layers(call: Call) -> Result:
     count = int(call["num_layers"]) * (2 if call["bidirectional"] else 1)
     if len(weights) == count * (width + 1):
         width += 1
-    call.data(call["input"], 0)
+    data = call.first()  # `input`, or `data` of a packed sequence
+    call.data(data, 0)
+    _start(call, stacked=True)
     directions = 2 if call["bidirectional"] else 1
     for start in range(0, len(weights), width):
         first = start // width < directions
-        _cell(call, weights[start : start + width], gates, biased, call["input"] if first else None)
+        _cell(call, weights[start : start + width], gates, biased, data if first else None)
     return [_result(shape) for shape in call.shapes]
 
 
@@ -34,9 +37,24 @@ def cell(call: Call) -> Result:
     gates = GATES[call.name.rsplit(".", 1)[-1].removesuffix("_cell").removeprefix("_thnn_fused_")]
     weights = [call["w_ih"], call["w_hh"], *(b for b in (call["b_ih"], call["b_hh"]) if b is not None)]
     call.data(call["input"], 0)
+    _start(call, stacked=False)
     _cell(call, weights, gates, len(weights) == 4, call["input"])
     results = [_result(shape) for shape in call.shapes]
     return results if len(results) > 1 else results[0]
+
+
+def _start(call: Call, stacked: bool) -> None:
+    """The state at first. A weight there is a learned operand, if stacked one for each layer and direction."""
+    states = call["hx"] or [call["cx"]]
+    for slot, state in enumerate(states if isinstance(states, (list, tuple)) else [states], 1):
+        value = call.value(state)
+        if value.kind != "weight":
+            call.consume(state, slot)
+            continue
+        along: list[AxisUse] = ["index"] * (len(value.dims) - 1)
+        if stacked:
+            along[:1] = ["block"]
+        call.meet(value, [*along, "out"], "operand", state)
 
 
 def _cell(call: Call, weights: list[Any], gates: int, biased: bool, data: Any) -> None:
@@ -52,7 +70,7 @@ def _cell(call: Call, weights: list[Any], gates: int, biased: bool, data: Any) -
         value = call.value(bias)
         if value.kind == "weight":
             partners = tuple(Axis(name, 0) for name in sorted(call.value(matrix).parameters))
-            call.meet(value, ["out"], "shift", call["input"], partners=partners)
+            call.meet(value, ["out"], "shift", call.first(), partners=partners)
 
 
 def _result(shape: tuple[int, ...]) -> Value:

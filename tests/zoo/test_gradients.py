@@ -17,17 +17,14 @@ from tests.zoo.test_untouched import DIFFER
 
 # Rows that autograd reaches and the plan calls unused. Whoever mends one removes its line.
 REWRITTEN = "a weight that the forward writes in place is taken for a new value"
-STARTS = "the rules of recurrent layers don't read the first states"
 GUESSED = "what weights decide is guessed to be true, and the other path is not traced"
 AWAITED = {
     **dict.fromkeys(("halved", "clamped", "renormed", "mixed in", "normalised in training"), REWRITTEN),
     "zoo rwkv": REWRITTEN,
-    **dict.fromkeys(("rnn starts", "gru starts", "lstm starts", "rnn cells", "gru cells", "lstm cells"), STARTS),
     **dict.fromkeys(("cond, yes", "cond, no"), "only the first branch of torch.cond is traced"),
     **dict.fromkeys(("asked and no", "equal to a number", "asked about all", "settles", "experts"), GUESSED),
     "score function": "what a higher-order op captures is not read",
     "scripted": "a scripted function that has run before is one fused op",
-    "traced force": "a bias that only a derivative reads",
 }
 # Where the two modes differ: the other one is right already.
 RIGHT = {("normalised in training", False), ("zoo rwkv", True)}
