@@ -10,6 +10,8 @@ from normc.ops.value import Dim, Factor, Run, Value
 
 def reshape(value: Value, shape: tuple[int, ...]) -> Value:
     """Split and merge dimensions in row-major order; entries are spread where a factor can't be split."""
+    if 0 in shape:
+        return value.spread_out(shape)
     rest = [factor for dim in value.dims for factor in dim]
     dims: list[Dim] = []
     for size in shape:
@@ -30,8 +32,6 @@ def reshape(value: Value, shape: tuple[int, ...]) -> Value:
             rest.insert(0, halves[1])
             wanted = 1
         dims.append(_joined(dim))
-    if math.prod(shape) == 0:
-        return value.spread_out(shape)
     return value.with_dims(dims) if not rest else value.spread_out(shape)
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import FunctionType
+from typing import Any
 
 from torch import nn
+
+from normc.trace.foreign import attributes_of, closed_over, is_a
 
 
 @contextlib.contextmanager
@@ -26,18 +30,11 @@ def fresh_caches(model: nn.Module) -> Iterator[None]:
 def _empty(model: nn.Module) -> None:
     kinds = {base for module in model.modules() for base in type(module).__mro__}
     homes = {kind.__module__ for kind in kinds if not kind.__module__.startswith(("torch.", "builtins"))}
-    holders: list[object] = [kind for kind in kinds if kind.__module__ in homes]
-    holders += [sys.modules[home] for home in homes if home in sys.modules]
-    for holder in holders:
-        for entry in list(vars(holder).values()):
-            item = getattr(entry, "__func__", entry)  # what a static or a class method holds
-            for cell in (item, *_closed_over(item)):
-                if isinstance(cell, functools._lru_cache_wrapper):
+    held: list[Mapping[str, Any]] = [vars(kind) for kind in kinds if kind.__module__ in homes]
+    held += [attributes_of(sys.modules[home]) for home in homes if home in sys.modules]
+    for entries in held:
+        for entry in list(entries.values()):
+            item = entry.__func__ if is_a(entry, staticmethod, classmethod) else entry
+            for cell in (item, *(closed_over(item) if type(item) is FunctionType else ())):
+                if is_a(cell, functools._lru_cache_wrapper):
                     cell.cache_clear()
-
-
-def _closed_over(item: object) -> Iterator[object]:
-    """What a decorator keeps: a wrapper's free variables."""
-    for cell in getattr(item, "__closure__", None) or ():
-        with contextlib.suppress(ValueError):  # a variable that isn't set yet
-            yield cell.cell_contents

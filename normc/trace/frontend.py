@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import sys
 import types
 import warnings
@@ -19,6 +18,7 @@ from torch.utils import _pytree as pytree
 from normc.errors import NormcError
 from normc.trace.caches import fresh_caches
 from normc.trace.export import exported
+from normc.trace.foreign import ask, is_a, signature_of
 from normc.trace.graph import ModelGraph, Parameter
 from normc.trace.guesses import Guess
 from normc.trace.names import call_names, unwrapped
@@ -200,7 +200,7 @@ def _attribute_paths(model: nn.Module) -> dict[int, str]:
         id(value): f"{path}.{key}" if path else key
         for path, module in model.named_modules()
         for key, value in vars(module).items()
-        if isinstance(value, Tensor)
+        if is_a(value, Tensor)
     }
 
 
@@ -231,10 +231,10 @@ def _level(rung: Rung) -> contextlib.AbstractContextManager[Any]:
 
 def _without_cache(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, bool]:
     """`use_cache=False` for a model that would return its keys and values: they are no part of what is learned."""
-    if not getattr(getattr(model, "config", None), "use_cache", False) or "use_cache" in kwargs:
+    if ask(ask(model, "config"), "use_cache") is not True or "use_cache" in kwargs:
         return {}
-    signature = inspect.signature(unwrapped(model).forward)
-    if "use_cache" not in signature.parameters:
+    signature = signature_of(unwrapped(model).forward)
+    if signature is None or "use_cache" not in signature.parameters:
         return {}
     try:
         bound = signature.bind_partial(*args, **kwargs)

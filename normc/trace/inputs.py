@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader
 
 from normc.errors import NormcError
+from normc.trace.foreign import signature_of
 from normc.trace.names import unwrapped
 from normc.trace.untouched import rng_untouched, untouched
 
@@ -32,7 +33,7 @@ def example_inputs(model: nn.Module, batch: object) -> Call:
     """
     if isinstance(batch, DataLoader):
         batch = _first_batch(batch)
-    signature = _signature(model)
+    signature = signature_of(unwrapped(model).forward)
     call: Call = (tuple(batch) if isinstance(batch, (tuple, list)) else (batch,), {})
     if signature is not None:
         call = _fit(model, signature, batch)
@@ -43,13 +44,6 @@ def example_inputs(model: nn.Module, batch: object) -> Call:
         Tensor, lambda tensor: tensor if tensor.device.type == "meta" else tensor.to(device), call
     )
     return moved
-
-
-def _signature(model: nn.Module) -> inspect.Signature | None:
-    try:
-        return inspect.signature(unwrapped(model).forward)
-    except ValueError:
-        return None
 
 
 def _binds(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils import _pytree as pytree
+
+from normc.trace.foreign import signature_of
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -28,9 +29,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def call_names(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
     """Every tensor of a call with a path: `input_ids`, `batch.0`, `args.1` where the signature has no name for it."""
+    signature = signature_of(unwrapped(model).forward)
     positional = [
         parameter.name
-        for parameter in inspect.signature(unwrapped(model).forward).parameters.values()
+        for parameter in (signature.parameters.values() if signature is not None else ())
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
     named = [(positional[at] if at < len(positional) else f"args.{at}", value) for at, value in enumerate(args)]

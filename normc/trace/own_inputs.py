@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normc.trace.foreign import ask, signature_of
 from normc.trace.inputs import Call
 from normc.trace.names import unwrapped
 
@@ -22,7 +23,7 @@ def own_inputs(model: nn.Module) -> Call | None:
     inner = unwrapped(model)
     device = next((parameter.device for parameter in inner.parameters()), torch.device("cpu"))
     device = torch.device("cpu") if device.type == "meta" else device
-    if isinstance(getattr(inner, "main_input_name", None), str) and hasattr(inner, "config"):
+    if isinstance(ask(inner, "main_input_name"), str) and ask(inner, "config") is not None:
         kwargs = _transformers(inner)
         if kwargs is None:
             return None
@@ -34,9 +35,9 @@ def own_inputs(model: nn.Module) -> Call | None:
 def _timm_size(model: nn.Module) -> tuple[int, ...] | None:
     """`input_size`, channels first, of a timm model's config: a dict or an object."""
     for name in ("pretrained_cfg", "default_cfg"):
-        config = getattr(model, name, None)
-        size = config.get("input_size") if isinstance(config, dict) else getattr(config, "input_size", None)
-        if size is not None:
+        config = ask(model, name)
+        size = config.get("input_size") if isinstance(config, dict) else ask(config, "input_size")
+        if isinstance(size, (list, tuple)):
             return tuple(int(length) for length in size)
     return None
 
@@ -46,13 +47,14 @@ def _noise(*shape: int) -> Tensor:
 
 
 def _transformers(model: nn.Module) -> dict[str, Any] | None:
-    parameters = inspect.signature(model.forward).parameters
+    signature = signature_of(model.forward)
+    parameters = signature.parameters if signature is not None else {}
     main = str(model.main_input_name)
     wanted = [main]
     config = model.config
-    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in parameters:
+    if ask(config, "is_encoder_decoder") and "decoder_input_ids" in parameters:
         wanted.append("decoder_input_ids")
-    placed = any(hasattr(config, name) for name in ("image_token_id", "image_token_index"))
+    placed = any(ask(config, name) is not None for name in ("image_token_id", "image_token_index"))
     if main in ("input_ids", "pixel_values") and not placed and _setting(config, "image_size", "input_size"):
         # Text and image side by side; where images go to marked places among the tokens, text alone is traced.
         wanted += [name for name in ("input_ids", "pixel_values") if name in parameters and name != main]
@@ -75,9 +77,9 @@ def _setting(config: object, *names: str) -> Any:
     """The first of `names` that the config, or its part for text, vision or audio, sets."""
     parts = ("", "text_config", "vision_config", "audio_config", "encoder", "decoder", "backbone_config")
     for part in parts:
-        holder = getattr(config, part, None) if part else config
+        holder = ask(config, part) if part else config
         for name in names:
-            if (value := getattr(holder, name, None)) is not None:
+            if (value := ask(holder, name)) is not None:
                 return value
     return None
 
@@ -87,7 +89,7 @@ def _token_ids(model: nn.Module) -> Tensor | None:
     if not isinstance(vocabulary, int) or vocabulary < 2:
         return None
     # Classifiers of sequences look for padding to find the last token, and refuse two sequences without it.
-    rows = _IDS if getattr(model.config, "pad_token_id", None) is not None else _IDS[:1]
+    rows = _IDS if ask(model.config, "pad_token_id") is not None else _IDS[:1]
     if not type(model).__name__.endswith("ForSequenceClassification"):
         rows = _IDS
     return torch.tensor(rows) % vocabulary
@@ -118,7 +120,7 @@ def _waveform(model: nn.Module) -> Tensor:
 
 def _sound_features(model: nn.Module) -> Tensor | None:
     config = model.config
-    positions, bins = getattr(config, "max_source_positions", None), _setting(config, "num_mel_bins")
+    positions, bins = ask(config, "max_source_positions"), _setting(config, "num_mel_bins")
     channels = _setting(config, "input_feat_per_channel", "feature_projection_input_dim")
     if isinstance(channels, int):
         return _noise(_BATCH, 64, channels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from operator import is_
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -14,12 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normc.trace.foreign import attributes_of, closed_over, is_a, slots_of
+
 # Objects of these packages hold locks, handles and other processes' state: never rolled back.
 _FOREIGN = frozenset(
     {"_io", "_thread", "asyncio", "concurrent", "io", "logging", "multiprocessing", "numpy", "queue", "socket"}
     | {"subprocess", "threading", "weakref"}
 )
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), type, ModuleType, BuiltinFunctionType, Tensor)
+# An item is read and written by the methods of the first of these that it is one of: its own may raise.
+_FILLED: dict[type, Callable[[Any], int]] = {kind: kind.__len__ for kind in (OrderedDict, dict, list, deque, set)}
+_BASES: tuple[type, ...] = (*_ATOMS, *_FILLED, tuple, frozenset, torch.Generator, MethodType, FunctionType, object)
 
 
 class Snapshot:
@@ -28,124 +33,111 @@ class Snapshot:
     def __init__(self, roots: Iterable[object]) -> None:
         self._undo: list[Callable[[], None]] = []
         self._kept: list[object] = []
-        self._empty: list[dict[Any, Any] | list[Any] | deque[Any] | set[Any]] = []  # most of a module's dicts are
+        self._empty: list[tuple[Any, object]] = []  # most of a module's dicts are
+        bases: dict[int, type] = {}
         seen: set[int] = set()
         waiting = list(roots)
         while waiting:
             item = waiting.pop()
-            if isinstance(item, _ATOMS) or id(item) in seen:
+            kind = type(item)
+            if id(kind) not in bases:
+                bases[id(kind)] = next(base for base in _BASES if issubclass(kind, base))
+            base = bases[id(kind)]
+            if base in _ATOMS or id(item) in seen:
                 continue
             seen.add(id(item))
             self._kept.append(item)  # so that no id is given to another
-            if isinstance(item, (dict, list, deque, set)) and not item:
-                self._empty.append(item)
+            if base in _FILLED and not _FILLED[base](item):
+                self._empty.append((base, item))
             else:
-                waiting.extend(self._enter(item))
+                waiting.extend(self._enter(base, item))
 
     def restore(self) -> None:
         """Put every container back; one that still holds the same objects isn't written to."""
-        for item in self._empty:
-            if item:
-                item.clear()
+        for base, item in self._empty:
+            if _FILLED[base](item):
+                base.clear(item)
         for undo in self._undo:
             undo()
 
-    def _enter(self, item: Any) -> Iterable[object]:
-        if isinstance(item, dict):
-            return self._keep_dict(item)
-        if isinstance(item, (list, deque)):
-            return self._keep_sequence(item)
-        if isinstance(item, set):
+    def _enter(self, base: type[Any], item: Any) -> Iterable[object]:
+        if base in (OrderedDict, dict):
+            return self._keep_dict(base, item)
+        if base in (list, deque):
+            return self._keep_sequence(base, item)
+        if base is set:
             return self._keep_set(item)
-        if isinstance(item, (tuple, frozenset)):
-            return item
-        if isinstance(item, torch.Generator):
-            self._keep_generator(item)
-            return ()
-        if isinstance(item, MethodType):
+        if base in (tuple, frozenset):
+            return base.__iter__(item)  # type: ignore[no-any-return]  # mypy takes it for the method of a type
+        if base is torch.Generator:
+            return self._keep_generator(item)
+        if base is MethodType:
             return (item.__self__,)
-        if isinstance(item, FunctionType):
-            return [cell.cell_contents for cell in item.__closure__ or () if _filled(cell)]
+        if base is FunctionType:
+            return closed_over(item)
         return self._keep_object(item)
 
-    def _keep_dict(self, item: dict[Any, Any]) -> Iterable[object]:
-        before = dict(item)
+    def _keep_dict(self, kind: Any, item: dict[Any, Any]) -> Iterable[object]:
+        before = dict(kind.items(item))
 
         def undo() -> None:
-            same = len(item) == len(before) and all(map(is_, item, before))
-            if not same or not all(map(is_, item.values(), before.values())):
-                item.clear()
-                item.update(before)
+            same = kind.__len__(item) == len(before) and all(map(is_, kind.__iter__(item), before))
+            if not same or not all(map(is_, kind.values(item), before.values())):
+                kind.clear(item)
+                for key, value in before.items():
+                    kind.__setitem__(item, key, value)
 
         self._undo.append(undo)
         return before.values()
 
-    def _keep_sequence(self, item: list[Any] | deque[Any]) -> Iterable[object]:
-        before = list(item)
+    def _keep_sequence(self, kind: Any, item: list[Any] | deque[Any]) -> Iterable[object]:
+        before = list(kind.__iter__(item))
 
         def undo() -> None:
-            if len(item) != len(before) or any(now is not old for now, old in zip(item, before, strict=True)):
-                item.clear()
-                item.extend(before)
+            if kind.__len__(item) != len(before) or not all(map(is_, kind.__iter__(item), before)):
+                kind.clear(item)
+                kind.extend(item, before)
 
         self._undo.append(undo)
         return before
 
     def _keep_set(self, item: set[Any]) -> Iterable[object]:
-        before = set(item)
+        before = list(set.__iter__(item))
+        identities = set(map(id, before))
 
         def undo() -> None:
-            if item != before:
-                item.clear()
-                item.update(before)
+            if set(map(id, set.__iter__(item))) != identities:
+                set.clear(item)
+                set.update(item, before)
 
         self._undo.append(undo)
         return before
 
-    def _keep_generator(self, item: torch.Generator) -> None:
+    def _keep_generator(self, item: torch.Generator) -> Iterable[object]:
         state = item.get_state()
 
         def undo() -> None:
             item.set_state(state)
 
         self._undo.append(undo)
+        return ()
 
     def _keep_object(self, item: Any) -> Iterable[object]:
         kind = type(item)
-        root = kind.__module__.partition(".")[0]
-        if root in _FOREIGN or (root == "torch" and not isinstance(item, nn.Module)):
+        root = str(kind.__module__).partition(".")[0]
+        if root in _FOREIGN or (root == "torch" and not is_a(item, nn.Module)):
             return ()
         inside: list[object] = []
-        slots = {slot: getattr(item, slot) for slot in _slots(kind) if hasattr(item, slot)}
-        for slot, value in slots.items():
+        for slot, value in slots_of(item):
             self._undo.append(lambda slot=slot, value=value: _set_slot(item, slot, value))  # type: ignore[misc]
             inside.append(value)
-        if isinstance(attributes := getattr(item, "__dict__", None), dict):
-            inside.extend(self._keep_dict(attributes))
+        inside.extend(self._keep_dict(dict, attributes_of(item)))
         return inside
 
 
-def _filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018  # an empty cell raises
-    except ValueError:
-        return False
-    return True
-
-
-def _slots(kind: type) -> Iterator[str]:
-    for base in kind.__mro__:
-        names = base.__dict__.get("__slots__", ())
-        for name in (names,) if isinstance(names, str) else names:
-            if name.startswith("__") and not name.endswith("__"):
-                name = f"_{base.__name__.lstrip('_')}{name}"
-            if name not in ("__dict__", "__weakref__"):
-                yield name
-
-
-def _set_slot(item: object, slot: str, value: object) -> None:
-    if getattr(item, slot, None) is not value:
-        object.__setattr__(item, slot, value)
+def _set_slot(item: object, slot: Any, value: object) -> None:
+    if slot.__get__(item) is not value:
+        slot.__set__(item, value)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from normc.trace.foreign import held_by, is_a
+
 # Arguments and results of ATen calls: tensors and literals, nested in lists, tuples and dicts.
 Structure: TypeAlias = Any  # a recursive type would need casts at every torch call
 Layout: TypeAlias = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
@@ -46,11 +48,11 @@ def tensor_leaves(value: object) -> list[Tensor]:
     waiting: list[object] = [value]
     while waiting:
         for item in pytree.tree_leaves(waiting.pop(0)):
-            if isinstance(item, Tensor):
+            if is_a(item, Tensor):
                 found.setdefault(id(item), item)
-            elif id(item) not in seen and not isinstance(item, (type, nn.Module, types.ModuleType)):
+            elif id(item) not in seen and not is_a(item, type, nn.Module, types.ModuleType):
                 seen.add(id(item))
-                waiting.append(list(getattr(item, "__dict__", {}).values()))
+                waiting.append(held_by(item))
     return list(found.values())
 
 
