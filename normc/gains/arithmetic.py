@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from normc.gains.activations import pointwise, steady
 from normc.gains.local import At, Back, Local, Size, TailsError, floats, gain, scaled, together
 from normc.ops.call import shape_of
+from normc.trace.effects import is_seen
 from normc.trace.graph import op_name
 
 _CLOSE = 1e-2  # tables of half precision
@@ -149,12 +150,14 @@ def written(at: At) -> Local:
     whole = math.prod(at.shape) or 1
     shares = [1.0 if at.name == "copy" else min(math.prod(shape_of(node)) / whole, 1.0) for node in sources]
     rest = max(1 - sum(shares), 0.0) if at.name in _REPLACING else 1.0
+    # The gradient goes past a write that autograd didn't see.
+    unseen = at.name == "after_write" and not all(is_seen(source) for source in at.node.all_input_nodes[1:])
     back, sizes = [], []
     for operand, share in zip((base, *sources), (rest, *shares), strict=True):
         if (size := at.added(operand)) is not None:
             sizes.append(Size(size.rms * math.sqrt(share), size.mean * share, size.sign))
-        if at.kind(operand) == "data" and floats(operand):
-            back.append(Back(operand, 1.0 if at.model.nominal else math.sqrt(share)))
+        if at.kind(operand) == "data" and floats(operand) and (operand is base or not unseen):
+            back.append(Back(operand, 1.0 if at.model.nominal or unseen else math.sqrt(share)))
     return Local(beside(sizes), tuple(back))
 
 

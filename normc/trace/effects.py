@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from normc.trace.values import Structure, tensors_in
 
@@ -21,6 +21,21 @@ def after_write(old: torch.Tensor, write: Structure) -> torch.Tensor:
     has already changed the memory that `old` shares, so `old` is the answer.
     """
     return old
+
+
+def is_seen(write: fx.Node) -> bool:
+    """Whether autograd records what that node writes: not under no_grad, nor through `.data` or a detached view."""
+    at = write
+    while at.target is not torch.ops.aten.detach.default and at.args and isinstance(at.args[0], fx.Node):
+        if at is not write and not _is_view(at.target):
+            break
+        at = at.args[0]
+    return bool(write.meta.get("grad", True)) and at.target is not torch.ops.aten.detach.default
+
+
+def _is_view(target: object) -> bool:
+    returns = target._schema.returns if isinstance(target, torch._ops.OpOverload) else ()
+    return bool(returns) and returns[0].alias_info is not None  # type: ignore[misc]  # torch says that it is ()
 
 
 def written_by(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:

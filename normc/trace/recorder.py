@@ -83,6 +83,8 @@ class Recorder(TorchDispatchMode):
         node.meta.update({"val": twin, kind: name, "module": "", "source": "", "grad": True})
         self._placed = node
         self._values.bind(twin, node)
+        if kind == "param":
+            self._values.make_leaf(twin)
         if kind != "param" and not isinstance(tensor, FakeTensor):
             self._shadows.give(twin, tensor)
             self._shadows.show(twin, node)
@@ -181,14 +183,31 @@ class Recorder(TorchDispatchMode):
             self._shadows.put(out, answer.known)
             if answer.known.certain and isinstance(out, (bool, int, float, complex)):
                 node.meta["concrete"] = out
-        for tensor in written:
-            self._values.write(tensor, node)
+        kept = self._write(node, written)
         if isinstance(out, Tensor):
-            self._bind(out, node)
-            for tensor in written[:1] if len(written) == 1 and _returns_operand(func) else ():
-                self._bind(tensor, node)
+            returned = written[:1] if len(written) == 1 and _returns_operand(func) else ()
+            for tensor in (out, *returned):
+                if id(tensor) not in kept:
+                    self._bind(tensor, node)
         elif isinstance(out, (tuple, list)):
             self._bind_parts(out, node, meta)
+
+    def _write(self, node: fx.Node, written: list[Tensor]) -> set[int]:
+        """`node` writes to these tensors. Ids of those that it isn't the value of, as autograd knows nothing of it.
+
+        A parameter stays the leaf that it is. The gradient of an activation goes past the write to what it was before.
+        """
+        kept: set[int] = set()
+        recorded = node.meta["grad"]
+        for tensor in written:
+            before = self._values.find(tensor)
+            if self._values.stays_leaf(tensor, recorded):
+                kept.add(id(tensor))
+                continue
+            if not recorded and before is not None and before.op != "placeholder" and before.meta["grad"]:
+                kept.add(id(tensor))
+            self._values.write(tensor, node)
+        return kept
 
     def _bind_parts(self, parts: Structure, node: fx.Node, meta: dict[str, Any]) -> None:
         for index, part in enumerate(parts):
@@ -207,7 +226,7 @@ class Recorder(TorchDispatchMode):
     def _reread(self, old: fx.Node, write: fx.Node) -> fx.Node:
         node = self.graph.call_function(after_write, (old, write))
         node.meta.update(val=old.meta["val"], module=self._where.module, source=self._where.source())
-        node.meta["grad"] = self._where.grad
+        node.meta["grad"] = old.meta["grad"] or write.meta["grad"]
         return node
 
     def _freeze(self, written: list[Tensor]) -> None:

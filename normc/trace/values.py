@@ -83,7 +83,11 @@ class _Write(NamedTuple):
 
 
 class Values:
-    """The current node of every tensor. A read after a write through an alias gets a node that depends on the write."""
+    """The current node of every tensor. A read after a write through an alias gets a node that depends on the write.
+
+    A leaf is a parameter. A write that autograd doesn't record changes its numbers, and it stays the leaf that it was:
+    what is read later is the parameter.
+    """
 
     def __init__(self, reread: Callable[[fx.Node, fx.Node], fx.Node]) -> None:
         """`reread(old, write)` makes the node of a value that `write` has changed since `old`."""
@@ -91,6 +95,8 @@ class Values:
         self._holdings: dict[int, _Holding] = {}
         self._writes: dict[int, _Write] = {}
         self._by_layout: dict[Layout, int] = {}
+        self._leaves: set[int] = set()
+        self._learning: dict[int | None, bool] = {}  # by the leaf's storage
 
     def bind(self, tensor: Tensor, node: fx.Node) -> None:
         """From now on `node` is the value of `tensor`."""
@@ -99,20 +105,38 @@ class Values:
         if key is not None:
             self._by_layout[_layout(tensor, key)] = id(tensor)
 
+    def make_leaf(self, tensor: Tensor) -> None:
+        """`tensor`, which is bound, is a parameter."""
+        self._leaves.add(id(tensor))
+        if (key := storage_key(tensor)) is not None:
+            self._learning[key] = tensor.requires_grad
+
     def write(self, tensor: Tensor, node: fx.Node) -> None:
         """`node` has written to the storage of `tensor`: every value in it is out of date."""
         key = storage_key(tensor)
         if key is not None:
             self._writes[key] = _Write(self._version(key) + 1, node)
 
+    def stays_leaf(self, tensor: Tensor, recorded: bool) -> bool:
+        """Whether `tensor` is a parameter, or a view of one, and stays it when it is written to.
+
+        Autograd refuses to record a write to what needs a gradient: it must have been hidden from it.
+        """
+        key = storage_key(tensor)
+        if id(tensor) in self._leaves and key not in self._learning:
+            return not recorded or tensor.requires_grad
+        return key in self._learning and (not recorded or self._learning[key])
+
     def find(self, tensor: Tensor) -> fx.Node | None:
         """The node that holds the value of `tensor` now, or None if no recorded op made it.
 
         Tensors that autograd saved and unpacked, or that `.data` was pointed at, are other objects over memory that is
-        known: they are found by it.
+        known: they are found by it. A parameter stays itself, wherever its `.data` points.
         """
         key = storage_key(tensor)
         held = self._holdings.get(id(tensor))
+        if held is not None and held.key != key and id(tensor) in self._leaves:
+            return held.node
         if held is None or held.key != key:
             twin = self._by_layout.get(_layout(tensor, key)) if key is not None else None
             if twin is not None:

@@ -12,7 +12,6 @@ from tests.zoo.models import CASES
 
 # What these compute while they train and at no other time changes the plan.
 DIFFER = {
-    "rwkv": "in eval it rescales its weights, without gradients",
     "wavlm": "it masks its inputs with a learned vector while it trains",
     "wav2vec2-conformer": "it masks its inputs with a learned vector while it trains",
     "longformer": "it takes its windows of the attention by other ops while it trains",
