@@ -47,7 +47,15 @@ def _look_up(call: Call, table_node: Any, dim: int, index_node: Any) -> Result:
         if index.kind != "data":
             return found
         return replace(found, kind="data", touched=table.touched or index.touched)
+    if call.name != "aten.embedding" and table.shape == call.shape and _in_order(index_node, table.shape[dim]):
+        return table
     return picked_weight(call, table, dim, index_node)
+
+
+def _in_order(index_node: Any, size: int) -> bool:
+    """Whether a constant index picks every entry once, in order."""
+    concrete = index_node.meta.get("concrete") if isinstance(index_node, fx.Node) else None
+    return isinstance(concrete, Tensor) and concrete.dtype != torch.bool and concrete.tolist() == list(range(size))
 
 
 def _picked_entries(call: Call, table: Value, dim: int, index_node: Any) -> Value:

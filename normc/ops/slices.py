@@ -14,6 +14,8 @@ def cut(value: Value, index: int, start: int, size: int, step: int = 1) -> Value
     dim = value.dims[index]
     if size == dim_size(dim):
         return value
+    if not size:
+        return value.spread_out(tuple(size if i == index else n for i, n in enumerate(value.shape)))
     if size == 1:
         return select_entry(value, index, start, keep=True)
     inner = math.prod(factor.size for factor in dim[1:])

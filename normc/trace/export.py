@@ -129,13 +129,14 @@ class _Player:
             region = next(place for place, leaf in enumerate(args) if isinstance(leaf, fx.GraphModule))
             with _REGIONS[name](*args[:region]):
                 return self.run(args[region], list(args[region + 1 :]))
-        if name == "cond":
-            predicate, yes, no, operands = args
-            return self.run(yes if predicate else no, list(operands))
         if name.startswith("_assert"):
             return None
         self._where.stand(self._module(node), _source(node))
+        args = tuple(self._runner(arg) if isinstance(arg, fx.GraphModule) else arg for arg in args)
         return node.target(*args, **kwargs)  # type: ignore[operator]  # a call_function's target is a function
+
+    def _runner(self, graph: fx.GraphModule) -> Callable[..., Any]:
+        return lambda *operands: self.run(graph, list(operands))
 
     def _known(self, held: Any, node: fx.Node) -> Any:
         """The twin of a constant of the graph. RuntimeError if export has kept a tensor without knowing its origin."""

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from normc.trace.effects import after_write, written_by
 from normc.trace.guesses import DECIDED_BY, QUESTIONS, SHAPES, Guess, grouped_mm
+from normc.trace.higher import body_of
 from normc.trace.provenance import Provenance
 from normc.trace.remembered import Remembered
 from normc.trace.shadow import LARGEST, Known, Shadows
@@ -39,8 +40,7 @@ _FORM = frozenset(
 )
 # Ops of libraries that are an ATen op under another name, with the same operands.
 _SYNONYMS = {"transformers::grouped_mm_fallback": aten._grouped_mm.default}
-# Higher-order ops whose body runs out of sight.
-_LOOPS = frozenset({"scan", "while_loop", "map_impl", "associative_scan"})
+_OP_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError)
 _LITERALS = (int, float, bool, str, complex, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
@@ -68,6 +68,7 @@ class Recorder(TorchDispatchMode):
         self._shadows = Shadows()
         self._remembered = Remembered(twins.mode)
         self._placed: fx.Node | None = None
+        self._sharing: dict[int, list[fx.Node]] = {}  # nodes with one tensor as their `val`, by its id
         self._constants = itertools.count()
 
     def place(self, tensor: Tensor, kind: str, name: str) -> fx.Node:
@@ -98,9 +99,8 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is torch.ops.higher_order.cond:
-            with self:
-                return args[1 if args[0] else 2](*args[3])  # asks what the predicate is, and follows the answer
+        if not isinstance(func, torch._ops.OpOverload):
+            return self._run_higher(func, args, kwargs or {})
         func = _SYNONYMS.get(func.name(), func)
         args, kwargs = map_leaves(args, self._twin), map_leaves(kwargs or {}, self._twin)
         if func in _FORM:
@@ -110,17 +110,11 @@ class Recorder(TorchDispatchMode):
         if torch._C._current_graph_task_id() != -1:  # no task, no backward
             meta["backward"] = True
         try:
-            if not isinstance(func, torch._ops.OpOverload):
-                if func.name() in _LOOPS:
-                    raise RuntimeError("the weights that its body reads would not be seen")
-                out = func(*args, **kwargs)
-                self._write_down(func, operands, meta, Answer(out, None, ""), [])
-                return out
             written = written_by(func, args, kwargs)
             if torch.Tag.inplace_view in func.tags:
                 self._freeze(written)
             answer = self._run(func, args, kwargs, written)
-        except (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError) as error:
+        except _OP_ERRORS as error:
             self.failure = (error, _title(func), meta["module"], meta["source"])
             raise
         if answer.known is None:
@@ -130,6 +124,23 @@ class Recorder(TorchDispatchMode):
             return answer.out
         self._write_down(func, operands, meta, answer, written)
         return answer.out
+
+    def _run_higher(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run what stands in the place of a higher-order op, op by op; one that takes no function is an op itself."""
+        meta: dict[str, Any] = {"module": self._where.module, "source": self._where.source(), "grad": self._where.grad}
+        try:
+            body = body_of(func, args)
+            if body is not None:
+                with self:
+                    return body(*args, **kwargs)
+            args, kwargs = map_leaves(args, self._twin), map_leaves(kwargs, self._twin)
+            operands = map_leaves(args, self._operand), map_leaves(kwargs, self._operand)
+            out = func(*args, **kwargs)
+        except _OP_ERRORS as error:
+            self.failure = self.failure or (error, _title(func), meta["module"], meta["source"])
+            raise
+        self._write_down(func, operands, meta, Answer(out, None, ""), [])
+        return out
 
     def _run(
         self, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], written: list[Tensor]
@@ -207,6 +218,7 @@ class Recorder(TorchDispatchMode):
             if not recorded and before is not None and before.op != "placeholder" and before.meta["grad"]:
                 kept.add(id(tensor))
             self._values.write(tensor, node)
+            self._sharing.setdefault(id(tensor), []).extend([node] if before is None else [before, node])
         return kept
 
     def _bind_parts(self, parts: Structure, node: fx.Node, meta: dict[str, Any]) -> None:
@@ -227,13 +239,16 @@ class Recorder(TorchDispatchMode):
         node = self.graph.call_function(after_write, (old, write))
         node.meta.update(val=old.meta["val"], module=self._where.module, source=self._where.source())
         node.meta["grad"] = old.meta["grad"] or write.meta["grad"]
+        self._sharing.setdefault(id(old.meta["val"]), [old]).append(node)
         return node
 
     def _freeze(self, written: list[Tensor]) -> None:
-        """An op that changes a tensor's shape in place must not change the `val` of the node that held it before."""
+        """An op that changes a tensor's shape in place must not change the `val` of the nodes that held it before."""
         for tensor in written:
-            if (node := self._values.find(tensor)) is not None:
-                node.meta["val"] = tensor.detach()
+            node = self._values.find(tensor)
+            for holder in (*self._sharing.pop(id(tensor), ()), *([] if node is None else [node])):
+                if holder.meta["val"] is tensor:
+                    holder.meta["val"] = tensor.detach()
 
     def _twin(self, leaf: Any) -> Any:
         if isinstance(leaf, Tensor):

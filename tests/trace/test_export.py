@@ -144,34 +144,10 @@ def test_a_write_through_a_view_is_dataflow() -> None:
     assert any(node.target is after_write for node in graph.graph.nodes)
 
 
-def test_a_branch_is_followed_as_its_predicate_says() -> None:
-    def body(net: Any, x: Tensor) -> Any:
-        operands = net.a(x), net.b.weight
-        return net.head(torch.cond(x.sum() > 100, lambda y, w: y @ w, lambda y, w: (y @ w).sin(), operands))
-
-    assert _roles(body)["b.weight"] == "hidden"
-    for frontend in ("recorder", "export"):
-        names = {op_name(node) for node in trace(_Net(body), (torch.randn(4, 8),), {}, frontend).graph.nodes}
-        assert "aten.sin" in names and "higher_order.cond" not in names
-
-
-def test_a_weight_that_only_a_branch_reads_is_seen_or_the_model_is_refused() -> None:
+def test_a_weight_that_only_a_branch_reads_is_refused() -> None:
     body: Callable[[Any, Any], Any] = lambda net, x: net.head(torch.cond(x.sum() > 100, net.a, net.b, (x,)))  # noqa: E731
-    roles = {row.name: row.role for row in normc.plan(_Net(body), (torch.randn(4, 8),)).rows}
-    assert (roles["a.weight"], roles["b.weight"]) == ("unused", "input")
     with pytest.raises(normc.NormcError, match=r"lost how an operand of aten\.linear"):
         normc.plan(_Net(body), (torch.randn(4, 8),), frontend="export")
-
-
-def test_a_loop_whose_body_is_out_of_sight_is_refused() -> None:
-    def body(net: Any, x: Tensor) -> Any:
-        from torch._higher_order_ops.scan import scan
-
-        return net.head(scan(lambda state, y: ((net.b(state) + y).tanh(), y * 1), torch.zeros(8), net.a(x))[1])
-
-    for frontend in ("recorder", "export"):
-        with pytest.raises(normc.NormcError, match="the weights that its body reads would not be seen"):
-            normc.plan(_Net(body), (torch.randn(4, 8),), frontend=frontend)
 
 
 def test_two_lines_of_a_method_with_another_name_are_two_sources() -> None:

@@ -83,6 +83,18 @@ def test_an_op_that_gives_back_its_operand_is_no_node_and_lists_are_taken_apart(
     assert op_name(out.args[0]) == "aten.chunk" and op_name(out.args[0].args[0]) == "aten.matmul"
 
 
+def test_a_shape_changed_in_place_leaves_every_earlier_value_as_it_was() -> None:
+    def body(x: Tensor, w: Tensor) -> Tensor:
+        y = x @ w
+        y.add_(1.0)
+        y[:, :2].mul_(2.0)
+        return y.unsqueeze_(0) * 2
+
+    graph = trace(_Line(body), (torch.randn(2, 4),), {})
+    named = ("aten.matmul", "aten.add_", "effects.after_write")
+    assert all(node.meta["val"].shape == (2, 4) for name in named for node in _calls(graph, name))
+
+
 def test_a_shape_changed_in_place_leaves_the_earlier_value_as_it_was() -> None:
     graph = trace(_Line(lambda x, w: (x @ w).unsqueeze_(0)), (torch.randn(2, 4),), {})
     (out,) = _outputs(graph)

@@ -16,18 +16,11 @@ from tests.zoo.models import CASES
 from tests.zoo.test_untouched import DIFFER
 
 # Rows that autograd reaches and the plan calls unused. Whoever mends one removes its line.
-REWRITTEN = "a weight that the forward writes in place is taken for a new value"
 GUESSED = "what weights decide is guessed to be true, and the other path is not traced"
 AWAITED = {
-    **dict.fromkeys(("halved", "clamped", "renormed", "mixed in", "normalised in training"), REWRITTEN),
-    "zoo rwkv": REWRITTEN,
-    **dict.fromkeys(("cond, yes", "cond, no"), "only the first branch of torch.cond is traced"),
     **dict.fromkeys(("asked and no", "equal to a number", "asked about all", "settles", "experts"), GUESSED),
-    "score function": "what a higher-order op captures is not read",
     "scripted": "a scripted function that has run before is one fused op",
 }
-# Where the two modes differ: the other one is right already.
-RIGHT = {("normalised in training", False), ("zoo rwkv", True)}
 
 # Rows that get a step, and no gradient from this example. Each with its reason.
 IDLE = {
@@ -65,7 +58,7 @@ def _parameters() -> list[object]:
     for name in NAMES:
         for training in (False, True):
             marks = [pytest.mark.slow] if training and name not in QUICK else []
-            if name in AWAITED and (name, training) not in RIGHT:
+            if name in AWAITED:
                 marks.append(pytest.mark.xfail(reason=AWAITED[name], strict=True))
             found.append(pytest.param(name, training, marks=marks, id=f"{name}-{'training' if training else 'eval'}"))
     return found
