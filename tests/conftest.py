@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,10 +27,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bless", action="store_true", help="write the golden texts instead of comparing with them")
 
 
-@pytest.fixture(autouse=True)
-def plain_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The target "cpu" means float32 here, whatever this machine's CPU has; bf16 is tested by its name."""
-    monkeypatch.setattr("normc.backends.cpu.fast_bf16", lambda: False)
+@pytest.fixture(autouse=True, scope="session")
+def plain_arithmetic() -> Iterator[None]:
+    """The target "cpu" means float32 here, whatever this machine's CPU has; bf16 is tested by its name.
+
+    For the whole session, since a module's fixtures are made before those of its tests.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("normc.backends.cpu.fast_bf16", lambda: False)
+        yield
 
 
 @pytest.fixture

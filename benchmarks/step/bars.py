@@ -20,6 +20,7 @@ from benchmarks.step.contest import (
     Runner,
     original,
 )
+from normc.backends.cpu import target
 
 EXPRESS = (
     (8.2872, -23.5959, 17.3004),
@@ -93,10 +94,12 @@ def graphed(build: Callable[[Problem], Runner]) -> Callable[[Problem], Runner]:
     return made
 
 
-def batched(given: Problem) -> Runner:
-    """The sixty lines, in bf16 where that is fast."""
-    fast = given.device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
-    both = Both(Batched(given.matrices, torch.bfloat16 if fast else torch.float32), given.rest)
+def batched(given: Problem, dtype: torch.dtype | None = None) -> Runner:
+    """The sixty lines, by default in bf16 where that is fast."""
+    if dtype is None:
+        fast = given.device.type == "cuda" or target("cpu") == "cpu:bf16"
+        dtype = torch.bfloat16 if fast else torch.float32
+    both = Both(Batched(given.matrices, dtype), given.rest)
     return Runner(both.step, both, given.matrices, original)
 
 

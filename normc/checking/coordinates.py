@@ -122,7 +122,7 @@ Run = dict[str, tuple[tuple[float, ...], float]]
 def _trained(subject: Subject, name: Name, loss: Loss | None, steps: int, lr: float, seed: int) -> Run:
     """By pattern of module path: RMS at every step, and of the change from the first to the last."""
     model = subject.model
-    opt = build(subject.plan, model.named_parameters(), lr=lr, compile=False)
+    opt = build(subject.plan, model.named_parameters(), lr=lr, backend=subject.target, compile=False)
     traces: list[dict[str, Tensor]] = []
     target: Tensor | None = None
     for step in range(steps + 1):

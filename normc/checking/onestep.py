@@ -193,6 +193,6 @@ def _step(subject: Subject, start: Weights, gradients: Mapping[str, Tensor], lr:
     for name, parameter in named:
         if name in gradients:
             parameter.grad = gradients[name].clone()
-    opt = build(subject.plan, named, lr=lr, compile=False)
+    opt = build(subject.plan, named, lr=lr, backend=subject.target, compile=False)
     opt.step()
     return {name: parameter.detach() - start.of[name] for name, parameter in named}

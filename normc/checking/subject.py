@@ -52,6 +52,12 @@ class Subject:
     feeds: Mapping[str, Tensor]
     initial: Weights
 
+    @property
+    def target(self) -> str:
+        """What its steps are generated for. On a CPU float32: a check's digits don't depend on the instruction set."""
+        cuda = any(tensor.is_cuda for tensor in self.initial.of.values())
+        return "cuda" if cuda else "cpu:fp32"
+
     def run(self, weights: Weights, watch: Watch | None = None) -> list[Tensor]:
         """The float outputs of the graph on these weights, differentiable; `watch` sees, and may replace, each value.
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.step.__main__ import main
+from benchmarks.step.bars import EXPRESS, SAFETY, batched
 from benchmarks.step.contest import CannotRunError, problem
 from benchmarks.step.ours import compiled
 from benchmarks.step.peers import found
@@ -35,19 +37,24 @@ def test_every_suite_orthogonalises_the_same_matrices_as_its_peers(name: str) ->
     assert chosen
 
 
-def test_a_good_step_is_judged_good_and_a_zero_one_bad() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_good_step_is_judged_good_and_a_zero_one_bad(dtype: torch.dtype) -> None:
     given = problem(SUITES["gpt2-124m"], "cpu", quick=True)
     chosen = trials(given)
     pose(given, chosen)
-    batched = next(one for one in contestants("gpt2-124m", "cpu") if one.name.startswith("batched"))
-    runner = batched.build(given)
+    runner = batched(given, dtype)
     assert all(entry["in range"] == 0.0 and entry["error"] == 1.0 for entry in judge(runner, chosen))
     runner.step()
     assert len(chosen) == 8
-    found = {entry["spectrum"]: (entry["in range"], entry["error"]) for entry in judge(runner, chosen)}
-    real = found.pop("real gradient")  # most of its singular values are too small for five steps
-    assert 0.1 < real[0] < 0.5 and 0.5 < real[1] < 0.9
-    assert all(share > 0.9 and error < 0.2 for share, error in found.values())
+    # Rounding to bf16 puts 2^-9 of a matrix's norm where its singular values are zero; the polynomials multiply that.
+    noise = 2**-9 * math.prod(a for a, *_ in EXPRESS) / SAFETY if dtype == torch.bfloat16 else 0.0
+    for trial, entry in zip(chosen, judge(runner, chosen), strict=True):
+        share, error = entry["in range"], entry["error"]
+        if trial.spectrum == "real gradient":  # most of its singular values are too small for five steps
+            assert 0.1 < share < 0.5 and 0.5 < error < 0.9
+        else:
+            lost = noise / trial.rank**0.5 if trial.spectrum == "half rank" else 0.0
+            assert share > 0.9 and error < math.hypot(0.2, lost), trial.spectrum
 
 
 def test_what_is_not_there_is_named() -> None:

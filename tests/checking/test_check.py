@@ -51,7 +51,10 @@ def test_a_sound_model_has_no_mark(plain: CheckReport) -> None:
         assert row.sharp > 0.9 * row.shown.budget, row.name
 
 
-def test_two_runs_agree_to_the_last_digit(plain: CheckReport) -> None:
+@pytest.mark.parametrize("fast", [False, True])
+def test_two_runs_agree_to_the_last_digit(plain: CheckReport, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the CPU multiplies bf16 fast: a check's steps are float32 on every CPU."""
+    monkeypatch.setattr("normc.backends.cpu.fast_bf16", lambda: fast)
     assert normc.check(seeded_gpt(), tokens(), sharp=6).to_json() == plain.to_json()
 
 
@@ -109,6 +112,15 @@ def test_a_query_that_starts_without_effect_isn_t_marked() -> None:
 def series(report: CheckReport, along: str) -> dict[str, Any]:
     part = getattr(report, along)
     return {one.name: one for one in part.series}
+
+
+def test_coordinates_are_the_same_on_every_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = set()
+    for fast in (False, True):
+        monkeypatch.setattr("normc.backends.cpu.fast_bf16", lambda fast=fast: fast)
+        widths = {width: mlp(width) for width in (64, 128)}
+        documents.add(normc.check(mlp(), batch(), sharp=0, widths=widths).to_json())
+    assert len(documents) == 1
 
 
 def test_over_the_width_a_sound_network_is_flat_and_its_readout_may_shrink_at_init() -> None:

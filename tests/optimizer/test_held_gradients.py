@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ from normc.exporting import export
 from normc.optimizer import Optimizer, build, defer, program_of
 from normc.passes import batch
 from normc.recipes import recipes
+from normc.update.matrices import polar
 from tests.optimizer.test_checkpoint import through_file
 from tests.optimizer.test_export import imported
 from tests.optimizer.test_step import weights
@@ -135,14 +137,30 @@ def test_narrow_gradients_fade_in_place_and_wide_arithmetic_steps() -> None:
     assert torch.equal(w.grad, g * 0.9)
 
 
+def rounding(opt: Optimizer, dtype: torch.dtype, steps: int) -> float:
+    """The most that the rounding of Newton-Schulz may move a weight: its polynomials amplify what is nearly zero.
+
+    Products of a stack of another size are summed in another order, which moves an entry of a unit matrix by a unit
+    roundoff. The polynomials' slopes at zero multiply that.
+    """
+    (polynomials,) = {node.kwargs["polynomials"] for family in program_of(opt.plan).families if family.core
+                      for node in family.core.graph.nodes if node.target is polar}  # fmt: skip
+    slope = math.prod(a for a, *_ in polynomials)
+    radius = max(row.scale.value for row in opt.plan.rows if row.norm == "spectral")
+    return steps * 1e-2 * radius * slope * torch.finfo(dtype).eps / 2
+
+
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("size", [100, 600, 1200])
-def test_turns_and_pieces_step_as_the_whole_does(size: int, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the bit in float64 arithmetic but for what Newton-Schulz's batches round."""
-    whole_model, whole = made()
+def test_turns_and_pieces_step_as_the_whole_does(
+    size: int, dtype: torch.dtype, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit but for what Newton-Schulz's batches round."""
+    whole_model, whole = made(dtype)
     train(whole_model, whole, 4)
     monkeypatch.setattr(batch, "AT_ONCE", size)
-    model, _ = made()
+    model, _ = made(dtype)
     plan = plan_of(small_rows(model), "scion-light").override("up.1.weight", scale=2.0)
     program = program_of(plan)
     turns = [family for family in program.families if family.again]
@@ -151,14 +169,15 @@ def test_turns_and_pieces_step_as_the_whole_does(size: int, compiled: bool, monk
         row.name for family in turns for rows in family.again for row in rows
     } == {row.name for row in plan.rows}
     opt = build(plan, model.named_parameters(), lr=1e-2, compile=compiled)
-    plain_model, _ = made()
+    plain_model, _ = made(dtype)
     slow = build(plan, plain_model.named_parameters(), lr=1e-2, backend="reference")
     train(model, opt, 4)
     train(plain_model, slow, 4)
-    torch.testing.assert_close(weights(model), weights(plain_model), atol=1e-5, rtol=0)
-    same, again = made()
+    bound = rounding(whole, dtype, 4)
+    torch.testing.assert_close(weights(model), weights(plain_model), atol=bound, rtol=0)
+    same, again = made(dtype)
     train(same, again, 4)
-    torch.testing.assert_close(weights(same), weights(whole_model), atol=1e-6, rtol=0)
+    torch.testing.assert_close(weights(same), weights(whole_model), atol=bound, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
