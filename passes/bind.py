@@ -6,6 +6,7 @@ result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -87,11 +88,12 @@ def _without_rule(call: Call, kinds: set[Kind]) -> Value | Sequence[Value]:
 
 
 def _reach_output(node: fx.Node, values: dict[fx.Node, Value | Sequence[Value]], record: Record) -> None:
-    """What the model returns is consumed there; a weight that it only returns meets nothing."""
+    """What the model returns is consumed there. A weight that it only returns meets nothing, but one number scales."""
     call = Call(node, values, record)
     met = {contact.parameter for contact in record.contacts}
     for slot, operand in enumerate(call.operands):
         call.consume(operand, slot)
         value = call.value(operand)
         if value.kind == "weight" and not value.parameters <= met:
-            call.meet(value, ["none"] * len(value.dims), "unknown", operand)
+            one_number = math.prod(value.shape) == 1 and not value.lost
+            call.meet(value, ["none"] * len(value.dims), "gain" if one_number else "unknown", operand)

@@ -76,6 +76,8 @@ def _layout(parameter: Parameter, contacts: tuple[Contact, ...], flow: Flow, log
         problem = f"{what} ({unknown.node.meta.get('source', '')})".replace(" ()", "")
         return Layout(unknown, nothing, 1, math.prod(parameter.shape), problem)
     axes, problem = axis_uses(parameter.shape, principal)
+    if parameter.dtype.is_complex:
+        problem = "its entries are complex, and no update takes those: keep both parts of them in a real parameter"
     result = _with_fans(parameter, principal, axes, problem)
     _explain(parameter, result, log)
     _note_disagreement(parameter, contacts, result, log)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from normc.ops.call import Call, Result, rule
-from normc.ops.contraction import replace_name
 from normc.ops.elementwise import meet_elementwise
 from normc.ops.value import Value, as_feature, fresh_dim
 
@@ -26,7 +25,7 @@ def scaled_dot_product_attention(call: Call) -> Result:
         )
         scores = Value("data", (*heads[:-1], fresh_dim(2)), touched=True)
         meet_elementwise(
-            replace_name(call, "aten.add"),
+            call.named("aten.add"),
             call.value(mask),
             _fits(scores, call.value(mask)),
             call.node,

@@ -82,6 +82,13 @@ class Call:
     def __getitem__(self, name: str) -> Any:
         return self.arguments.get(name)
 
+    def named(self, name: str) -> Call:
+        """The call seen as the sum or product that it holds inside."""
+        seen = object.__new__(Call)
+        seen.__dict__.update(self.__dict__)
+        seen.name = name
+        return seen
+
     def first(self) -> Any:
         """The first argument, whatever the schema calls it."""
         return self.node.args[0] if self.node.args else next(iter(self.arguments.values()), None)
@@ -141,11 +148,11 @@ class Call:
         node = data if isinstance(data, fx.Node) else None
         touched = self.value(node).touched or self.value(node).kind == "weight" if node is not None else False
         origins = weight.origins()
-        if kind == "contract" and (rows := _rows_of_places(weight)):
-            kind, uses = "lookup", rows
+        if kind == "contract":
+            kind, uses = _with_picked(weight, uses)
         for name in sorted(weight.parameters):
             product = kind in MATRIX
-            parts = parts_of(weight, uses, name, product)
+            parts = parts_of(weight, uses, name, product, "out" if kind == "lookup" else "block")
             spans = tuple((axis.number, where) for axis, where in sorted(origins.items()) if axis.parameter == name)
             actual: ContactKind = "unknown" if weight.lost else kind
             if product and scales(weight, uses, name, self._record.shapes.get(name, ())):
@@ -193,6 +200,8 @@ class Call:
         """
         value = self.value(argument)
         if value.kind == "weight":
+            if any(factor.picked == "block" for dim in value.dims for factor in dim):
+                return self.read(value, argument)
             along = range(len(value.dims))[feature] if value.dims else 0
             uses: list[AxisUse] = ["out" if i == along else "index" for i in range(len(value.dims))]
             self.meet(value, uses, "operand", argument)
@@ -200,6 +209,16 @@ class Call:
             return Value("data", tuple(dims), touched=True)
         self.consume(argument, slot)
         return replace(value, dims=tuple(plain(dim) for dim in value.dims), spread={}, offsets={}, summed=())
+
+    def read(self, rows: Value, argument: Any) -> Value:
+        """Rows that were chosen by what the model computed, where an activation stands: a table is looked up."""
+        chosen = [any(factor.picked == "block" for factor in dim) for dim in rows.dims]
+        dims = [tuple(replace(factor, picked="") for factor in dim) for dim in rows.dims]
+        self.meet(rows.with_dims(dims), ["index" if there else "out" for there in chosen], "lookup", argument)
+        features = [
+            plain(dim) if there else as_feature(plain(dim)) for dim, there in zip(rows.dims, chosen, strict=True)
+        ]
+        return Value("data", tuple(features), touched=True)
 
 
 def _named_arguments(node: fx.Node) -> dict[str, Any]:
@@ -216,12 +235,17 @@ def _named_arguments(node: fx.Node) -> dict[str, Any]:
     return named
 
 
-def _rows_of_places(weight: Value) -> list[AxisUse]:
-    """How a table is used whose rows pairs of places have picked: each a vector, whatever it is multiplied with."""
+def _with_picked(weight: Value, uses: Sequence[AxisUse]) -> tuple[ContactKind, Sequence[AxisUse]]:
+    """How a product uses a table of which constant indices have picked entries, along two of its dimensions or more.
+
+    For pairs of places it holds vectors, whatever those are multiplied with, or matrices. Where all dimensions are
+    picked, single numbers make a matrix, and each is by itself.
+    """
     picked = [any(factor.picked == "index" for factor in dim) for dim in weight.dims]
-    if sum(picked) < 2:
-        return []
-    return ["index" if place else "out" for place in picked]
+    left = {use for use, dim, there in zip(uses, weight.dims, picked, strict=True) if dim and not there}
+    if sum(picked) < 2 or not left or {"in", "out"} <= left:
+        return "contract", uses
+    return "lookup", ["index" if there else "out" for there in picked]
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:

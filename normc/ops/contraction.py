@@ -1,4 +1,4 @@
-"""Products that sum over an axis: linear, the matmul family, einsum. What is summed with an activation is fan-in."""
+"""Products that sum over an axis: linear and the matmul family. What is summed with an activation is fan-in."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from normc.ops.call import Call, Result, rule
+from normc.ops.choosing import chooses
 from normc.ops.elementwise import meet_elementwise
+from normc.ops.lookup import picked_dims
 from normc.ops.overlay import overlaid
 from normc.ops.slots import fills_slot
 from normc.ops.value import Dim, Inner, Value, as_feature, dim_size, fresh_dim, plain
-from normc.plans.row import AxisUse
 
 
 def product(call: Call, left: Any, right: Any) -> Value:
@@ -23,18 +24,22 @@ def product(call: Call, left: Any, right: Any) -> Value:
     both = a.kind == "weight" and b.kind == "weight"
     if both and a.expanded() == b.expanded():
         return _weight_product(call, a, b)
-    if {a.kind, b.kind} == {"weight", "constant"} and fills_slot(call.node):
-        return _weight_product(call, a, b)
+    if {a.kind, b.kind} == {"weight", "constant"}:
+        if fills_slot(call.node):
+            return _weight_product(call, a, b)
+        if b.kind == "weight" and len(b.dims) == 2 and chooses(call, left) == "hard":
+            picked = picked_dims(b.dims[0], call.shape[: len(a.dims) - 1], "index")
+            return b.with_dims((*picked, b.dims[1]))
     if b.kind == "weight" and not (both and b.expanded()):
         x = call.data(left, 0)
         uses = ["block"] * (len(b.dims) - 2) + (["in", "out"] if len(b.dims) > 1 else ["in"])
-        call.meet(b, _uses(uses), "contract", left)
+        _meet_summed(call, b, uses, left)
         out: tuple[Dim, ...] = (as_feature(b.dims[-1]),) if len(b.dims) > 1 else ()
         return _result(call, x.dims[:-2], b.dims[:-2], (*x.dims[-2:-1], *out), b)
     if a.kind == "weight" and not (both and a.expanded()):
         x = call.data(right, 1)
         uses = ["block"] * (len(a.dims) - 2) + (["out", "in"] if len(a.dims) > 1 else ["in"])
-        call.meet(a, _uses(uses), "contract", right)
+        _meet_summed(call, a, uses, right)
         out = (as_feature(a.dims[-2]),) if len(a.dims) > 1 else ()
         tail = x.dims[-1:] if len(x.dims) > 1 else ()
         return _result(call, x.dims[:-2], a.dims[:-2], (*out, *tail), a)
@@ -48,8 +53,13 @@ def product(call: Call, left: Any, right: Any) -> Value:
     return Value("data", tuple(fresh_dim(size) for size in call.shape), touched=touched)
 
 
-def _uses(uses: Sequence[str]) -> list[AxisUse]:
-    return list(uses)  # type: ignore[arg-type]  # the literals above
+def _meet_summed(call: Call, weight: Value, uses: Sequence[str], data: Any) -> None:
+    """A weight meets what it is summed with. A table that ones and noughts are multiplied with is looked up."""
+    if len(uses) > 1 and chooses(call, data) == "hard":
+        uses = ["index" if use == "in" else use for use in uses]
+        call.meet(weight, list(uses), "lookup", data)  # type: ignore[arg-type]  # literals
+    else:
+        call.meet(weight, list(uses), "contract", data)  # type: ignore[arg-type]  # literals
 
 
 def _result(call: Call, batch: tuple[Dim, ...], blocks: tuple[Dim, ...], tail: tuple[Dim, ...], weight: Value) -> Value:
@@ -91,7 +101,7 @@ def _weight_product(call: Call, a: Value, b: Value) -> Value:
     return Value("weight", dims, names, offsets, inner=tuple(inner), via=via, lost=lost)
 
 
-@rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.inner", "aten.vdot")
+@rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot")
 def matmul(call: Call) -> Result:
     left, right = call.node.args[:2]
     return product(call, left, right)
@@ -105,20 +115,12 @@ def addmm(call: Call) -> Result:
         return value
     base = call.value(added)
     if base.kind == "weight":
-        meet_elementwise(replace_name(call, "aten.add"), base, value, call.node, call.shape)
+        meet_elementwise(call.named("aten.add"), base, value, call.node, call.shape)
         return value
     if base.kind == "data":
         call.consume(added, 2)
         return Value("data", tuple(plain(dim) for dim in value.dims), touched=True)
     return value
-
-
-def replace_name(call: Call, name: str) -> Call:
-    """The call seen as the sum or product that it holds inside."""
-    seen = object.__new__(Call)
-    seen.__dict__.update(call.__dict__)
-    seen.name = name
-    return seen
 
 
 @rule("aten.linear", "aten._linear")
@@ -133,7 +135,7 @@ def linear(call: Call) -> Result:
     if w.kind == "constant":
         made = Value(x.kind, (*x.dims[:-1], fresh_dim(call.shape[-1], x.touched)), touched=x.touched)
         return add_bias(call, call["bias"], made)
-    call.meet(w, ["out", "in"] if len(w.dims) > 1 else ["in"], "contract", data)
+    _meet_summed(call, w, ["out", "in"] if len(w.dims) > 1 else ["in"], data)
     tail: tuple[Dim, ...] = (as_feature(w.dims[0]),) if len(w.dims) > 1 else ()
     result = Value("data", (*x.dims[:-1], *tail), offsets=w.offsets, spread=w.spread, touched=True)
     return add_bias(call, call["bias"], result)
@@ -143,7 +145,7 @@ def add_bias(call: Call, bias: Any, result: Value) -> Value:
     """A bias operand of a larger op, added along the result's feature axis."""
     value = call.value(bias)
     if bias is not None and value.kind == "weight":
-        meet_elementwise(replace_name(call, "aten.add"), value, result, call.node, result.shape)
+        meet_elementwise(call.named("aten.add"), value, result, call.node, result.shape)
     return result
 
 

@@ -13,7 +13,7 @@ from normc.plans.row import AxisUse
 
 @rule(
     "aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.conv_transpose1d", "aten.conv_transpose2d",
-    "aten.conv_transpose3d", "aten.convolution", "aten._convolution",
+    "aten.conv_transpose3d", "aten.convolution", "aten._convolution", "torchvision.deform_conv2d",
 )  # fmt: skip
 def convolution(call: Call) -> Result:
     """weight [out, in/groups, window...]; transposed [in, out/groups, window...]. Depthwise, a channel stays itself."""

@@ -1,14 +1,16 @@
-"""Einsum: a letter is what it is in the equation. Summed it is fan-in, shared and kept a block, else fan-out."""
+"""Products that an equation of letters describes: einsum, tensordot, inner products and distances of all rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from normc.ops.call import Call, Result, rule
+from normc.ops.letters import Term, contracted
 from normc.ops.lookup import picked_dims
 from normc.ops.overlay import overlaid
-from normc.ops.value import Dim, Inner, Value, as_feature, fresh_dim, unknown
-from normc.plans.row import AxisUse
+from normc.ops.value import Dim, Inner, Value, fresh_dim, unknown
+from normc.ops.views import place
 
 
 @rule("aten.einsum")
@@ -16,6 +18,57 @@ def einsum(call: Call) -> Result:
     equation, operands = call.node.args[:2]
     assert isinstance(equation, str) and isinstance(operands, (list, tuple))
     terms, output = _letters(equation, [len(call.value(node).dims) for node in operands])
+    return product(call, list(operands), terms, output)
+
+
+@rule("aten.tensordot")
+def tensordot(call: Call) -> Result:
+    left, right = call.first(), call["other"]
+    ranks = len(call.value(left).dims), len(call.value(right).dims)
+    first = _alphabet(ranks[0])
+    second = _alphabet(ranks[1], ranks[0])
+    places = [[place(int(i), rank) for i in call[name]]
+              for name, rank in zip(("dims_self", "dims_other"), ranks, strict=True)]  # fmt: skip
+    for mine, others in zip(*places, strict=True):
+        second[others] = first[mine]
+    kept = [letter for letter in (*first, *second) if not (letter in first and letter in second)]
+    return product(call, [left, right], ["".join(first), "".join(second)], "".join(kept))
+
+
+@rule("aten.inner", "aten.cdist", "aten._cdist_forward", "aten._euclidean_dist")
+def rows(call: Call) -> Result:
+    """Each row of the first operand with each of the second: their inner product, or their distance."""
+    left, right = call.node.args[:2]
+    ranks = [len(call.value(node).dims) for node in (left, right)]
+    if call.name == "aten.inner":
+        first, second = _alphabet(ranks[0]), _alphabet(ranks[1], ranks[0])
+        second[-1:] = first[-1:] if second else []
+        return product(call, [left, right], ["".join(first), "".join(second)], "".join((*first[:-1], *second[:-1])))
+    batch = _alphabet(max(ranks) - 2, 3)
+    terms = ["".join((*batch[len(batch) - rank + 2 :], row, "c")) for rank, row in zip(ranks, "ab", strict=True)]
+    return product(call, [left, right], terms, "".join((*batch, "a", "b")))
+
+
+@rule("aten.linalg_multi_dot", "aten.chain_matmul")
+def chain(call: Call) -> Result:
+    operands = list(call.first())
+    letters = _alphabet(len(operands) + 1)
+    terms = [letters[slot] + letters[slot + 1] for slot in range(len(operands))]
+    if len(call.value(operands[0]).dims) == 1:
+        terms[0] = letters[1]
+    if len(call.value(operands[-1]).dims) == 1:
+        terms[-1] = letters[-2]
+    ends = [letter for letter in (letters[0], letters[-1]) if any(letter in term for term in terms)]
+    return product(call, operands, terms, "".join(ends))
+
+
+def _alphabet(count: int, after: int = 0) -> list[str]:
+    """So many letters."""
+    return [chr(code) for code in range(ord("a") + after, ord("a") + after + count)]
+
+
+def product(call: Call, operands: Sequence[Any], terms: Sequence[str], output: str) -> Value:
+    """A sum over products: of constants, of weights among themselves, or with an activation."""
     values = [call.value(node) for node in operands]
     if all(value.kind == "constant" for value in values):
         return Value("constant", tuple(fresh_dim(size) for size in call.shape))
@@ -28,27 +81,7 @@ def einsum(call: Call) -> Result:
         if len({value.expanded() for value in values}) == 1:
             return _einsum_of_weights(call, values, terms, output)
         values = [unknown("data", value.shape) if value.expanded() else value for value in values]
-    seen: dict[str, Dim] = {}
-    weights: list[Value] = []
-    far = _distances(terms, values)
-    data_node = next(node for node, value in zip(operands, values, strict=True) if value.kind != "weight")
-    for slot, (node, value, letters) in enumerate(zip(operands, values, terms, strict=True)):
-        others = set("".join(term for i, term in enumerate(terms) if i != slot))
-        if value.kind == "weight":
-            uses = [_letter_use(letter, output, others, slot, terms, far) for letter in letters]
-            call.meet(value, uses, "contract", data_node)
-            weights.append(value)
-            seen.update({letter: as_feature(dim) for letter, dim in zip(letters, value.dims, strict=True)})
-        else:
-            rest = "".join(term for i, term in enumerate(terms) if i != slot and values[i].kind == "data")
-            call.separate(node, [place for place, letter in enumerate(letters) if letter in rest and letter in output])
-            x = call.data(node, slot)
-            for letter, dim in zip(letters, x.dims, strict=True):
-                seen.setdefault(letter, dim)
-    offsets = {axis: offset for weight in weights for axis, offset in weight.offsets.items()}
-    touched = bool(weights) or any(value.touched for value in values)
-    result = Value("data", tuple(seen.get(letter, ()) for letter in output), offsets=offsets, touched=touched)
-    return result if result.shape == call.shape else result.spread_out(call.shape, feature=True)
+    return contracted(call, [Term(*term) for term in zip(operands, values, terms, strict=True)], output)
 
 
 def _one_hot(weight: Value, own: str, node: Any, other: str, output: str) -> Value | None:
@@ -64,27 +97,6 @@ def _one_hot(weight: Value, own: str, node: Any, other: str, output: str) -> Val
     dims = dict(zip(own, weight.dims, strict=True))
     dims |= dict(zip(fresh, picked_dims(dims[summed[0]], tuple(sizes), "index"), strict=True))
     return weight.with_dims(dims[letter] for letter in output)
-
-
-def _letter_use(
-    letter: str, output: str, others: set[str], slot: int, terms: list[str], far: dict[int, int]
-) -> AxisUse:
-    """A letter that is summed between two weights is fan-out of the one nearer to the activation."""
-    if letter in output:
-        return "block" if letter in others else "out"
-    sharing = [other for other, term in enumerate(terms) if other != slot and letter in term]
-    return "out" if sharing and all(far[other] > far[slot] for other in sharing) else "in"
-
-
-def _distances(terms: list[str], values: list[Value]) -> dict[int, int]:
-    """How many weights lie between each operand and an activation: 0 for an activation itself."""
-    far = {slot: 0 if value.kind != "weight" else len(terms) for slot, value in enumerate(values)}
-    for _ in terms:
-        for slot, value in enumerate(values):
-            near = [far[other] for other, term in enumerate(terms) if other != slot and set(term) & set(terms[slot])]
-            if value.kind == "weight" and near:
-                far[slot] = min(far[slot], 1 + min(near))
-    return far
 
 
 def _letters(equation: str, ranks: list[int]) -> tuple[list[str], str]:
@@ -104,7 +116,7 @@ def _letters(equation: str, ranks: list[int]) -> tuple[list[str], str]:
     return terms, right.replace("...", "".join(spare[:widest]))
 
 
-def _einsum_of_weights(call: Call, values: list[Value], terms: list[str], output: str) -> Value:
+def _einsum_of_weights(call: Call, values: list[Value], terms: Sequence[str], output: str) -> Value:
     """A product of two weights, if that is all it is; else the axes are lost."""
     names = frozenset().union(*(value.parameters for value in values))
     if len(terms) == 2 and all(len(set(term)) == len(term) for term in terms):
@@ -120,7 +132,7 @@ def _einsum_of_weights(call: Call, values: list[Value], terms: list[str], output
 
 
 def _letter_product(
-    call: Call, values: list[Value], terms: list[str], output: str, summed: list[str], left: int
+    call: Call, values: list[Value], terms: Sequence[str], output: str, summed: list[str], left: int
 ) -> Value:
     """Operand `left` holds the result's first own axis: what is summed is its fan-in, and the other one's fan-out."""
     inner = [i for value in values for i in value.inner]

@@ -21,7 +21,9 @@ _SUMS = {"add"} | _DIFFERENCES
 _SPLITS = ("aten.chunk", "aten.split", "aten.split_with_sizes", "aten.unbind", "aten.glu")
 # max(x, w) is w + relu(x - w): a shift.
 _BOUNDS = {"maximum", "minimum", "fmax", "fmin"}
-_LINEAR = _PRODUCTS | _SUMS | {"neg", "clone", "where", "masked_fill", "copy", "fill", "lerp", "addcmul"} - {"pow"}
+_LINEAR = (
+    _PRODUCTS | _SUMS | {"neg", "clone", "where", "masked_fill", "copy", "fill", "lerp", "addcmul", "complex"} - {"pow"}
+)
 
 
 def short(call: Call) -> str:
@@ -34,15 +36,15 @@ def short(call: Call) -> str:
     "aten.cumprod", "aten._prelu_kernel", "aten.logcumsumexp", "aten.rrelu", "aten.celu", "aten.selu",
     "aten.gelu", "aten.glu_jvp", "aten.masked_fill", "aten.where", "aten.nan_to_num", "aten.hardswish",
     "aten.hardsigmoid", "aten.relu6", "aten.silu", "aten.mish", "aten.log_sigmoid", "aten.softplus", "aten.logit",
-    "aten.bernoulli",
+    "aten.bernoulli", "aten.complex", "aten.polar",
 )  # fmt: skip
 def pointwise(call: Call) -> Result:
     """Each result entry depends on the operands' entries at its place (a softmax also on its neighbours')."""
     nodes = call.operands
     values = [call.value(node) for node in nodes]
     if not call.shapes or len(call.shapes) > 1:
-        return [_combined(call, nodes, values, shape) for shape in call.shapes]
-    return _combined(call, nodes, values, call.shape)
+        return [combined(call, nodes, values, shape) for shape in call.shapes]
+    return combined(call, nodes, values, call.shape)
 
 
 @rule("aten.prelu")
@@ -52,7 +54,7 @@ def prelu(call: Call) -> Result:
     values = [call.value(node) for node in nodes]
     slopes = values[1]
     values[1] = slopes.with_dims((*slopes.dims, *(() for _ in call.shape[2:])))
-    return _combined(call, nodes, values, call.shape)
+    return combined(call, nodes, values, call.shape)
 
 
 @rule(*(f"aten.{name}" for name in sorted(_LOSSES)))
@@ -61,11 +63,12 @@ def loss(call: Call) -> Result:
     nodes = call.operands[:2]
     values = [call.value(node) for node in nodes]
     shape = max((value.shape for value in values), key=lambda shape: (len(shape), shape))
-    combined = _combined(call, nodes, values, shape)
-    return combined if combined.shape == call.shape else combined.spread_out(call.shape)
+    found = combined(call, nodes, values, shape)
+    return found if found.shape == call.shape else found.spread_out(call.shape)
 
 
-def _combined(call: Call, nodes: list[fx.Node], values: list[Value], shape: tuple[int, ...]) -> Value:
+def combined(call: Call, nodes: list[fx.Node], values: list[Value], shape: tuple[int, ...]) -> Value:
+    """An entry-by-entry result: weights among themselves make a weight, and meet the activations otherwise."""
     weights = [value for value in values if value.kind == "weight"]
     data = [(node, value) for node, value in zip(nodes, values, strict=True) if value.kind == "data"]
     data = [item for item in data if not is_mask(item[0])] or data  # a mask says which entries stay, and is none
@@ -190,7 +193,7 @@ def _same_origin(values: list[Value], shape: tuple[int, ...], touched: bool) -> 
 def meet_elementwise(call: Call, weight: Value, data: Value, node: fx.Node, shape: tuple[int, ...]) -> None:
     """A weight meets an activation entry by entry: its axes along features are fan-out, along places an index."""
     if short(call) in _DIFFERENCES and any(factor.picked == "block" for dim in weight.dims for factor in dim):
-        _meet_nearest(call, weight, node)
+        call.read(weight, node)  # compared with what they were chosen for: a codebook
         return
     uses: list[AxisUse] = []
     aligned: list[Axis] = []
@@ -212,13 +215,6 @@ def meet_elementwise(call: Call, weight: Value, data: Value, node: fx.Node, shap
     runs = any(factor.runs for dim in weight.dims for factor in dim) or bool(weight.spread)
     alike = not runs and (not weight.dims or last > 1)
     call.meet(weight, uses, _kind(call, weight), node, partners=tuple(dict.fromkeys(aligned)), alike=alike)
-
-
-def _meet_nearest(call: Call, weight: Value, node: fx.Node) -> None:
-    """Rows that were chosen by what the model computed, and are compared with it: a codebook is looked up."""
-    uses: list[AxisUse] = ["index" if any(f.picked == "block" for f in dim) else "out" for dim in weight.dims]
-    dims = tuple(tuple(replace(factor, picked="") for factor in dim) for dim in weight.dims)
-    call.meet(weight.with_dims(dims), uses, "lookup", node)
 
 
 def _kind(call: Call, weight: Value) -> ContactKind:

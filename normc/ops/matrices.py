@@ -35,6 +35,37 @@ def diagonal(call: Call) -> Result:
     return Value(value.kind, tuple(fresh_dim(size, True) for size in call.shape), touched=value.touched)
 
 
+@rule("aten.kron")
+def kronecker(call: Call) -> Result:
+    """Every entry of the first times the whole second: each dimension runs along one of each."""
+    values = [call.value(node) for node in call.operands]
+    kind = next(kind for kind in ("data", "weight", "constant") if any(value.kind == kind for value in values))
+    if kind == "data":
+        return _mixed(call, values)
+    rank = max(len(value.dims) for value in values)
+    padded = [((),) * (rank - len(value.dims)) + value.dims for value in values]
+    weights = [value for value in values if value.kind == "weight"]
+    return replace(
+        weights[0],
+        dims=tuple(outer + inner for outer, inner in zip(*padded, strict=True)),
+        parameters=frozenset().union(*(weight.parameters for weight in weights)),
+        offsets={axis: offset for weight in weights for axis, offset in weight.offsets.items()},
+        spread={axis: spans for weight in weights for axis, spans in weight.spread.items()},
+        inner=tuple(inner for weight in weights for inner in weight.inner),
+        via=tuple(dict.fromkeys(step for weight in weights for step in weight.via)),
+        lost=next((weight.lost for weight in weights if weight.lost), ""),
+    )
+
+
+def _mixed(call: Call, values: list[Value]) -> Value:
+    """A product with an activation in it: what a weight's axes are in it isn't told apart."""
+    for slot, (node, value) in enumerate(zip(call.operands, values, strict=True)):
+        if value.kind == "weight":
+            call.meet(value, ["none"] * len(value.dims), "unknown", node)
+        call.consume(node, slot)
+    return Value("data", tuple(fresh_dim(size, True) for size in call.shape), touched=True)
+
+
 def _of(call: Call, value: Value, turned: Value) -> Value:
     if value.kind == "weight":
         return turned.through(call.name)

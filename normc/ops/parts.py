@@ -20,23 +20,40 @@ class Part(NamedTuple):
     start: int
 
 
-def parts_of(weight: Value, uses: Sequence[AxisUse], name: str, product: bool) -> tuple[Part, ...]:
-    """Every factor's use; an axis of which one entry was selected numbers blocks if the rest is a matrix."""
+def parts_of(
+    weight: Value, uses: Sequence[AxisUse], name: str, product: bool, pair: AxisUse = "block"
+) -> tuple[Part, ...]:
+    """Every factor's use; an axis of which one entry was selected numbers blocks if the rest is a matrix.
+
+    `pair`: what the axis of real and imaginary parts is.
+    """
     parts = []
+    picked = _of_picked(weight, uses, name) if product else "index"
     for dim, use in zip(weight.dims, uses, strict=False):
         for factor in dim:
-            for run in factor.runs:
+            actual: AxisUse = picked if factor.picked == "index" else factor.picked or use
+            for run in factor.runs if actual != "none" else ():
                 if run.axis.parameter == name:
-                    actual: AxisUse = factor.picked or use
                     start = run.start + weight.offsets.get(run.axis, 0)
                     parts.append(Part(run.axis.number, actual, run.size, run.stride, start))
     chosen: AxisUse = "block" if product else "index"
     left = {axis for axis in weight.offsets if axis.parameter == name} - {Axis(name, part.axis) for part in parts}
     parts += [Part(axis.number, chosen, 1, 0, weight.offsets[axis]) for axis in sorted(left)]
     inner = [i for i in weight.inner if i.axis.parameter == name and (i.use != "block" or product)]
-    turned: dict[AxisUse, AxisUse] = {"in": "out", "out": "in"} if _turned(weight, uses) else {}
-    parts += [Part(i.axis.number, turned.get(i.use, i.use), i.size, i.stride, 0) for i in inner]
+    turned = {"in": "out", "out": "in"} if _turned(weight, uses) else {}
+    meanings: dict[str, AxisUse] = {"in": "in", "out": "out", "block": "block", "pair": pair}
+    parts += [Part(i.axis.number, meanings[turned.get(i.use, i.use)], i.size, i.stride, 0) for i in inner]
     return tuple(parts)
+
+
+def _of_picked(weight: Value, uses: Sequence[AxisUse], name: str) -> AxisUse:
+    """What an axis is in a product of whose entries constant indices have picked some: blocks, if the rest is a matrix.
+
+    "none" if there is no rest: single numbers make the matrix.
+    """
+    rest = {use for dim, use in zip(weight.dims, uses, strict=False) for factor in dim if not factor.picked
+            for run in factor.runs if run.axis.parameter == name}  # fmt: skip
+    return "block" if "out" in rest and rest & {"in", "kernel"} else "index" if rest else "none"
 
 
 def _turned(weight: Value, uses: Sequence[AxisUse]) -> bool:
@@ -59,7 +76,7 @@ def scales(weight: Value, uses: Sequence[AxisUse], name: str, shape: tuple[int, 
         sides = {part.use for part in parts_of(weight, uses, name, True)} & {"in", "out"}
         if len(sides) == 2 or (sides and any(inner.axis.parameter == name for inner in weight.inner)):
             return True
-    inside = any(inner.axis.parameter == name and inner.use != "block" for inner in weight.inner)
+    inside = any(inner.axis.parameter == name and inner.use in ("in", "out") for inner in weight.inner)
     if inside or weight.lost or any(size > 1 and axis not in own for axis, size in enumerate(shape)):
         return False
     for side in (("in", "kernel"), ("out",)):

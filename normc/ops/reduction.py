@@ -56,13 +56,14 @@ def resize_places(call: Call) -> Result:
     value = call.value(call.first())
     results = []
     for shape in call.shapes:
-        dims = [d if dim_size(d) == n else _resized(d, n) for d, n in zip(value.dims, shape, strict=False)]
+        dims = [d if dim_size(d) == n else resized(d, n) for d, n in zip(value.dims, shape, strict=False)]
         result = replace(value, dims=tuple(dims))
         results.append(result if result.shape == shape else value.spread_out(shape))
     return results if len(results) > 1 else results[0]
 
 
-def _resized(dim: Dim, size: int) -> Dim:
+def resized(dim: Dim, size: int) -> Dim:
+    """A dimension of another size along the same axes: places between its places, or frequencies."""
     if size == 1 or not dim:
         return fresh_dim(size)
     runs = tuple(run._replace(start=0, stride=1, offset=0, size=size) for factor in dim for run in factor.runs)

@@ -78,11 +78,12 @@ class Inner(NamedTuple):
     """A part of a weight's axis that is no dimension any more.
 
     "in", "out": a product of two weights has summed it: fan-in of the left one, fan-out of the right one. "block": a
-    select took one of `size` stretches that lie `stride` apart, so the axis holds a stack.
+    select took one of `size` stretches that lie `stride` apart, so the axis holds a stack. "pair": its two entries are
+    the real and the imaginary part of complex numbers.
     """
 
     axis: Axis
-    use: Literal["in", "out", "block"]
+    use: Literal["in", "out", "block", "pair"]
     size: int
     stride: int = 1
 

@@ -24,8 +24,8 @@ def place(index: int, rank: int) -> int:
     "aten.clone", "aten.contiguous", "aten.to", "aten._to_copy", "aten.alias", "aten.detach", "aten.lift_fresh",
     "aten.lift_fresh_copy", "aten.lift", "aten.type_as", "aten.float", "aten.requires_grad", "aten.dropout",
     "aten.feature_dropout", "aten.alpha_dropout", "aten.native_dropout", "aten.resolve_conj", "aten.resolve_neg",
-    "aten._conj", "aten.conj", "aten.view_as_real_copy", "aten.flip", "aten.roll", "aten.triu", "aten.tril",
-    "aten._assert_tensor_metadata", "aten.positive", "aten.fill_diagonal", "aten.rename", "aten.zero",
+    "aten._conj", "aten.conj", "aten._conj_physical", "aten.real", "aten.imag", "aten.flip", "aten.roll", "aten.triu",
+    "aten.tril", "aten._assert_tensor_metadata", "aten.positive", "aten.fill_diagonal", "aten.rename", "aten.zero",
     "aten.detach_copy",
 )  # fmt: skip
 def same(call: Call) -> Result:
@@ -87,12 +87,6 @@ def view(call: Call) -> Result:
         dims.insert(place(int(call["dim"]), len(dims) + 1), ())
         return value.with_dims(dims)
     return reshape(value, call.shape)
-
-
-@rule("aten.view_as_complex", "aten.view_as_real")
-def complex_view(call: Call) -> Result:
-    value = call.value(call.first())
-    return value.spread_out(call.shape, feature=True)
 
 
 @rule("aten.expand", "aten.expand_as", "aten.broadcast_to", "aten.expand_copy")

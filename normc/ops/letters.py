@@ -1,0 +1,205 @@
+"""Products written in letters: what a letter is to the operands says what a weight's axis does.
+
+A letter that is summed with an activation is fan-in, one that the weight alone brings to the result is fan-out, and one
+that an activation shares and keeps is a block. Where nothing of a weight is summed, it is a gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+from torch import fx
+
+from normc.ops.call import Call, ContactKind
+from normc.ops.choosing import chooses
+from normc.ops.elementwise import combined, meet_elementwise
+from normc.ops.value import Dim, Value, as_feature, is_feature
+from normc.plans.row import AxisUse
+
+
+class Term(NamedTuple):
+    """An operand and its letters, one a dimension."""
+
+    node: fx.Node
+    value: Value
+    letters: str
+
+
+@dataclass(frozen=True)
+class Product:
+    """A sum over products of `terms`; letters of `output` aren't summed."""
+
+    call: Call
+    terms: tuple[Term, ...]
+    output: str
+
+    @cached_property
+    def weights(self) -> tuple[int, ...]:
+        """Places of the weights."""
+        return tuple(slot for slot, term in enumerate(self.terms) if term.value.kind == "weight")
+
+    @cached_property
+    def _activations(self) -> dict[str, frozenset[int]]:
+        """Places of the activations that run along each letter."""
+        found: dict[str, set[int]] = {}
+        for slot, (_, value, letters) in enumerate(self.terms):
+            for letter, dim in zip(letters, value.dims, strict=True):
+                if value.kind != "weight" and dim:
+                    found.setdefault(letter, set()).add(slot)
+        return {letter: frozenset(slots) for letter, slots in found.items()}
+
+    def sources(self, letter: str) -> frozenset[int]:
+        """Places of the activations that run along a letter."""
+        return self._activations.get(letter, frozenset())
+
+    def shared(self, slot: int, letter: str) -> list[int]:
+        """The other weights that have a letter."""
+        return [other for other in self.weights if other != slot and letter in self.terms[other].letters]
+
+    @cached_property
+    def _steps(self) -> dict[int, int]:
+        """How many weights lie between each weight and an activation that it is summed with, or shares an axis with."""
+        far = {slot: len(self.terms) + 1 for slot in self.weights}
+        for slot in self.weights:
+            letters = [letter for letter in self.terms[slot].letters if self.sources(letter)]
+            if letters:
+                far[slot] = int(all(letter in self.output for letter in letters))
+        for _ in self.weights:
+            for slot in self.weights:
+                near = [far[other] for letter in self.terms[slot].letters if letter not in self.output
+                        for other in self.shared(slot, letter)]  # fmt: skip
+                far[slot] = min([far[slot], *(1 + step for step in near)])
+        return far
+
+    def _leaves(self, slot: int, letter: str, other_way_out: bool) -> bool:
+        """Whether a letter that is summed between weights is fan-out of this one: it lies nearer to an activation.
+
+        Of two that lie equally near, the first one's; of both, if the second has no other fan-out.
+        """
+        steps, others = self._steps, self.shared(slot, letter)
+        if any(steps[other] != steps[slot] for other in others):
+            return all(steps[other] >= steps[slot] for other in others)
+        return all(slot < other for other in others) or not other_way_out
+
+    def uses(self, slot: int) -> tuple[ContactKind, list[AxisUse]]:
+        """How a weight meets the activations, and what its dimensions do."""
+        letters = self.terms[slot].letters
+        summed = [letter for letter in letters if letter not in self.output]
+        direct = [letter for letter in summed if self.sources(letter)]
+        near = frozenset[int]().union(*(self.sources(letter) for letter in direct))
+        found: dict[str, AxisUse] = {}
+        for letter in letters:
+            if letter in self.output:
+                found[letter] = "block" if self.sources(letter) or self.shared(slot, letter) else "out"
+            else:
+                found[letter] = "in" if letter in direct else "block"
+        # An activation that isn't summed with this weight multiplies its result.
+        gates = [letter for letter in letters if letter in self.output and not self.sources(letter) & near]
+        for letter in (letter for letter in summed if letter not in direct and self.shared(slot, letter)):
+            found[letter] = "out" if self._leaves(slot, letter, bool(gates)) else "in"
+        return self._settled(slot, found, gates)
+
+    def _settled(self, slot: int, found: dict[str, AxisUse], gates: list[str]) -> tuple[ContactKind, list[AxisUse]]:
+        """The same, where a choice takes part or no letter is fan-out yet."""
+        term = self.terms[slot]
+        picked = {letter for letter, dim in zip(term.letters, term.value.dims, strict=True)
+                  if dim and all(factor.picked for factor in dim)}  # fmt: skip
+        ins = [letter for letter, use in found.items() if use == "in" and letter not in picked]
+        outs = [letter for letter, use in found.items() if use == "out" and letter not in picked]
+        gates = [letter for letter in gates if letter not in picked]
+        kinds = {letter: self._chooses(letter) for letter in ins}
+        rest = [letter for letter in ins if not kinds[letter]]
+        if rest and (outs or gates):
+            found |= {letter: "block" for letter in ins if kinds[letter]}
+            ins = rest
+        elif not rest and "hard" in kinds.values() and len(ins) == 1:
+            return "lookup", ["index" if letter in ins else "out" for letter in term.letters]
+        kind: ContactKind = "contract" if ins or "in" in found.values() else "gain"
+        if ins and not outs:
+            kind = self._without_result(slot, found, ins, gates)
+        return kind, [found[letter] for letter in term.letters]
+
+    def host(self, slot: int, uses: Sequence[AxisUse]) -> fx.Node:
+        """The activation that a weight is summed with; of several, one that weights have made."""
+        summed = {letter for letter, use in zip(self.terms[slot].letters, uses, strict=True) if use == "in"}
+        data = [term for term in self.terms if term.value.kind != "weight"]
+        summing = [term for term in data if summed & set(term.letters)] or data
+        return max(summing, key=lambda term: term.value.touched).node
+
+    def _chooses(self, letter: str) -> str:
+        """How all that a letter is summed with chooses; nothing if some of it is any other activation."""
+        kinds = {chooses(self.call, self.terms[slot].node) for slot in self.sources(letter)}
+        return "" if not kinds or "" in kinds else "hard" if "hard" in kinds else "soft"
+
+    def _without_result(self, slot: int, found: dict[str, AxisUse], ins: list[str], gates: list[str]) -> ContactKind:
+        """What a weight is that brings no letter of its own to the result."""
+        partners = {
+            letter: self.sources(letter) or {-1 - other for other in self.shared(slot, letter)} for letter in ins
+        }
+        others = [letter for letter in ins if not partners[letter] & partners[ins[0]]]
+        if gates:
+            found[gates[-1]] = "out"
+        elif others:  # x' W y, as (x W) . y
+            found |= dict.fromkeys(others, "out")
+        elif all(len(self.sources(letter)) + len(self.shared(slot, letter)) > 1 for letter in ins):  # (x * w) . y
+            found |= dict.fromkeys(found, "out")
+            return "gain"
+        elif not any(self._is_feature(letter) for letter in ins):  # shares of places, of layers
+            found |= {letter: "index" if letter in ins else "out" for letter in found}
+            return "gain"
+        return "contract"
+
+    def _is_feature(self, letter: str) -> bool:
+        """Whether an activation's features lie along a letter, or it isn't known where they lie."""
+        for slot in self.sources(letter):
+            _, value, letters = self.terms[slot]
+            features = [is_feature(dim) for dim in value.dims]
+            if features[letters.index(letter)] or not any(features):
+                return True
+        return not self.sources(letter)
+
+
+def contracted(call: Call, terms: Sequence[Term], output: str) -> Value:
+    """The sum over products of `terms`, at least one of them no weight: what every weight among them does."""
+    product = Product(call, tuple(terms), output)
+    if all(letter in output for term in terms for letter in term.letters):
+        return _entry_by_entry(call, product)
+    seen: dict[str, Dim] = {}
+    for slot, (node, value, letters) in enumerate(terms):
+        if value.kind == "weight":
+            continue
+        rest = "".join(t.letters for i, t in enumerate(terms) if i != slot and t.value.kind == "data")
+        call.separate(node, [place for place, letter in enumerate(letters) if letter in rest and letter in output])
+        for letter, dim in zip(letters, call.data(node, slot).dims, strict=True):
+            seen.setdefault(letter, dim)
+    features = Value("data", tuple(seen.get(letter, ()) for letter in output), touched=True)
+    for slot in product.weights:
+        value, letters = terms[slot].value, terms[slot].letters
+        kind, uses = product.uses(slot)
+        host = product.host(slot, uses)
+        if kind == "gain" and set(letters) <= set(output):
+            meet_elementwise(call.named("aten.mul"), _placed(value, letters, output), features, host, call.shape)
+        else:
+            call.meet(value, uses, kind, host)
+    for slot in product.weights:
+        for letter, dim in zip(terms[slot].letters, terms[slot].value.dims, strict=True):
+            seen[letter] = as_feature(dim) if dim or letter not in seen else seen[letter]
+    offsets = {axis: offset for slot in product.weights for axis, offset in terms[slot].value.offsets.items()}
+    touched = bool(product.weights) or any(term.value.touched for term in terms)
+    result = Value("data", tuple(seen.get(letter, ()) for letter in output), offsets=offsets, touched=touched)
+    return result if result.shape == call.shape else result.spread_out(call.shape, feature=True)
+
+
+def _entry_by_entry(call: Call, product: Product) -> Value:
+    """Nothing is summed: an elementwise product of operands that are broadcast."""
+    values = [_placed(value, letters, product.output) for _, value, letters in product.terms]
+    return combined(call.named("aten.mul"), [term.node for term in product.terms], values, call.shape)
+
+
+def _placed(value: Value, letters: str, output: str) -> Value:
+    """An operand with its dimensions in the order of the result's, of size one where it has none."""
+    dims = dict(zip(letters, value.dims, strict=True))
+    return replace(value, dims=tuple(dims.get(letter, ()) for letter in output))

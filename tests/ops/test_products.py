@@ -1,0 +1,158 @@
+"""Products in every spelling: an axis is what the equation makes of it, whichever op holds the equation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.ops.net import Forward, Shapes, planned, rows
+
+SQUARE: Shapes = {"w": (24, 24)}
+FACTORS: Shapes = {"u": (24, 8), "v": (8, 24)}
+
+SPELLINGS: dict[str, tuple[Shapes, Forward, list[str]]] = {
+    "tensordot": (SQUARE, lambda net, h: torch.tensordot(h, net.w, dims=([-1], [0])), ["hidden io spectral"]),
+    "tensordot, the weight first": (
+        SQUARE,
+        lambda net, h: torch.tensordot(net.w, h, dims=([1], [2])).permute(1, 2, 0),
+        ["hidden oi spectral"],
+    ),
+    "tensordot over two axes": (
+        {"w": (4, 6, 24)},
+        lambda net, h: torch.tensordot(h.unflatten(-1, (4, 6)), net.w, dims=2),
+        ["hidden iio spectral"],
+    ),
+    "inner": (SQUARE, lambda net, h: torch.inner(h, net.w), ["hidden oi spectral"]),
+    "multi_dot": (
+        FACTORS,
+        lambda net, h: torch.linalg.multi_dot([h.flatten(0, 1), net.u, net.v]).unflatten(0, (4, 6)),
+        ["hidden io spectral"] * 2,
+    ),
+    "kron": (
+        {"a": (4, 6), "b": (6, 4)},
+        lambda net, h: h @ torch.kron(net.a, net.b),
+        ["hidden io spectral"] * 2,
+    ),
+    "kron with a constant": ({"a": (4, 4)}, lambda net, h: h @ torch.kron(torch.eye(6), net.a), ["hidden io spectral"]),
+    "fake quantisation": (
+        SQUARE,
+        lambda net, h: h @ torch.fake_quantize_per_tensor_affine(net.w, 0.1, 0, -8, 7),
+        ["hidden io spectral"],
+    ),
+    "learned steps of quantisation": (
+        {"w": (24, 24), "step": (24,)},
+        lambda net, h: F.linear(
+            h, torch._fake_quantize_learnable_per_channel_affine(net.w, net.step, torch.zeros(24), 0, -8, 7, 1.0)
+        ),
+        ["hidden oi spectral", "gain o rms"],
+    ),
+    "the result gated": (SQUARE, lambda net, h: torch.einsum("bti,io,bto->bto", h, net.w, h), ["hidden io spectral"]),
+    "heads": (
+        {"w": (4, 6, 6)},
+        lambda net, h: torch.einsum("bthd,hde->bthe", h.unflatten(-1, (4, 6)), net.w).flatten(2),
+        ["hidden bio spectral"],
+    ),
+    "a bilinear layer": (
+        {"w": (24, 24, 24)},
+        lambda net, h: torch.einsum("bti,oij,btj->bto", h, net.w, h),
+        ["hidden oii spectral"],
+    ),
+    "a bilinear form": (
+        SQUARE,
+        lambda net, h: h * torch.einsum("bti,ij,btj->bt", h, net.w, h)[..., None],
+        ["hidden io spectral"],
+    ),
+    "two factors that meet": (
+        {"u": (24, 8), "v": (24, 8)},
+        lambda net, h: h * torch.einsum("bti,ir,btj,jr->bt", h, net.u, h, net.v)[..., None],
+        ["hidden io spectral"] * 2,
+    ),
+    "Tucker's bilinear form": (
+        {"core": (24, 8, 3), "u": (8, 24), "v": (3, 24)},
+        lambda net, h: torch.einsum("btc,cij,btd,id,bte,je->btc", h, net.core, h, net.u, h, net.v),
+        ["hidden oii spectral", "hidden oi spectral", "hidden oi spectral"],
+    ),
+    "a train of two tensors": (
+        {"a": (4, 6, 3), "b": (3, 4, 6)},
+        lambda net, h: torch.einsum("btij,air,rjc->btac", h.unflatten(-1, (6, 4)), net.a, net.b).flatten(2),
+        ["hidden oio spectral", "hidden iio spectral"],
+    ),
+    "a gain beside a matrix": (
+        {"g": (24,), "w": (24, 24)},
+        lambda net, h: torch.einsum("btd,d,de->bte", h, net.g, net.w),
+        ["gain o rms", "hidden io spectral"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_a_product_in_every_spelling(name: str) -> None:
+    shapes, forward, expected = SPELLINGS[name]
+    assert rows(shapes, forward) == expected
+
+
+# Where an einsum sums nothing of a weight, it multiplies entry by entry.
+ENTRYWISE: dict[str, tuple[Shapes, Forward, list[str]]] = {
+    "a gain": ({"g": (24,)}, lambda net, h: torch.einsum("btd,d->btd", h, net.g), ["gain o rms"]),
+    "a gain for every head": (
+        {"g": (4,)},
+        lambda net, h: torch.einsum("bthd,h->bthd", h.unflatten(-1, (4, 6)), net.g).flatten(2),
+        ["gain o rms"],
+    ),
+    "decays of a scan": (
+        {"decay": (24, 4)},
+        lambda net, h: torch.einsum("btd,dn->btdn", h, -net.decay.exp()).exp().sum(-1),
+        ["state oo sign"],
+    ),
+    "a score of two activations": (
+        {"r": (24,)},
+        lambda net, h: torch.einsum("btd,bsd,d->bts", h, h, net.r).softmax(-1) @ h,
+        ["gain o rms"],
+    ),
+    "shares of layers": (
+        {"w": (3,)},
+        lambda net, h: torch.einsum("l,lbtd->btd", net.w.softmax(0), torch.stack([h, 2 * h, h.tanh()])),
+        ["state x sign"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENTRYWISE)
+def test_an_einsum_that_sums_nothing_of_a_weight_multiplies(name: str) -> None:
+    shapes, forward, expected = ENTRYWISE[name]
+    found = rows(shapes, forward)
+    if name == "decays of a scan":
+        assert [row.split()[0] for row in found] == ["state"]
+    else:
+        assert found == expected
+
+
+def distances(net: object, h: Tensor, table: Tensor) -> Tensor:
+    return -torch.cdist(h, table[None].expand(len(h), -1, -1))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, h: distances(net, h, net.w),
+        lambda net, h: -torch.cdist(h.mean(1), net.w),
+        lambda net, h: -torch.cdist(net.w, h.mean(1)).T,
+    ],
+)
+def test_prototypes_are_the_rows_of_an_output(forward: Forward) -> None:
+    found = rows({"w": (10, 24)}, forward, head=False, also=("stem.weight",))
+    assert found == ["output oi spectral", "input oi spectral"]
+
+
+def test_numbers_that_make_a_matrix_by_a_fixed_index_are_each_by_themselves() -> None:
+    places = (torch.arange(24)[:, None] - torch.arange(24)) % 24
+    row = planned({"w": (24,)}, lambda net, h: h @ net.w[places]).by_name["w"]
+    assert row.role == "state"
+    assert row.norm == "sign"
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_number_that_the_model_only_returns_is_a_scalar(shape: tuple[int, ...]) -> None:
+    assert rows({"w": shape}, lambda net, h: (h, net.w.exp()), head=False)[0].startswith("scalar")
