@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from torch import fx
 
 from normc.facts import Facts, Log, analysis
-from normc.ops.call import Call, Consumption, Contact, Record, Separation, rule_for, shape_of
+from normc.ops.call import Call, Consumption, Contact, Record, Separation, rule_for
+from normc.ops.making import result_of, settled
 from normc.ops.value import Kind, Value, parameter_value, unknown
-from normc.trace.graph import ModelGraph, op_name
+from normc.trace.graph import ModelGraph, op_name, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def bind(model: ModelGraph, facts: Facts, log: Log) -> Binding:
         else:
             values[node] = _leaf(node)
     contacts: dict[str, list[Contact]] = {parameter.name: [] for parameter in model.parameters}
-    for contact in record.contacts:
+    for contact in settled(record, values):
         contacts[contact.parameter].append(contact)
     found = {name: tuple(own) for name, own in contacts.items()}
     return Binding(found, tuple(record.consumptions), tuple(record.separations), values)
@@ -55,11 +56,14 @@ def _leaf(node: fx.Node) -> Value:
 
 def _result(node: fx.Node, values: dict[fx.Node, Value | Sequence[Value]], record: Record) -> Value | Sequence[Value]:
     call = Call(node, values, record)
-    kinds = {call.value(operand).kind for operand in call.operands}
+    kinds = {call.value(operand).kind for operand in node.all_input_nodes}
     if kinds <= {"constant"}:
         return _plain_results(call, "constant")
     rule = rule_for(node)
-    return rule(call) if rule is not None else _without_rule(call, kinds)
+    if rule is not None:
+        return result_of(call, rule)
+    call.record.end(item for operand in call.operands for item in call.value(operand).made)
+    return _without_rule(call, kinds)
 
 
 def _plain_results(call: Call, kind: Kind, touched: bool = False) -> Value | Sequence[Value]:
@@ -94,6 +98,7 @@ def _reach_output(node: fx.Node, values: dict[fx.Node, Value | Sequence[Value]],
     for slot, operand in enumerate(call.operands):
         call.consume(operand, slot)
         value = call.value(operand)
+        record.end(value.made)
         if value.kind == "weight" and not value.parameters <= met:
             one_number = math.prod(value.shape) == 1 and not value.lost
             call.meet(value, ["none"] * len(value.dims), "gain" if one_number else "unknown", operand)

@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import fx
+
 from normc.facts import Facts, Log, analysis
 from normc.ops.call import MATRIX, Contact, ContactKind
 from normc.passes.bind import Binding
 from normc.passes.flow import Flow, in_backward
 from normc.plans.row import AxisUse
-from normc.trace.graph import ModelGraph, Parameter, op_name
+from normc.trace.graph import ModelGraph, Parameter, op_name, shape_of
 
 # Where a parameter is used in several ways, the first of these decides its layout; the other uses stay in its row.
 PRECEDENCE: tuple[ContactKind, ...] = ("contract", "convolve", "lookup", "operand", "join", "shift", "gain", "unknown")
@@ -99,7 +101,8 @@ def axis_uses(shape: tuple[int, ...], contact: Contact) -> tuple[tuple[AxisUse, 
         if len(plain) > 1 and plain not in ({"index", "out"}, {"in", "kernel"}):
             problem = f"axis {index} is {' and '.join(sorted(plain))} at once"
         axes.append(next((use for use in ("in", "out", "index", "kernel", "block") if use in plain), "none"))
-    return _fill_ones(shape, axes, contact.kind), problem
+    slid = frozenset(i for i, uses in enumerate(found) if "kernel" in uses or not uses)
+    return _fill_ones(shape, axes, contact, slid), problem
 
 
 def _one_way(found: list[set[AxisUse]]) -> None:
@@ -109,19 +112,33 @@ def _one_way(found: list[set[AxisUse]]) -> None:
         found[both[0]], found[both[1]] = {"out"}, {"in"}
 
 
-def _fill_ones(shape: tuple[int, ...], axes: list[AxisUse], kind: ContactKind) -> tuple[AxisUse, ...]:
-    """An axis of size one runs along nothing; in a product it is whichever of fan-out and fan-in is still missing."""
-    if kind in MATRIX:
+def _fill_ones(
+    shape: tuple[int, ...], axes: list[AxisUse], contact: Contact, slid: frozenset[int]
+) -> tuple[AxisUse, ...]:
+    """An axis of size one runs along nothing; in a product it is whichever of fan-out and fan-in is still missing.
+
+    `slid`: the axes that may be a convolution's window, of which the last ones are.
+    """
+    if contact.kind in MATRIX:
         ones = [i for i, size in enumerate(shape) if size == 1 and axes[i] == "none"]
         wanted: list[AxisUse] = [use for use in ("out", "in") if use not in axes]
-        window = len(shape) - 2 if kind == "convolve" else 0
-        if axes[:1] == ["block"] and kind == "convolve":
+        window = _window(shape, contact)
+        if axes[:1] == ["block"] and contact.kind == "convolve":
             wanted.reverse()
         for use, index in zip(wanted, [i for i in ones if i < len(shape) - window], strict=False):
             axes[index] = use
-        for index in range(len(shape) - window, len(shape)):
+        for index in slid & set(range(len(shape) - window, len(shape))):
             axes[index] = "kernel"
     return tuple(axes)
+
+
+def _window(shape: tuple[int, ...], contact: Contact) -> int:
+    """How many of a filter's last axes are its window: those of the op, where the parameter has as many."""
+    if contact.kind != "convolve":
+        return 0
+    filters = contact.node.args[1]
+    places = len(shape_of(filters)) - 2 if isinstance(filters, fx.Node) else len(shape) - 2
+    return max(min(places, len(shape) - 2), 0)
 
 
 def _with_fans(parameter: Parameter, principal: Contact, axes: tuple[AxisUse, ...], problem: str) -> Layout:

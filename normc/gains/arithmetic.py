@@ -9,9 +9,8 @@ from torch import Tensor, fx
 
 from normc.gains.activations import pointwise, steady
 from normc.gains.local import At, Back, Local, Size, TailsError, floats, gain, scaled, together
-from normc.ops.call import shape_of
 from normc.trace.effects import is_seen
-from normc.trace.graph import op_name
+from normc.trace.graph import op_name, shape_of
 
 _CLOSE = 1e-2  # tables of half precision
 

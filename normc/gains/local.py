@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import torch
 from torch import fx
 
-from normc.ops.call import shape_of
 from normc.ops.value import Value
 from normc.registry import Registry
-from normc.trace.graph import op_name
+from normc.trace.graph import op_name, shape_of
 
 if TYPE_CHECKING:
     from normc.gains.sample import Samples

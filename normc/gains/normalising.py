@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from normc.gains.local import UNIT, At, Back, Local, Size, gain
-from normc.ops.call import shape_of
+from normc.trace.graph import shape_of
 
 
 @gain(

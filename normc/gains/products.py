@@ -7,8 +7,7 @@ import math
 from torch import fx
 
 from normc.gains.local import At, Back, Local, Size, constant, floats, gain
-from normc.ops.call import shape_of
-from normc.trace.graph import op_name
+from normc.trace.graph import op_name, shape_of
 
 
 @gain(

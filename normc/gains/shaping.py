@@ -8,8 +8,8 @@ from typing import Any
 from torch import fx
 
 from normc.gains.local import At, Back, Local, Size, floats, gain
-from normc.ops.call import shape_of
 from normc.ops.value import Value, is_feature
+from normc.trace.graph import shape_of
 
 
 @gain(

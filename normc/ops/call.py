@@ -9,11 +9,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import fx
 
-from normc.ops.parts import Part, as_gain, parts_of, scales
-from normc.ops.value import Axis, Spans, Value, as_feature, dim_size, plain, unknown
+from normc.ops.parts import Part, as_gain, parts_of, scales, with_picked
+from normc.ops.value import Axis, Made, Spans, Value, as_feature, dim_size, plain, unknown
 from normc.plans.row import AxisUse
 from normc.registry import Registry
-from normc.trace.graph import op_name
+from normc.trace.graph import named_arguments, op_name, shape_of
 
 ContactKind = Literal["contract", "convolve", "lookup", "gain", "shift", "join", "operand", "unknown"]
 MATRIX: tuple[ContactKind, ...] = ("contract", "convolve")
@@ -61,12 +61,30 @@ class Separation(NamedTuple):
 
 @dataclass(slots=True)
 class Record:
-    """The growing list of what was found, the only thing that a rule may add to; and every parameter's shape."""
+    """The growing list of what was found, the only thing that a rule may add to; and every parameter's shape.
+
+    Of what activations made (normc/ops/making.py), by the nodes that began it: `begun` holds contacts that are none if
+    it is a weight; `shown` stand as weights somewhere, `ended` as activations.
+    """
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     contacts: list[Contact] = field(default_factory=list)
     consumptions: list[Consumption] = field(default_factory=list)
     separations: list[Separation] = field(default_factory=list)
+    begun: dict[str, list[Contact]] = field(default_factory=dict)
+    shown: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+
+    def keep(self, other: Record) -> None:
+        """What a trial has found is so."""
+        self.contacts += other.contacts
+        self.consumptions += other.consumptions
+        self.separations += other.separations
+
+    def end(self, made: Iterable[Made]) -> None:
+        """What was made is an activation."""
+        for item in made:
+            self.ended |= item.origins
 
 
 class Call:
@@ -75,9 +93,11 @@ class Call:
     def __init__(self, node: fx.Node, values: dict[fx.Node, Value | Sequence[Value]], record: Record) -> None:
         self.node = node
         self.name = op_name(node)
+        self.record = record
+        self.host: fx.Node | None = None
         self._values = values
-        self._record = record
-        self.arguments = _named_arguments(node)
+        self._seen: Mapping[fx.Node, Value] = {}
+        self.arguments = named_arguments(node)
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments.get(name)
@@ -89,6 +109,16 @@ class Call:
         seen.name = name
         return seen
 
+    def seeing(
+        self, values: Mapping[fx.Node, Value], record: Record | None = None, host: fx.Node | None = None
+    ) -> Call:
+        """The call with other values of some operands. `host`: an activation that is multiplied into one of them."""
+        seen = self.named(self.name)
+        seen._seen = {**self._seen, **values}
+        seen.record = record or self.record
+        seen.host = host
+        return seen
+
     def first(self) -> Any:
         """The first argument, whatever the schema calls it."""
         return self.node.args[0] if self.node.args else next(iter(self.arguments.values()), None)
@@ -96,7 +126,7 @@ class Call:
     def value(self, argument: Any) -> Value:
         """The value of a node (of its first tensor, if it is a list); a constant for a number or None."""
         if isinstance(argument, fx.Node):
-            value = self._values.get(argument)
+            value = self._seen.get(argument) or self._values.get(argument)
             if isinstance(value, Value):
                 return value
             if value:
@@ -133,6 +163,10 @@ class Call:
         items = val if isinstance(val, (tuple, list)) else (val,)
         return [tuple(item.shape) if isinstance(item, torch.Tensor) else () for item in items]
 
+    def stack(self, weight: Value, form: Literal["stack", "built"] = "stack") -> tuple[Made, ...]:
+        """What the result is as a weight that begins here; nothing if its axes are lost."""
+        return (Made(form, weight, frozenset({self.node.name})),) if not weight.lost else ()
+
     def meet(
         self,
         weight: Value,
@@ -146,16 +180,19 @@ class Call:
     ) -> None:
         """Record that `weight`, whose dimensions play `uses`, meets `data` here."""
         node = data if isinstance(data, fx.Node) else None
+        if self.host is not None and (node is None or self.value(node).kind == "constant"):
+            node = self.host
         touched = self.value(node).touched or self.value(node).kind == "weight" if node is not None else False
         origins = weight.origins()
         if kind == "contract":
-            kind, uses = _with_picked(weight, uses)
+            uses, rows = with_picked(weight, uses)
+            kind = "lookup" if rows else kind
         for name in sorted(weight.parameters):
             product = kind in MATRIX
             parts = parts_of(weight, uses, name, product, "out" if kind == "lookup" else "block")
             spans = tuple((axis.number, where) for axis, where in sorted(origins.items()) if axis.parameter == name)
             actual: ContactKind = "unknown" if weight.lost else kind
-            if product and scales(weight, uses, name, self._record.shapes.get(name, ())):
+            if product and scales(weight, uses, name, self.record.shapes.get(name, ())):
                 actual, parts = "gain", as_gain(parts)
             via = tuple(op for parameter, op in weight.via if parameter == name)
             moving = varying and not any(factor.picked == "index" for dim in weight.dims for factor in dim)
@@ -173,7 +210,7 @@ class Call:
                 weight.lost,
                 alike,
             )
-            self._record.contacts.append(contact)
+            self.record.contacts.append(contact)
 
     def consume(self, argument: Any, slot: int) -> None:
         """Record which weights' outputs end in operand `slot` of this op."""
@@ -184,14 +221,14 @@ class Call:
         if value.kind != "data":
             return
         for axis, spans in value.origins().items():
-            self._record.consumptions.append(Consumption(axis, spans, self.node, slot))
+            self.record.consumptions.append(Consumption(axis, spans, self.node, slot))
 
     def separate(self, argument: Any, places: Iterable[int]) -> None:
         """Record that those dimensions of an activation are batch axes of a product with another activation."""
         value = self.value(argument)
         for place in places if value.kind == "data" else ():
             if any(factor.runs for factor in value.dims[place]):
-                self._record.separations.append(Separation(value, place, self.node))
+                self.record.separations.append(Separation(value, place, self.node))
 
     def data(self, argument: Any, slot: int, feature: int = -1) -> Value:
         """An operand in a data place, consumed. A parameter there is a learned operand: a token, a query, a latent.
@@ -219,41 +256,6 @@ class Call:
             plain(dim) if there else as_feature(plain(dim)) for dim, there in zip(rows.dims, chosen, strict=True)
         ]
         return Value("data", tuple(features), touched=True)
-
-
-def _named_arguments(node: fx.Node) -> dict[str, Any]:
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return {str(i): arg for i, arg in enumerate(node.args)} | dict(node.kwargs)
-    named: dict[str, Any] = {}
-    for place, argument in enumerate(node.target._schema.arguments):
-        if place < len(node.args):
-            named[argument.name] = node.args[place]
-        elif argument.name in node.kwargs:
-            named[argument.name] = node.kwargs[argument.name]
-        else:
-            named[argument.name] = argument.default_value
-    return named
-
-
-def _with_picked(weight: Value, uses: Sequence[AxisUse]) -> tuple[ContactKind, Sequence[AxisUse]]:
-    """How a product uses a table of which constant indices have picked entries, along two of its dimensions or more.
-
-    For pairs of places it holds vectors, whatever those are multiplied with, or matrices. Where all dimensions are
-    picked, single numbers make a matrix, and each is by itself.
-    """
-    picked = [any(factor.picked == "index" for factor in dim) for dim in weight.dims]
-    left = {use for use, dim, there in zip(uses, weight.dims, picked, strict=True) if dim and not there}
-    if sum(picked) < 2 or not left or {"in", "out"} <= left:
-        return "contract", uses
-    return "lookup", ["index" if there else "out" for there in picked]
-
-
-def shape_of(node: fx.Node) -> tuple[int, ...]:
-    """Shape of a node's (first) value."""
-    val = node.meta.get("val")
-    if isinstance(val, (tuple, list)) and val:
-        val = val[0]
-    return tuple(val.shape) if isinstance(val, torch.Tensor) else ()
 
 
 Result = Value | Sequence[Value]

@@ -18,7 +18,7 @@ _KEEPING = frozenset({
     "to", "_to_copy", "type_as", "float", "clone", "contiguous", "detach", "alias", "dropout", "native_dropout",
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "t",
     "mT", "expand", "slice", "select", "split", "chunk", "unbind", "getitem", "topk", "gather", "div", "true_divide",
-    "masked_fill", "nan_to_num", "movedim", "after_write", "cat", "stack",
+    "masked_fill", "nan_to_num", "movedim", "after_write", "cat", "stack", "mean",
 })  # fmt: skip
 # Of these every part has to choose: a difference of one-hot and soft shares, a choice times its gate.
 _COMBINING = frozenset({"mul", "add", "sub", "where", "cat", "stack"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from normc.ops.call import Call, Result, rule
@@ -11,7 +12,7 @@ from normc.ops.elementwise import meet_elementwise
 from normc.ops.lookup import picked_dims
 from normc.ops.overlay import overlaid
 from normc.ops.slots import fills_slot
-from normc.ops.value import Dim, Inner, Value, as_feature, dim_size, fresh_dim, plain
+from normc.ops.value import Dim, Inner, Made, Value, as_feature, dim_size, fresh_dim, mixed, plain, result_dim
 
 
 def product(call: Call, left: Any, right: Any) -> Value:
@@ -34,15 +35,17 @@ def product(call: Call, left: Any, right: Any) -> Value:
         x = call.data(left, 0)
         uses = ["block"] * (len(b.dims) - 2) + (["in", "out"] if len(b.dims) > 1 else ["in"])
         _meet_summed(call, b, uses, left)
-        out: tuple[Dim, ...] = (as_feature(b.dims[-1]),) if len(b.dims) > 1 else ()
-        return _result(call, x.dims[:-2], b.dims[:-2], (*x.dims[-2:-1], *out), b)
+        out: tuple[Dim, ...] = (result_dim(b.dims[-1]),) if len(b.dims) > 1 else ()
+        result = _result(call, x.dims[:-2], b.dims[:-2], (*x.dims[-2:-1], *out), b)
+        return replace(result, made=_made(call, a, b, left, -2))
     if a.kind == "weight" and not (both and a.expanded()):
         x = call.data(right, 1)
         uses = ["block"] * (len(a.dims) - 2) + (["out", "in"] if len(a.dims) > 1 else ["in"])
         _meet_summed(call, a, uses, right)
-        out = (as_feature(a.dims[-2]),) if len(a.dims) > 1 else ()
+        out = (result_dim(a.dims[-2]),) if len(a.dims) > 1 else ()
         tail = x.dims[-1:] if len(x.dims) > 1 else ()
-        return _result(call, x.dims[:-2], a.dims[:-2], (*out, *tail), a)
+        result = _result(call, x.dims[:-2], a.dims[:-2], (*out, *tail), a)
+        return replace(result, made=_made(call, b, a, right, -1))
     for operand, value in ((left, a), (right, b)):
         call.separate(operand, range(len(value.dims) - 2))
     x, y = call.data(left, 0), call.data(right, 1)
@@ -62,6 +65,17 @@ def _meet_summed(call: Call, weight: Value, uses: Sequence[str], data: Any) -> N
         call.meet(weight, list(uses), "contract", data)  # type: ignore[arg-type]  # literals
 
 
+def _made(call: Call, data: Value, weight: Value, node: Any, summed: int) -> tuple[Made, ...]:
+    """What a product is as a weight: a constant times a weight, or a mixture of matrices by what chooses them."""
+    if data.kind == "constant" and len(data.dims) > 1:
+        return call.stack(_weight_product(call, *((data, weight) if summed == -2 else (weight, data))), "built")
+    kept = weight.dims[-3 - summed] if len(weight.dims) == 2 else ()
+    if len({run.axis for factor in kept for run in factor.runs}) < 2 or not chooses(call, node):
+        return ()
+    dims = tuple(kept if dim_size(kept) == size else fresh_dim(size) for size in call.shape)
+    return call.stack(replace(weight, dims=dims, inner=(*weight.inner, *mixed(weight.dims[summed]))))
+
+
 def _result(call: Call, batch: tuple[Dim, ...], blocks: tuple[Dim, ...], tail: tuple[Dim, ...], weight: Value) -> Value:
     """The activation's batch dimensions, where a weight's blocks lie over them, then the matrix dimensions."""
     lead = len(call.shape) - len(tail)
@@ -71,7 +85,7 @@ def _result(call: Call, batch: tuple[Dim, ...], blocks: tuple[Dim, ...], tail: t
         other = place - (lead - len(batch))
         dim = batch[other] if other >= 0 else ()
         if own >= 0 and dim_size(blocks[own]) == call.shape[place] and call.shape[place] > 1:
-            dim = as_feature(blocks[own])
+            dim = result_dim(blocks[own])
         dims.append(dim if dim_size(dim) == call.shape[place] else fresh_dim(call.shape[place]))
     value = Value("data", (*dims, *tail), offsets=weight.offsets, spread=weight.spread, touched=True)
     return value if value.shape == call.shape else value.spread_out(call.shape)
@@ -88,7 +102,8 @@ def _weight_product(call: Call, a: Value, b: Value) -> Value:
     via = tuple(dict.fromkeys((*a.via, *b.via)))
     if len(a.dims) < 2 or len(b.dims) < 2:
         kept = (*a.dims[:-1], *b.dims[1:]) if len(b.dims) < 2 else b.dims[1:]
-        return Value("weight", kept, names, offsets, inner=(*a.inner, *b.inner), via=via, lost=lost)
+        inner = [*a.inner, *b.inner, *mixed(a.dims[-1]), *mixed(b.dims[-2 if len(b.dims) > 1 else 0])]
+        return Value("weight", kept, names, offsets, inner=tuple(inner), via=via, lost=lost)
     if len(a.dims) != len(b.dims):
         dims = tuple(fresh_dim(size) for size in call.shape)
         return Value("weight", dims, names, lost=lost or call.name)
@@ -136,8 +151,9 @@ def linear(call: Call) -> Result:
         made = Value(x.kind, (*x.dims[:-1], fresh_dim(call.shape[-1], x.touched)), touched=x.touched)
         return add_bias(call, call["bias"], made)
     _meet_summed(call, w, ["out", "in"] if len(w.dims) > 1 else ["in"], data)
-    tail: tuple[Dim, ...] = (as_feature(w.dims[0]),) if len(w.dims) > 1 else ()
-    result = Value("data", (*x.dims[:-1], *tail), offsets=w.offsets, spread=w.spread, touched=True)
+    tail: tuple[Dim, ...] = (result_dim(w.dims[0]),) if len(w.dims) > 1 else ()
+    mixture = _made(call, x, w, data, -1) if call["bias"] is None else ()
+    result = Value("data", (*x.dims[:-1], *tail), offsets=w.offsets, spread=w.spread, touched=True, made=mixture)
     return add_bias(call, call["bias"], result)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from normc.ops.call import Call, Result, rule
 from normc.ops.letters import Term, contracted
 from normc.ops.lookup import picked_dims
 from normc.ops.overlay import overlaid
-from normc.ops.value import Dim, Inner, Value, fresh_dim, unknown
+from normc.ops.value import Dim, Inner, Value, dim_size, fresh_dim, has_sources, mixed, unknown
 from normc.ops.views import place
 
 
@@ -49,6 +50,12 @@ def rows(call: Call) -> Result:
     return product(call, [left, right], terms, "".join((*batch, "a", "b")))
 
 
+@rule("aten.outer", "aten.ger")
+def outer(call: Call) -> Result:
+    left, right = call.node.args[:2]
+    return product(call, [left, right], ["a", "b"], "ab")
+
+
 @rule("aten.linalg_multi_dot", "aten.chain_matmul")
 def chain(call: Call) -> Result:
     operands = list(call.first())
@@ -77,11 +84,14 @@ def product(call: Call, operands: Sequence[Any], terms: Sequence[str], output: s
         looked_up = _one_hot(values[at], terms[at], operands[1 - at], terms[1 - at], output)
         if looked_up is not None and looked_up.shape == call.shape:
             return looked_up
-    if all(value.kind == "weight" for value in values):
+    if all(value.kind == "weight" and not has_sources(value) for value in values):
         if len({value.expanded() for value in values}) == 1:
-            return _einsum_of_weights(call, values, terms, output)
+            return _of_weights(call, values, terms, output)
         values = [unknown("data", value.shape) if value.expanded() else value for value in values]
-    return contracted(call, [Term(*term) for term in zip(operands, values, terms, strict=True)], output)
+    result = contracted(call, [Term(*term) for term in zip(operands, values, terms, strict=True)], output)
+    if any(value.kind == "data" or has_sources(value) for value in values) or result.kind == "weight":
+        return result
+    return replace(result, made=call.stack(_of_weights(call, values, terms, output), "built"))
 
 
 def _one_hot(weight: Value, own: str, node: Any, other: str, output: str) -> Value | None:
@@ -116,39 +126,34 @@ def _letters(equation: str, ranks: list[int]) -> tuple[list[str], str]:
     return terms, right.replace("...", "".join(spare[:widest]))
 
 
-def _einsum_of_weights(call: Call, values: list[Value], terms: Sequence[str], output: str) -> Value:
-    """A product of two weights, if that is all it is; else the axes are lost."""
-    names = frozenset().union(*(value.parameters for value in values))
-    if len(terms) == 2 and all(len(set(term)) == len(term) for term in terms):
-        own = [[letter for letter in output if letter in term and letter not in other]
-               for term, other in (terms, terms[::-1])]  # fmt: skip
-        summed = [letter for letter in terms[0] if letter not in output]
-        if all(own) and set(summed) == set(terms[1]) - set(output):
-            first = output.index(own[0][0]) > output.index(own[1][0])
-            return _letter_product(call, values, terms, output, summed, first)
-    lost = next((value.lost for value in values if value.lost), "") or call.name
-    dims = tuple(fresh_dim(size) for size in call.shape)
-    return Value("weight", dims, names, lost=lost)
-
-
-def _letter_product(
-    call: Call, values: list[Value], terms: Sequence[str], output: str, summed: list[str], left: int
-) -> Value:
-    """Operand `left` holds the result's first own axis: what is summed is its fan-in, and the other one's fan-out."""
+def _of_weights(call: Call, values: list[Value], terms: Sequence[str], output: str) -> Value:
+    """A product of weights and constants. Of two that bring an axis each, what is summed is fan-in of the first and
+    fan-out of the other; what a vector of coefficients or a sum alone takes together is mixed.
+    """
+    weights = [value for value in values if value.kind == "weight"]
+    own = [[output.index(letter) for letter in term if letter in output and sum(letter in t for t in terms) == 1]
+           for term in terms]  # fmt: skip
     inner = [i for value in values for i in value.inner]
     dims: dict[str, list[Dim]] = {}
     for slot, (value, term) in enumerate(zip(values, terms, strict=True)):
         for letter, dim in zip(term, value.dims, strict=True):
             dims.setdefault(letter, []).append(dim)
-            if letter in summed:
-                use: Literal["in", "out"] = "in" if slot == left else "out"
+            sharing = [other for other, letters in enumerate(terms) if letter in letters]
+            if letter not in output and len(sharing) > 1 and all(own[other] for other in sharing):
+                first = min(sharing, key=lambda other: own[other])
+                use: Literal["in", "out"] = "in" if slot == first else "out"
                 inner += [Inner(run.axis, use, run.size) for factor in dim for run in factor.runs]
+            elif letter not in output:
+                inner += mixed(dim)
+    lost = "" if all(len(set(term)) == len(term) for term in terms) else call.name
     return Value(
         "weight",
-        tuple(overlaid(dims[letter], size) for letter, size in zip(output, call.shape, strict=True)),
-        frozenset().union(*(value.parameters for value in values)),
-        {axis: offset for value in values for axis, offset in value.offsets.items()},
+        tuple(overlaid([d for d in dims[letter] if dim_size(d) == size], size)
+              for letter, size in zip(output, call.shape, strict=True)),
+        frozenset().union(*(value.parameters for value in weights)),
+        {axis: offset for value in weights for axis, offset in value.offsets.items()},
+        {axis: spans for value in weights for axis, spans in value.spread.items()},
         inner=tuple(inner),
-        via=tuple(dict.fromkeys(step for value in values for step in value.via)),
-        lost=next((value.lost for value in values if value.lost), ""),
-    )
+        via=tuple(dict.fromkeys(step for value in weights for step in value.via)),
+        lost=next((value.lost for value in weights if value.lost), lost),
+    )  # fmt: skip

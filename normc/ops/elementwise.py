@@ -8,9 +8,9 @@ import torch
 from torch import fx
 
 from normc.ops.call import Call, ContactKind, Result, rule
-from normc.ops.overlay import broadcast, united
+from normc.ops.overlay import broadcast, united, varying
 from normc.ops.slots import fills_slot
-from normc.ops.value import Axis, Value, covered, dim_size, is_feature, plain
+from normc.ops.value import Axis, Made, Value, covered, dim_size, fresh_dim, is_feature, plain, repeated_dim
 from normc.plans.row import AxisUse
 from normc.trace.graph import op_name
 
@@ -21,6 +21,7 @@ _SUMS = {"add"} | _DIFFERENCES
 _SPLITS = ("aten.chunk", "aten.split", "aten.split_with_sizes", "aten.unbind", "aten.glu")
 # max(x, w) is w + relu(x - w): a shift.
 _BOUNDS = {"maximum", "minimum", "fmax", "fmin"}
+_CHOICES = {"where", "masked_fill"}
 _LINEAR = (
     _PRODUCTS | _SUMS | {"neg", "clone", "where", "masked_fill", "copy", "fill", "lerp", "addcmul", "complex"} - {"pow"}
 )
@@ -81,16 +82,36 @@ def combined(call: Call, nodes: list[fx.Node], values: list[Value], shape: tuple
     joined = _joined_data(call, data, shape)
     for weight in weights:
         meet_elementwise(call, weight, joined, data[0][0], shape)
-    return joined
+    return replace(joined, made=_made(call, nodes, values, shape)) if weights else joined
+
+
+def _made(call: Call, nodes: list[fx.Node], values: list[Value], shape: tuple[int, ...]) -> tuple[Made, ...]:
+    """What a product of weights with activations is as a weight, or a choice among weights by what is computed."""
+    weights = [value for value in values if value.kind == "weight"]
+    data = [(node, value) for node, value in zip(nodes, values, strict=True) if value.kind == "data"]
+    name = short(call)
+    if name in _CHOICES and all(is_mask(node) for node, _ in data):
+        return call.stack(_among_weights(call, weights, values, shape))
+    if name not in ("mul", "multiply") and not (name in ("div", "true_divide") and values[0].kind == "weight"):
+        return ()
+    whole = _among_weights(call, weights, values, shape)
+    dims = [varying(dim, place, data, shape) for place, dim in enumerate(whole.dims)]
+    made = Made("product", whole.with_dims(dims), frozenset({call.node.name}), data[0][0])
+    return (made,) if not whole.lost else ()
 
 
 def _among_weights(call: Call, weights: list[Value], values: list[Value], shape: tuple[int, ...]) -> Value:
     if not weights:
         return Value("constant", broadcast(values, shape))
     name = short(call)
+    dims = broadcast(weights, shape)
+    if len(values) > len(weights) and all(
+        _is_even(node) for node in call.operands if call.value(node).kind == "constant"
+    ):
+        dims = tuple(repeated_dim(n) if dim == fresh_dim(n) else dim for dim, n in zip(dims, shape, strict=True))
     combined = Value(
         "weight" if not _is_constant_result(call) else "constant",
-        broadcast(weights, shape),
+        dims,
         frozenset().union(*(weight.parameters for weight in weights)),
         {axis: offset for weight in weights for axis, offset in weight.offsets.items()},
         {axis: spans for weight in weights for axis, spans in weight.spread.items()},
@@ -98,7 +119,25 @@ def _among_weights(call: Call, weights: list[Value], values: list[Value], shape:
         via=tuple(dict.fromkeys(step for weight in weights for step in weight.via)),
         lost=next((weight.lost for weight in weights if weight.lost), ""),
     )
-    return combined if name in _LINEAR or combined.kind == "constant" else combined.through(name)
+    return combined if is_linear(call) or combined.kind == "constant" else combined.through(name)
+
+
+def is_linear(call: Call) -> bool:
+    """Whether an op entry by entry is a sum, a product or a choice."""
+    return short(call) in _LINEAR
+
+
+def is_sum(call: Call) -> bool:
+    """Whether an op entry by entry is a sum or a difference."""
+    return short(call) in {"add"} | _DIFFERENCES - _LOSSES
+
+
+def _is_even(node: fx.Node) -> bool:
+    """Whether a constant is known, and one number everywhere."""
+    concrete = node.meta.get("concrete")
+    if not isinstance(concrete, torch.Tensor):
+        return not isinstance(node.meta.get("val"), torch.Tensor)
+    return concrete.numel() > 0 and bool((concrete == concrete.reshape(-1)[0]).all())
 
 
 def _is_constant_result(call: Call) -> bool:

@@ -16,7 +16,7 @@ from torch import fx
 from normc.ops.call import Call, ContactKind
 from normc.ops.choosing import chooses
 from normc.ops.elementwise import combined, meet_elementwise
-from normc.ops.value import Dim, Value, as_feature, is_feature
+from normc.ops.value import Dim, Made, Value, fresh_dim, is_feature, is_source, mixed, result_dim
 from normc.plans.row import AxisUse
 
 
@@ -42,17 +42,17 @@ class Product:
         return tuple(slot for slot, term in enumerate(self.terms) if term.value.kind == "weight")
 
     @cached_property
-    def _activations(self) -> dict[str, frozenset[int]]:
-        """Places of the activations that run along each letter."""
-        found: dict[str, set[int]] = {}
+    def _activations(self) -> dict[str, frozenset[int | str]]:
+        """The activations that run along each letter."""
+        found: dict[str, set[int | str]] = {}
         for slot, (_, value, letters) in enumerate(self.terms):
             for letter, dim in zip(letters, value.dims, strict=True):
-                if value.kind != "weight" and dim:
-                    found.setdefault(letter, set()).add(slot)
-        return {letter: frozenset(slots) for letter, slots in found.items()}
+                within = {run.axis.parameter for factor in dim for run in factor.runs if is_source(run.axis)}
+                found.setdefault(letter, set()).update({slot} if value.kind != "weight" and dim else within)
+        return {letter: frozenset(sources) for letter, sources in found.items()}
 
-    def sources(self, letter: str) -> frozenset[int]:
-        """Places of the activations that run along a letter."""
+    def sources(self, letter: str) -> frozenset[int | str]:
+        """The activations that run along a letter: their places, or the names of those within a weight."""
         return self._activations.get(letter, frozenset())
 
     def shared(self, slot: int, letter: str) -> list[int]:
@@ -89,7 +89,7 @@ class Product:
         letters = self.terms[slot].letters
         summed = [letter for letter in letters if letter not in self.output]
         direct = [letter for letter in summed if self.sources(letter)]
-        near = frozenset[int]().union(*(self.sources(letter) for letter in direct))
+        near = frozenset[int | str]().union(*(self.sources(letter) for letter in direct))
         found: dict[str, AxisUse] = {}
         for letter in letters:
             if letter in self.output:
@@ -122,16 +122,17 @@ class Product:
             kind = self._without_result(slot, found, ins, gates)
         return kind, [found[letter] for letter in term.letters]
 
-    def host(self, slot: int, uses: Sequence[AxisUse]) -> fx.Node:
+    def host(self, slot: int, uses: Sequence[AxisUse]) -> fx.Node | None:
         """The activation that a weight is summed with; of several, one that weights have made."""
         summed = {letter for letter, use in zip(self.terms[slot].letters, uses, strict=True) if use == "in"}
         data = [term for term in self.terms if term.value.kind != "weight"]
         summing = [term for term in data if summed & set(term.letters)] or data
-        return max(summing, key=lambda term: term.value.touched).node
+        return max(summing, key=lambda term: term.value.touched).node if summing else self.call.host
 
     def _chooses(self, letter: str) -> str:
         """How all that a letter is summed with chooses; nothing if some of it is any other activation."""
-        kinds = {chooses(self.call, self.terms[slot].node) for slot in self.sources(letter)}
+        kinds = {chooses(self.call, self.terms[slot].node) if isinstance(slot, int) else ""
+                 for slot in self.sources(letter)}  # fmt: skip
         return "" if not kinds or "" in kinds else "hard" if "hard" in kinds else "soft"
 
     def _without_result(self, slot: int, found: dict[str, AxisUse], ins: list[str], gates: list[str]) -> ContactKind:
@@ -154,12 +155,24 @@ class Product:
 
     def _is_feature(self, letter: str) -> bool:
         """Whether an activation's features lie along a letter, or it isn't known where they lie."""
-        for slot in self.sources(letter):
-            _, value, letters = self.terms[slot]
+        for slot, (_, value, letters) in enumerate(self.terms):
             features = [is_feature(dim) for dim in value.dims]
-            if features[letters.index(letter)] or not any(features):
+            if slot in self.sources(letter) and (features[letters.index(letter)] or not any(features)):
+                return True
+            if value.kind == "weight" and letter in letters and features[letters.index(letter)]:
                 return True
         return not self.sources(letter)
+
+    def mixes(self, slot: int, uses: Sequence[AxisUse]) -> bool:
+        """Whether choices alone, or entries that were picked, meet a weight that has two axes beside those summed."""
+        term = self.terms[slot]
+        summed = [i for i, letter in enumerate(term.letters) if letter not in self.output]
+        rest = {run.axis for i, dim in enumerate(term.value.dims) if i not in summed for factor in dim
+                for run in factor.runs if not factor.picked and not is_source(run.axis)}  # fmt: skip
+        if not summed or len(rest) < 2 or len(self.weights) > 1:
+            return False
+        picked = all(factor.picked for i in summed for factor in term.value.dims[i])
+        return picked or all(chooses(self.call, other.node) for other in self.terms if other is not term)
 
 
 def contracted(call: Call, terms: Sequence[Term], output: str) -> Value:
@@ -176,20 +189,28 @@ def contracted(call: Call, terms: Sequence[Term], output: str) -> Value:
         for letter, dim in zip(letters, call.data(node, slot).dims, strict=True):
             seen.setdefault(letter, dim)
     features = Value("data", tuple(seen.get(letter, ()) for letter in output), touched=True)
+    made: tuple[Made, ...] = ()
     for slot in product.weights:
         value, letters = terms[slot].value, terms[slot].letters
         kind, uses = product.uses(slot)
         host = product.host(slot, uses)
-        if kind == "gain" and set(letters) <= set(output):
+        if kind == "gain" and host is not None and set(letters) <= set(output):
             meet_elementwise(call.named("aten.mul"), _placed(value, letters, output), features, host, call.shape)
         else:
             call.meet(value, uses, kind, host)
+        if product.mixes(slot, uses):
+            gone = [inner for letter, dim in zip(letters, value.dims, strict=True) if letter not in output
+                    for inner in mixed(dim)]  # fmt: skip
+            weight = replace(_placed(value, letters, output), inner=(*value.inner, *gone))
+            sized = [dim or fresh_dim(size) for dim, size in zip(weight.dims, call.shape, strict=True)]
+            made = call.stack(weight.with_dims(sized))
     for slot in product.weights:
         for letter, dim in zip(terms[slot].letters, terms[slot].value.dims, strict=True):
-            seen[letter] = as_feature(dim) if dim or letter not in seen else seen[letter]
+            seen[letter] = result_dim(dim) if dim or letter not in seen else seen[letter]
     offsets = {axis: offset for slot in product.weights for axis, offset in terms[slot].value.offsets.items()}
     touched = bool(product.weights) or any(term.value.touched for term in terms)
-    result = Value("data", tuple(seen.get(letter, ()) for letter in output), offsets=offsets, touched=touched)
+    dims = tuple(seen.get(letter, ()) for letter in output)
+    result = Value("data", dims, offsets=offsets, touched=touched, made=made)
     return result if result.shape == call.shape else result.spread_out(call.shape, feature=True)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
 
-from normc.ops.call import Call, Result, rule, shape_of
+from normc.ops.call import Call, Result, rule
 from normc.ops.slices import cut
 from normc.ops.value import Axis, Dim, Run, Value, as_feature, fresh_dim, is_feature, plain
 from normc.ops.views import place
+from normc.trace.graph import shape_of
 
 
 @rule("aten.embedding")
@@ -87,7 +89,8 @@ def picked_weight(call: Call, table: Value, dim: int, index_node: Any) -> Value:
         rest = [as_feature(d) for i, d in enumerate(table.dims) if i != dim]
         lead = tuple(fresh_dim(n) for n in size[dim : dim + width])
         dims = (*rest[:dim], *lead, *rest[dim:])
-        return Value("data", dims, offsets=table.offsets, spread=table.spread, touched=True)
+        made = call.stack(_picked(table, dim, size[dim : dim + width], "block"))
+        return Value("data", dims, offsets=table.offsets, spread=table.spread, touched=True, made=made)
     if all_same(index_node, least=1 if call.name == "aten.embedding" else 2):
         uses = ["index" if i == dim else "out" for i in range(len(table.dims))]
         call.meet(table, uses, "lookup", index_node)  # type: ignore[arg-type]  # literals above
@@ -99,7 +102,12 @@ def picked_weight(call: Call, table: Value, dim: int, index_node: Any) -> Value:
 def _picked(table: Value, dim: int, sizes: tuple[int, ...], use: Literal["index", "block"]) -> Value:
     """Still a weight: the picked places run along the table's axis, in an order that doesn't matter."""
     places = picked_dims(table.dims[dim], sizes, use)
-    return replace(table, dims=(*table.dims[:dim], *places, *table.dims[dim + 1 :]))
+    picked = replace(table, dims=(*table.dims[:dim], *places, *table.dims[dim + 1 :]))
+    if math.prod(sizes) != 1:
+        return picked
+    return replace(
+        picked, offsets={**table.offsets, **{run.axis: 0 for factor in table.dims[dim] for run in factor.runs}}
+    )
 
 
 def picked_dims(dim: Dim, sizes: tuple[int, ...], use: Literal["index", "block"]) -> tuple[Dim, ...]:
@@ -187,20 +195,23 @@ def index(call: Call) -> Result:
         return Value(kind, tuple(fresh_dim(n) for n in call.shape))  # type: ignore[arg-type]  # literals above
     varying = any(call.value(node).kind == "data" for _, node in picks)
     if not varying:
-        return _picked_together(call, table, picks)
+        return _picked_together(call, table, picks, "index")
     dims = {dim for dim, _ in picks}
     call.meet(table, ["index" if i in dims else "out" for i in range(len(table.dims))], "lookup", picks[0][1])
-    return Value("data", tuple(fresh_dim(n) for n in call.shape), touched=True)
+    chosen = _picked_together(call, table, picks, "block")
+    return Value("data", tuple(fresh_dim(n) for n in call.shape), touched=True, made=call.stack(chosen))
 
 
-def _picked_together(call: Call, table: Value, picks: list[tuple[int, fx.Node]]) -> Value:
+def _picked_together(
+    call: Call, table: Value, picks: list[tuple[int, fx.Node]], use: Literal["index", "block"]
+) -> Value:
     """w[i, j] by constant indices is still a weight: its places run along both axes. Lost where they lie apart."""
     first, last = picks[0][0], picks[-1][0]
     width = len(call.shape) - (len(table.dims) - len(picks))
     if last - first + 1 != len(picks) or any(_is_mask(node) for _, node in picks):
         return replace(table.spread_out(call.shape), lost=call.name)
     along = tuple(factor for dim, _ in picks for factor in table.dims[dim])
-    places = picked_dims(along, call.shape[first : first + width], "index")
+    places = picked_dims(along, call.shape[first : first + width], use)
     return table.with_dims((*table.dims[:first], *places, *table.dims[last + 1 :]))
 
 
@@ -218,6 +229,8 @@ def gather(call: Call) -> Result:
         if call.value(call["index"]).kind == "constant" and all(n == m for n, m in rest):
             return picked_weight(call, table, dim, call["index"])
         call.meet(table, ["index" if i == dim else "out" for i in range(len(table.dims))], "lookup", call["index"])
-        return Value("data", tuple(fresh_dim(n) for n in call.shape), touched=True)
+        chosen = _picked(table, dim, call.shape[dim : dim + 1], "block")
+        made = call.stack(chosen) if all(n == m for n, m in rest) else ()
+        return Value("data", tuple(fresh_dim(n) for n in call.shape), touched=True, made=made)
     rearranged = table.spread_out(call.shape)
     return rearranged.with_dims(fresh_dim(n, is_feature(d)) for n, d in zip(call.shape, table.dims, strict=True))

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from normc.ops.value import Axis, Dim, Value, dim_size, fresh_dim, is_feature, merge, plain
+from torch import fx
+
+from normc.ops.value import (
+    Axis,
+    Dim,
+    Factor,
+    Run,
+    Value,
+    dim_size,
+    fresh_dim,
+    is_feature,
+    merge,
+    plain,
+    source_axis,
+)
+from normc.trace.graph import op_name, shape_of
 
 
 def broadcast(values: list[Value], shape: tuple[int, ...]) -> tuple[Dim, ...]:
@@ -32,7 +47,8 @@ def overlaid(there: list[Dim], size: int) -> Dim:
     for place, factor in enumerate(carriers[0]):
         runs = tuple(dict.fromkeys(run for other in same for run in other[place].runs))
         picked = max((other[place].picked for other in same), default=factor.picked)
-        dim.append(replace(factor, runs=runs, feature=factor.feature or feature, picked=picked))
+        repeated = not runs and all(other[place].repeated for other in same)
+        dim.append(replace(factor, runs=runs, feature=factor.feature or feature, picked=picked, repeated=repeated))
     return tuple(dim)
 
 
@@ -47,3 +63,29 @@ def united(values: list[Value], dims: tuple[Dim, ...], touched: bool) -> Value:
     if all(value.offsets == exact.offsets and not value.spread for value in values) and exact.origins() == spread:
         return exact
     return Value("data", tuple(plain(dim) for dim in dims), spread=spread, touched=touched)
+
+
+def varying(dim: Dim, place: int, data: list[tuple[fx.Node, Value]], shape: tuple[int, ...]) -> Dim:
+    """A weight's dimension, which runs along every activation that isn't the same everywhere along it."""
+    size = shape[place]
+    for node, value in data:
+        own = place - (len(shape) - len(value.dims))
+        if size == 1 or own < 0 or dim_size(value.dims[own]) != size or _repeats(node, value, own):
+            continue
+        axis, feature = source_axis(node, own), is_feature(value.dims[own])
+        rest, grown = size, []
+        for factor in dim or (Factor(size),):
+            rest //= factor.size
+            run = Run(axis, 0, rest, 0, factor.size)
+            grown.append(replace(factor, runs=(*factor.runs, run), feature=factor.feature or feature))
+        dim = tuple(grown)
+    return dim
+
+
+def _repeats(node: fx.Node, value: Value, place: int) -> bool:
+    """Whether an activation was expanded along a dimension."""
+    if op_name(node) not in ("aten.expand", "aten.expand_as", "aten.broadcast_to"):
+        return False
+    before, after = shape_of(node.all_input_nodes[0]), shape_of(node)
+    own = place - (len(after) - len(before))
+    return after == value.shape and (own < 0 or before[own] == 1)

@@ -35,13 +35,16 @@ def parts_of(
             for run in factor.runs if actual != "none" else ():
                 if run.axis.parameter == name:
                     start = run.start + weight.offsets.get(run.axis, 0)
-                    parts.append(Part(run.axis.number, actual, run.size, run.stride, start))
+                    size, stride = (run.size, run.stride) if not factor.picked or actual == "index" else (1, 0)
+                    parts.append(Part(run.axis.number, actual, size, stride, start))
     chosen: AxisUse = "block" if product else "index"
     left = {axis for axis in weight.offsets if axis.parameter == name} - {Axis(name, part.axis) for part in parts}
     parts += [Part(axis.number, chosen, 1, 0, weight.offsets[axis]) for axis in sorted(left)]
-    inner = [i for i in weight.inner if i.axis.parameter == name and (i.use != "block" or product)]
+    along = {part.axis for part in parts}
+    inner = [i for i in weight.inner if i.axis.parameter == name and (i.use != "block" or product)
+             and not (i.use == "mixed" and i.axis.number in along)]  # fmt: skip
     turned = {"in": "out", "out": "in"} if _turned(weight, uses) else {}
-    meanings: dict[str, AxisUse] = {"in": "in", "out": "out", "block": "block", "pair": pair}
+    meanings: dict[str, AxisUse] = {"in": "in", "out": "out", "block": "block", "mixed": "block", "pair": pair}
     parts += [Part(i.axis.number, meanings[turned.get(i.use, i.use)], i.size, i.stride, 0) for i in inner]
     return tuple(parts)
 
@@ -60,9 +63,9 @@ def _turned(weight: Value, uses: Sequence[AxisUse]) -> bool:
     """Whether a product of weights is applied from the right, as x (A B): its first factor is the one that x meets."""
     firsts = {inner.axis.parameter for inner in weight.inner if inner.use == "in"}
     firsts -= {inner.axis.parameter for inner in weight.inner if inner.use == "out"}
-    met = {run.axis.parameter for dim, use in zip(weight.dims, uses, strict=False) if use == "in"
-           for factor in dim for run in factor.runs}  # fmt: skip
-    return bool(firsts & met)
+    sides = {side: {run.axis.parameter for dim, use in zip(weight.dims, uses, strict=False) if use == side
+                    for factor in dim for run in factor.runs} for side in ("in", "out")}  # fmt: skip
+    return bool(firsts & sides["in"] - sides["out"])
 
 
 def scales(weight: Value, uses: Sequence[AxisUse], name: str, shape: tuple[int, ...]) -> bool:
@@ -90,3 +93,16 @@ def scales(weight: Value, uses: Sequence[AxisUse], name: str, shape: tuple[int, 
 def as_gain(parts: tuple[Part, ...]) -> tuple[Part, ...]:
     """The parts of a gain on one side of a matrix: they lie along features."""
     return tuple(part._replace(use="out") if part.use in ("in", "kernel") else part for part in parts)
+
+
+def with_picked(weight: Value, uses: Sequence[AxisUse]) -> tuple[Sequence[AxisUse], bool]:
+    """How a product uses a table of which constant indices have picked entries, and whether it looks up rows.
+
+    For pairs of places a table holds vectors, whatever those are multiplied with, or matrices. Where all dimensions are
+    picked, single numbers make a matrix, and each is by itself.
+    """
+    picked = [any(factor.picked == "index" for factor in dim) for dim in weight.dims]
+    left = {use for use, dim, there in zip(uses, weight.dims, picked, strict=True) if dim and not there}
+    if sum(picked) < 2 or not left or {"in", "out"} <= left:
+        return uses, False
+    return ["index" if there else "out" for there in picked], True

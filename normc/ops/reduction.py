@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from normc.ops.call import Call, Result, rule
+from normc.ops.choosing import chooses
 from normc.ops.slices import cut
-from normc.ops.value import Dim, Factor, Value, dim_size, fresh_dim, is_feature
+from normc.ops.value import Dim, Value, as_feature, dim_size, fresh_dim, is_feature, is_source, mixed, plain
 from normc.ops.views import place
+from normc.plans.row import AxisUse
 
 
 @rule(
@@ -19,27 +21,70 @@ from normc.ops.views import place
 )  # fmt: skip
 def reduce(call: Call) -> Result:
     value = call.value(call.first())
-    results = [_reduced(value, shape) for shape in call.shapes]
+    if value.kind == "weight" and call.name in ("aten.sum", "aten.mean", "aten.nansum"):
+        return _summed(call, value)
+    results = [_reduced(value, shape, _gone(call, value, shape)) for shape in call.shapes]
     return results if len(results) > 1 else results[0]
 
 
-def _reduced(value: Value, shape: tuple[int, ...]) -> Value:
-    """Dimensions matched by place if the rank stayed, else in order by size; what goes is summed."""
-    gone: list[Factor] = []
-    dims: list[Dim] = []
-    if len(shape) == len(value.dims):
-        for dim, size in zip(value.dims, shape, strict=True):
-            gone += dim if dim_size(dim) != size else ()
-            dims.append(dim if dim_size(dim) == size else fresh_dim(size, is_feature(dim)))
-    else:
-        rest = list(value.dims)
-        for size in shape:
-            while rest and dim_size(rest[0]) != size:
-                gone += rest.pop(0)
-            dims.append(rest.pop(0) if rest else fresh_dim(size))
-        gone += [factor for dim in rest for factor in dim]
-    summed = tuple(factor for factor in gone if factor.runs) if value.kind == "data" else ()
-    return replace(value, dims=tuple(dims), summed=(*value.summed, *summed))
+def _gone(call: Call, value: Value, shape: tuple[int, ...]) -> list[int]:
+    """The dimensions that a reduction takes away, or makes one: those it names, else those that don't fit any more."""
+    rank = len(value.dims)
+    named = call["dim"]
+    if len(shape) == rank:
+        return [i for i, (before, after) in enumerate(zip(value.shape, shape, strict=True)) if before != after]
+    if not shape:
+        return list(range(rank))
+    if isinstance(named, int) or named:
+        return [place(int(i), rank) for i in (named if isinstance(named, (list, tuple)) else (named,))]
+    gone, rest = [], list(shape)
+    for i, size in enumerate(value.shape):
+        if rest and rest[0] == size:
+            rest.pop(0)
+        else:
+            gone.append(i)
+    return gone
+
+
+def _reduced(value: Value, shape: tuple[int, ...], gone: list[int]) -> Value:
+    """What stays keeps its axes; what goes is summed."""
+    kept = len(shape) == len(value.dims)
+    dims = [fresh_dim(shape[i], is_feature(dim)) if i in gone else dim
+            for i, dim in enumerate(value.dims) if kept or i not in gone]  # fmt: skip
+    if tuple(map(dim_size, dims)) != shape:
+        return value.spread_out(shape)
+    lost = [factor for i in gone for factor in value.dims[i] if factor.runs] if value.kind == "data" else []
+    return replace(value, dims=tuple(dims), summed=(*value.summed, *lost))
+
+
+def _summed(call: Call, weight: Value) -> Value:
+    """A sum of a weight over a stack of it, or, of a product with an activation, over what both run along."""
+    gone = _gone(call, weight, call.shape)
+    result = _reduced(weight, call.shape, gone)
+    uses = _uses(call, weight, gone)
+    if uses is None:
+        return replace(result, inner=(*weight.inner, *(inner for i in gone for inner in mixed(weight.dims[i]))))
+    call.meet(weight, uses, "contract", call.host)
+    along = [i for i in range(len(weight.dims)) if len(result.dims) == len(weight.dims) or i not in gone]
+    dims = [as_feature(dim) if uses[i] == "out" else plain(dim) for i, dim in zip(along, result.dims, strict=True)]
+    return Value("data", tuple(dims), offsets=weight.offsets, touched=True)
+
+
+def _uses(call: Call, weight: Value, gone: list[int]) -> list[AxisUse] | None:
+    """How a sum over the product of a weight and an activation uses the weight; None if no matrix sums them.
+
+    What has no fan-out is a gain that was summed up, and a choice mixes matrices.
+    """
+    own = [any(not is_source(run.axis) for factor in dim for run in factor.runs) for dim in weight.dims]
+    sources = [{run.axis.parameter for factor in dim for run in factor.runs if is_source(run.axis)}
+               for dim in weight.dims]  # fmt: skip
+    shared = [i for i in gone if own[i] and sources[i]]
+    if shared and sum(own) - len(shared) > 1 and chooses(call, call.host):
+        return None
+    near = set[str]().union(*(sources[i] for i in shared))
+    found: list[AxisUse] = ["in" if i in shared else "block" if i in gone or sources[i] & near else "out"
+                            for i in range(len(weight.dims))]  # fmt: skip
+    return found if shared and any(use == "out" and there for use, there in zip(found, own, strict=True)) else None
 
 
 @rule(

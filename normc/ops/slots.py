@@ -8,10 +8,17 @@ from normc.ops.call import rule_for
 from normc.trace.graph import op_name
 
 # Where a weight may stand, by the op's name: the place of the argument.
-_SLOTS = {"linear": 1, **{f"conv{'_transpose' * t}{n}d": 1 for n in (1, 2, 3) for t in (0, 1)}}
+_SLOTS = {"linear": 1, "deform_conv2d": 1, **{f"conv{'_transpose' * t}{n}d": 1 for n in (1, 2, 3) for t in (0, 1)}}
 _ENDS = ("contraction", "convolution", "attention", "recurrent", "normalisation", "lookup", "joining")
 # Numbers that a weight is divided by: they are made by products of vectors.
 _SUMS = ("mv", "dot", "vdot")
+
+
+def slot_of(node: fx.Node) -> fx.Node | None:
+    """What stands in the weight's place of a linear layer or convolution; None of any other op."""
+    place = _SLOTS.get(op_name(node).rsplit(".", 1)[-1].rstrip("_"))
+    filled = node.args[place] if place is not None and len(node.args) > place else None
+    return filled if isinstance(filled, fx.Node) else None
 
 
 def fills_slot(node: fx.Node, most: int = 64) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from torch import fx
+
 Spans = tuple[tuple[int, int], ...]
 Kind = Literal["weight", "data", "constant"]
 
@@ -48,12 +50,16 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """A part of a dimension; `feature` if it is a contraction's output or a channel, no batch or place."""
+    """A part of a dimension; `feature` if it is a contraction's output or a channel, no batch or place.
+
+    `picked`: by constants or by what is computed. `repeated`: a weight is the same all along, for samples or places.
+    """
 
     size: int
     runs: tuple[Run, ...] = ()
     feature: bool = False
     picked: Literal["", "index", "block"] = ""
+    repeated: bool = False
 
     def whole(self) -> bool:
         """Whether every run covers the factor, so that it can be split."""
@@ -78,14 +84,40 @@ class Inner(NamedTuple):
     """A part of a weight's axis that is no dimension any more.
 
     "in", "out": a product of two weights has summed it: fan-in of the left one, fan-out of the right one. "block": a
-    select took one of `size` stretches that lie `stride` apart, so the axis holds a stack. "pair": its two entries are
-    the real and the imaginary part of complex numbers.
+    select took one of `size` stretches that lie `stride` apart, so the axis holds a stack. "mixed": a sum or a choice
+    took all of the stack together. "pair": its two entries are the real and the imaginary part of complex numbers.
     """
 
     axis: Axis
-    use: Literal["in", "out", "block", "pair"]
+    use: Literal["in", "out", "block", "mixed", "pair"]
     size: int
     stride: int = 1
+
+
+class Made(NamedTuple):
+    """What an activation would be as a weight, or a term of it that is.
+
+    form      "stack": chosen or mixed from several; "product": of a weight and an activation, entry by entry;
+              "built": by constants
+    weight    its runs tell where activations vary too: along axes that `source_axis` names
+    origins   the nodes that began it
+    data      the activation that was multiplied into it
+    """
+
+    form: Literal["stack", "product", "built"]
+    weight: Value
+    origins: frozenset[str]
+    data: fx.Node | None = None
+
+
+def source_axis(node: fx.Node, place: int) -> Axis:
+    """The axis of an activation that was multiplied into a weight. No parameter has such a name."""
+    return Axis(f" {node.name}", place)
+
+
+def is_source(axis: Axis) -> bool:
+    """Whether an axis is that of an activation in a weight."""
+    return axis.parameter.startswith(" ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +131,7 @@ class Value:
     touched     data: a weight was contracted or looked up on the way here
     via         weight: the nonlinear ops on the way here, with the parameter that went through each
     lost        weight: the op behind which the axes are no longer known ("" if they are)
+    made        data: the weights that it is a sum of, should activations be contracted with it
     """
 
     kind: Kind
@@ -111,6 +144,7 @@ class Value:
     touched: bool = False
     via: tuple[tuple[str, str], ...] = ()
     lost: str = ""
+    made: tuple[Made, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -145,9 +179,8 @@ class Value:
         return found
 
     def expanded(self) -> bool:
-        """Whether a dimension runs along no parameter: a weight repeated for every sample or place."""
-        free = any(not factor.runs and not factor.picked for dim in self.dims for factor in dim)
-        return free and not self.lost
+        """Whether a weight was repeated for every sample or place."""
+        return any(factor.repeated for dim in self.dims for factor in dim)
 
     def spread_out(self, shape: tuple[int, ...], feature: bool = False) -> Value:
         """The same entries in a shape whose order is unknown."""
@@ -202,6 +235,21 @@ def dim_size(dim: Dim) -> int:
     return math.prod(factor.size for factor in dim)
 
 
+def repeated_dim(size: int) -> Dim:
+    """A dimension along which a weight is repeated."""
+    return (Factor(size, repeated=True),) if size != 1 else ()
+
+
+def has_sources(value: Value) -> bool:
+    """Whether an activation was multiplied into a weight."""
+    return any(is_source(run.axis) for dim in value.dims for factor in dim for run in factor.runs)
+
+
+def mixed(dim: Dim) -> tuple[Inner, ...]:
+    """What a weight keeps of a dimension that a sum or a choice has taken together."""
+    return tuple(Inner(run.axis, "mixed", run.size) for factor in dim for run in factor.runs if not is_source(run.axis))
+
+
 def fresh_dim(size: int, feature: bool = False) -> Dim:
     """A dimension that runs along no parameter."""
     return (Factor(size, feature=feature),) if size != 1 else ()
@@ -215,6 +263,14 @@ def plain(dim: Dim) -> Dim:
 def as_feature(dim: Dim) -> Dim:
     """The dimension as a feature axis."""
     return tuple(replace(factor, feature=True) for factor in dim)
+
+
+def result_dim(dim: Dim) -> Dim:
+    """A weight's dimension in a product: a feature, unless samples have picked it or only activations run along it."""
+    runs = [run for factor in dim for run in factor.runs]
+    if any(factor.picked for factor in dim) or (runs and all(is_source(run.axis) for run in runs)):
+        return tuple(Factor(factor.size) for factor in dim)
+    return as_feature(dim)
 
 
 def is_feature(dim: Dim) -> bool:

@@ -12,7 +12,7 @@ from torch import fx
 from normc.ops.call import Call, Result, rule
 from normc.ops.reshaping import reshape
 from normc.ops.slices import cut, select_entry
-from normc.ops.value import Dim, Factor, Value, dim_size, fresh_dim, is_feature
+from normc.ops.value import Dim, Factor, Value, dim_size, fresh_dim, is_feature, repeated_dim
 
 
 def place(index: int, rank: int) -> int:
@@ -93,9 +93,10 @@ def view(call: Call) -> Result:
 def expand(call: Call) -> Result:
     value = call.value(call.first())
     shape = call.shape
-    dims: list[Dim] = [fresh_dim(size) for size in shape[: len(shape) - len(value.dims)]]
+    grown = repeated_dim if value.kind == "weight" else fresh_dim
+    dims: list[Dim] = [grown(size) for size in shape[: len(shape) - len(value.dims)]]
     for dim, size in zip(value.dims, shape[len(dims) :], strict=True):
-        dims.append(dim if dim_size(dim) == size else fresh_dim(size))
+        dims.append(dim if dim_size(dim) == size else grown(size))
     return value.with_dims(dims)
 
 
@@ -107,7 +108,7 @@ def repeat(call: Call) -> Result:
     dims: list[Dim] = []
     for dim, size in zip(padded, shape, strict=True):
         times = size // max(1, dim_size(dim))
-        dims.append(dim if times == 1 else (Factor(times), *dim))
+        dims.append(dim if times == 1 else (Factor(times, repeated=value.kind == "weight"), *dim))
     return value.with_dims(dims)
 
 
@@ -120,7 +121,7 @@ def repeat_interleave(call: Call) -> Result:
     dims: list[Dim] = []
     for dim, size in zip(value.dims, shape, strict=True):
         times = size // max(1, dim_size(dim))
-        dims.append(dim if times <= 1 else (*dim, Factor(times)))
+        dims.append(dim if times <= 1 else (*dim, Factor(times, repeated=value.kind == "weight")))
     grown = value.with_dims(dims)
     return grown if grown.shape == shape else value.spread_out(shape)
 

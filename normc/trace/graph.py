@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import fx
@@ -60,3 +61,26 @@ def _target_name(target: object) -> str:
         return f"{target.namespace}.{target.overloadpacket.__name__}"
     module = getattr(target, "__module__", "") or ""
     return f"{module.rsplit('.', 1)[-1].lstrip('_')}.{getattr(target, '__name__', str(target))}"
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Shape of a node's (first) value."""
+    val = node.meta.get("val")
+    if isinstance(val, (tuple, list)) and val:
+        val = val[0]
+    return tuple(val.shape) if isinstance(val, torch.Tensor) else ()
+
+
+def named_arguments(node: fx.Node) -> dict[str, Any]:
+    """A call's arguments by their schema names, defaults too."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return {str(i): arg for i, arg in enumerate(node.args)} | dict(node.kwargs)
+    named: dict[str, Any] = {}
+    for place, argument in enumerate(node.target._schema.arguments):
+        if place < len(node.args):
+            named[argument.name] = node.args[place]
+        elif argument.name in node.kwargs:
+            named[argument.name] = node.kwargs[argument.name]
+        else:
+            named[argument.name] = argument.default_value
+    return named

@@ -1,0 +1,217 @@
+"""Weights that activations had a part in: chosen from a stack, mixed by shares, multiplied to be summed.
+
+Where such a tensor comes up, nobody can say yet what it is: looked-up rows may be an embedding or matrices. So its
+value is an activation's, which remembers in `made` what it would be as a weight. An op that contracts it with an
+activation, with fan-in and fan-out of its own, shows that it is one; any other use shows that it is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import fx
+
+from normc.ops.call import MATRIX, Call, Contact, Record, Result, Rule
+from normc.ops.elementwise import is_linear, is_sum, short
+from normc.ops.overlay import broadcast
+from normc.ops.slots import slot_of
+from normc.ops.value import Dim, Made, Value, is_source
+
+_PRODUCTS = ("contraction", "einsum", "convolution")
+_SUMS = (*_PRODUCTS, "reduction")
+_FAMILIES = (*_SUMS, "views", "elementwise", "joining", "matrices", "frequency", "quantising")
+
+# Operands, each seen as one of the weights that it is a sum of.
+Group = Mapping[fx.Node, Made]
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What came of seeing operands as weights: those that an op has shown to be some, and those that still may be."""
+
+    shown: list[Made] = field(default_factory=list)
+    kept: list[Made] = field(default_factory=list)
+    grown: list[list[Made]] = field(default_factory=list)
+    result: Result = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.shown or self.grown)
+
+
+def result_of(call: Call, rule: Rule) -> Result:
+    """What a rule says of a call, with operands seen as the weights that they would make where that makes sense."""
+    operands = call.node.all_input_nodes if call.name != "operator.getitem" else []
+    made = {node: found for node in operands if (found := call.value(node).made)}
+    if not made:
+        return _begun(call, rule)
+    plain = call.seeing({node: replace(call.value(node), made=()) for node in made})
+    family = rule.__module__.rsplit(".", 1)[-1]
+    items = [item for items in made.values() for item in items]
+    if family == "elementwise" and is_sum(call) and len(made) == len(operands) > 1 and _of_products(items):
+        return _joined(_begun(plain, rule), items)
+    attempt = _Attempt()
+    if family in _FAMILIES and _may_be_weights(call, family, made):
+        attempt = next(filter(None, (_tried(plain, rule, family, groups) for groups in _groups(family, made))), attempt)
+    call.record.end(item for item in items if item not in (*attempt.shown, *attempt.kept))
+    result = _without_sources(attempt.result) if attempt.shown else _begun(plain, rule)
+    return _carried(result, attempt.grown)
+
+
+def _begun(call: Call, rule: Rule) -> Result:
+    """The rule's result; contacts of what it begins to make hold only as long as that is no weight."""
+    before = len(call.record.contacts)
+    result = rule(call)
+    for item in (item for value in ((result,) if isinstance(result, Value) else result) for item in value.made):
+        if call.node.name in item.origins:
+            begun = [c for c in call.record.contacts[before:] if c.parameter in item.weight.parameters]
+            call.record.begun.setdefault(call.node.name, []).extend(begun)
+    return result
+
+
+def _may_be_weights(call: Call, family: str, made: Mapping[fx.Node, Sequence[Made]]) -> bool:
+    """Whether a trial is worth its time: a product with a weight of its own is none, nor a sum with an activation."""
+    others = [call.value(node) for node in call.node.all_input_nodes if node not in made]
+    items = [item for items in made.values() for item in items]
+    if family in _PRODUCTS:
+        if (slot := slot_of(call.node)) is not None:
+            return slot in made
+        return not any(value.kind == "weight" for value in others) or all(_is_matrix(item.weight) for item in items)
+    if family != "elementwise":
+        return True
+    if _of_products(items) and not is_linear(call):
+        return False  # a function of a product is none
+    scaled = any(value.kind == "data" for value in others)
+    return not scaled or short(call) in ("mul", "multiply", "div", "where", "masked_fill")
+
+
+def _of_products(items: Sequence[Made]) -> bool:
+    return any(item.form == "product" for item in items)
+
+
+def _groups(family: str, made: Mapping[fx.Node, Sequence[Made]]) -> Iterator[list[Group]]:
+    """Which operands to see as weights: all; in a product matrices together, then each operand by itself."""
+    single = all(len(items) == 1 for items in made.values())
+    together = {node: items[0] for node, items in made.items()}
+    if family in _PRODUCTS and single:
+        together = {node: item for node, item in together.items() if _is_matrix(item.weight)}
+    if single and len(together) > 1:
+        yield [together]
+    if len(made) == 1 or family in _PRODUCTS:
+        for node, items in made.items():
+            yield [{node: item} for item in items]
+
+
+def _is_matrix(weight: Value) -> bool:
+    """Whether a weight runs along two axes of a parameter or more that nothing has picked or scaled."""
+    axes: dict[str, set[int]] = {}
+    for factor in (factor for dim in weight.dims for factor in dim if not factor.picked):
+        if not any(is_source(run.axis) for run in factor.runs):
+            for run in factor.runs:
+                axes.setdefault(run.axis.parameter, set()).add(run.axis.number)
+    return any(len(numbers) > 1 for numbers in axes.values())
+
+
+def _tried(plain: Call, rule: Rule, family: str, groups: Sequence[Group]) -> _Attempt:
+    """What the rule says of each group. Of an op that shows weights, what it has found is so."""
+    attempt = _Attempt()
+    for group in groups:
+        host = next((item.data for item in group.values() if item.data is not None), None)
+        weights = {node: item.weight for node, item in group.items()}
+        trial = plain.seeing(weights, Record(plain.record.shapes), host)
+        result = rule(trial)
+        if family in _SUMS and _contracts(trial, list(group.values())):
+            plain.record.keep(trial.record)
+            plain.record.shown |= frozenset[str]().union(*(item.origins for item in group.values()))
+            attempt.shown += group.values()
+            attempt.result = result
+        elif terms := _grown(result, list(group.values())):
+            attempt.kept += group.values()
+            attempt.grown.append(terms)
+    return attempt
+
+
+def _contracts(trial: Call, made: Sequence[Made]) -> bool:
+    """Whether a trial has shown weights: by a product with fan-in and fan-out. In a layer's own place for a weight, or
+    of what constants and functions made, any use is one.
+    """
+    names = frozenset[str]().union(*(item.weight.parameters for item in made))
+    found = [contact for contact in trial.record.contacts if contact.parameter in names]
+    if slot_of(trial.node) is not None:
+        return bool(found)
+    if all(item.form == "built" for item in made):
+        return bool(found) and all(item.weight.via for item in made)
+    return any(_is_product(contact, made) for contact in found)
+
+
+def _is_product(contact: Contact, made: Sequence[Made]) -> bool:
+    """Whether a contact has fan-in and fan-out, and no activation varies along both: else it was scaled, and is one."""
+    uses = {(part.axis, part.stride, part.size): part.use for part in contact.parts}
+    if contact.kind not in MATRIX or "out" not in uses.values() or not {"in", "kernel"} & set(uses.values()):
+        return False
+    along: dict[str | None, set[str]] = {}
+    for factor in (factor for item in made for dim in item.weight.dims for factor in dim):
+        sources = {run.axis.parameter for run in factor.runs if is_source(run.axis)}
+        for run in factor.runs if sources else ():
+            if run.axis.parameter == contact.parameter:
+                along.setdefault(uses.get((run.axis.number, run.stride, run.size)), set()).update(sources)
+    return not along.get("in", set()) & along.get("out", set())
+
+
+def _grown(result: Result, made: Sequence[Made]) -> list[Made]:
+    """Results that are weights still, or were multiplied by another activation; none if some are neither."""
+    origins = frozenset[str]().union(*(item.origins for item in made))
+    data = next((item.data for item in made if item.data is not None), None)
+    form = max((item.form for item in made), key=("built", "stack", "product").index)
+    found: list[Made] = []
+    for value in (result,) if isinstance(result, Value) else result:
+        if value.kind == "weight" and not value.lost:
+            found.append(Made(form, value, origins, data))
+        elif value.made:
+            found.append(value.made[0]._replace(origins=origins, data=data or value.made[0].data))
+        else:
+            return []
+    return found
+
+
+def _joined(result: Result, made: Sequence[Made]) -> Result:
+    """A sum of what may be weights is a sum of all their terms."""
+    assert isinstance(result, Value)
+    grown = [item._replace(weight=item.weight.with_dims(broadcast([item.weight], result.shape))) for item in made]
+    return replace(result, made=tuple(grown))
+
+
+def _carried(result: Result, grown: Sequence[Sequence[Made]]) -> Result:
+    """The results, which remember what they would be as weights."""
+    if not grown:
+        return result
+    values = (result,) if isinstance(result, Value) else result
+    kept = []
+    for place, value in enumerate(values):
+        begun = frozenset[str]().union(*(item.origins for item in value.made))
+        kept.append(replace(value, made=tuple(t[place]._replace(origins=t[place].origins | begun) for t in grown)))
+    return kept[0] if isinstance(result, Value) else kept
+
+
+def settled(record: Record, values: dict[fx.Node, Value | Sequence[Value]]) -> list[Contact]:
+    """The contacts that hold in the end; values of what turned out weights are weights'."""
+    weights = record.shown - record.ended
+    dropped = {id(contact) for name in weights for contact in record.begun.get(name, ())}
+    for node, value in values.items():
+        if isinstance(value, Value) and value.made and all(item.origins <= weights for item in value.made):
+            weight = value.made[0].weight
+            values[node] = replace(weight, dims=unsourced(weight.dims))
+    return [contact for contact in record.contacts if id(contact) not in dropped]
+
+
+def _without_sources(result: Result) -> Result:
+    if isinstance(result, Value):
+        return result.with_dims(unsourced(result.dims))
+    return [value.with_dims(unsourced(value.dims)) for value in result]
+
+
+def unsourced(dims: Iterable[Dim]) -> tuple[Dim, ...]:
+    """Dimensions that run along parameters alone."""
+    return tuple(
+        tuple(replace(f, runs=tuple(run for run in f.runs if not is_source(run.axis))) for f in dim) for dim in dims
+    )
