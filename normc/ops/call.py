@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from normc.ops.parts import Part, as_gain, parts_of, scales, with_picked
-from normc.ops.value import Axis, Made, Spans, Value, as_feature, dim_size, plain, unknown
+from normc.ops.value import Axis, Dim, Made, Spans, Value, as_feature, dim_size, plain, unknown
 from normc.plans.row import AxisUse
 from normc.registry import Registry
 from normc.trace.graph import named_arguments, op_name, shape_of
@@ -64,7 +64,8 @@ class Record:
     """The growing list of what was found, the only thing that a rule may add to; and every parameter's shape.
 
     Of what activations made (normc/ops/making.py), by the nodes that began it: `begun` holds contacts that are none if
-    it is a weight; `shown` stand as weights somewhere, `ended` as activations.
+    it is a weight; `shown` stand as weights somewhere, `ended` as activations. `mixed`: axes of outputs that a choice
+    mixes.
     """
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -74,6 +75,7 @@ class Record:
     begun: dict[str, list[Contact]] = field(default_factory=dict)
     shown: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
+    mixed: set[Axis] = field(default_factory=set)
 
     def keep(self, other: Record) -> None:
         """What a trial has found is so."""
@@ -222,6 +224,13 @@ class Call:
             return
         for axis, spans in value.origins().items():
             self.record.consumptions.append(Consumption(axis, spans, self.node, slot))
+
+    def mix(self, dim: Dim) -> None:
+        """Record that a choice mixes what lies along a dimension of an activation: results of a stack of matrices."""
+        runs = [run for factor in dim for run in factor.runs]
+        self.record.mixed |= {
+            run.axis for run in runs if run.size == self.record.shapes[run.axis.parameter][run.axis.number]
+        }
 
     def separate(self, argument: Any, places: Iterable[int]) -> None:
         """Record that those dimensions of an activation are batch axes of a product with another activation."""

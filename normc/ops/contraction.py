@@ -48,6 +48,9 @@ def product(call: Call, left: Any, right: Any) -> Value:
         return replace(result, made=_made(call, b, a, right, -1))
     for operand, value in ((left, a), (right, b)):
         call.separate(operand, range(len(value.dims) - 2))
+    for chosen, summed in ((left, b.dims[-2:-1] or b.dims), (right, a.dims[-1:])):
+        if any(factor.runs for dim in summed for factor in dim) and chooses(call, chosen):
+            call.mix(summed[0])
     x, y = call.data(left, 0), call.data(right, 1)
     touched = x.touched or y.touched
     dims = (*x.dims[:-1], *y.dims[-1:]) if len(y.dims) > 1 and len(x.dims) == len(call.shape) else ()
@@ -108,8 +111,9 @@ def _weight_product(call: Call, a: Value, b: Value) -> Value:
         dims = tuple(fresh_dim(size) for size in call.shape)
         return Value("weight", dims, names, lost=lost or call.name)
     inner = [*a.inner, *b.inner]
-    inner += [Inner(run.axis, "in", run.size) for factor in a.dims[-1] for run in factor.runs]
-    inner += [Inner(run.axis, "out", run.size) for factor in b.dims[-2] for run in factor.runs]
+    bond = call.node.name
+    inner += [Inner(run.axis, "in", run.size, bond=bond) for factor in a.dims[-1] for run in factor.runs]
+    inner += [Inner(run.axis, "out", run.size, bond=bond) for factor in b.dims[-2] for run in factor.runs]
     batch = [overlaid([d for d in pair if dim_size(d) == n], n)
              for n, *pair in zip(call.shape, a.dims[:-2], b.dims[:-2], strict=False)]  # fmt: skip
     dims = (*batch, a.dims[-2], b.dims[-1])

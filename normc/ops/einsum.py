@@ -138,11 +138,11 @@ def _of_weights(call: Call, values: list[Value], terms: Sequence[str], output: s
     for slot, (value, term) in enumerate(zip(values, terms, strict=True)):
         for letter, dim in zip(term, value.dims, strict=True):
             dims.setdefault(letter, []).append(dim)
-            sharing = [other for other, letters in enumerate(terms) if letter in letters]
-            if letter not in output and len(sharing) > 1 and all(own[other] for other in sharing):
-                first = min(sharing, key=lambda other: own[other])
-                use: Literal["in", "out"] = "in" if slot == first else "out"
-                inner += [Inner(run.axis, use, run.size) for factor in dim for run in factor.runs]
+            owning = [other for other, letters in enumerate(terms) if letter in letters and own[other]]
+            if letter not in output and len(owning) > 1:
+                first = min(owning, key=lambda other: own[other])
+                use: Literal["in", "out"] = "in" if slot == first or slot not in owning else "out"
+                inner += [Inner(run.axis, use, run.size, bond=call.node.name) for factor in dim for run in factor.runs]
             elif letter not in output:
                 inner += mixed(dim)
     lost = "" if all(len(set(term)) == len(term) for term in terms) else call.name

@@ -116,7 +116,7 @@ class Product:
             found |= {letter: "block" for letter in ins if kinds[letter]}
             ins = rest
         elif not rest and "hard" in kinds.values() and len(ins) == 1:
-            return "lookup", ["index" if letter in ins else "out" for letter in term.letters]
+            return "lookup", ["index" if letter in ins else found[letter] for letter in term.letters]
         kind: ContactKind = "contract" if ins or "in" in found.values() else "gain"
         if ins and not outs:
             kind = self._without_result(slot, found, ins, gates)
@@ -163,6 +163,18 @@ class Product:
                 return True
         return not self.sources(letter)
 
+    def mix(self) -> None:
+        """Of two activations, one that chooses mixes what the other has along the letters that are summed."""
+        if self.weights or len(self.terms) != 2:
+            return
+        for chosen, other in (self.terms, self.terms[::-1]):
+            summed = [
+                i for i, letter in enumerate(other.letters) if letter in chosen.letters and letter not in self.output
+            ]
+            if any(factor.runs for i in summed for factor in other.value.dims[i]) and chooses(self.call, chosen.node):
+                for i in summed:
+                    self.call.mix(other.value.dims[i])
+
     def mixes(self, slot: int, uses: Sequence[AxisUse]) -> bool:
         """Whether choices alone, or entries that were picked, meet a weight that has two axes beside those summed."""
         term = self.terms[slot]
@@ -181,6 +193,7 @@ def contracted(call: Call, terms: Sequence[Term], output: str) -> Value:
     if all(letter in output for term in terms for letter in term.letters):
         return _entry_by_entry(call, product)
     seen: dict[str, Dim] = {}
+    product.mix()
     for slot, (node, value, letters) in enumerate(terms):
         if value.kind == "weight":
             continue

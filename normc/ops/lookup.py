@@ -13,6 +13,7 @@ from normc.ops.call import Call, Result, rule
 from normc.ops.slices import cut
 from normc.ops.value import Axis, Dim, Run, Value, as_feature, fresh_dim, is_feature, plain
 from normc.ops.views import place
+from normc.plans.row import AxisUse
 from normc.trace.graph import shape_of
 
 
@@ -228,7 +229,8 @@ def gather(call: Call) -> Result:
         rest = [(n, m) for i, (n, m) in enumerate(zip(table.shape, call.shape, strict=True)) if i != dim]
         if call.value(call["index"]).kind == "constant" and all(n == m for n, m in rest):
             return picked_weight(call, table, dim, call["index"])
-        call.meet(table, ["index" if i == dim else "out" for i in range(len(table.dims))], "lookup", call["index"])
+        uses: list[AxisUse] = ["index" if i == dim else "block" if i < dim else "out" for i in range(len(table.dims))]
+        call.meet(table, uses, "lookup", call["index"])
         chosen = _picked(table, dim, call.shape[dim : dim + 1], "block")
         made = call.stack(chosen) if all(n == m for n, m in rest) else ()
         return Value("data", tuple(fresh_dim(n) for n in call.shape), touched=True, made=made)

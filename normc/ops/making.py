@@ -16,7 +16,7 @@ from normc.ops.call import MATRIX, Call, Contact, Record, Result, Rule
 from normc.ops.elementwise import is_linear, is_sum, short
 from normc.ops.overlay import broadcast
 from normc.ops.slots import slot_of
-from normc.ops.value import Dim, Made, Value, is_source
+from normc.ops.value import Axis, Dim, Made, Value, is_source
 
 _PRODUCTS = ("contraction", "einsum", "convolution")
 _SUMS = (*_PRODUCTS, "reduction")
@@ -201,7 +201,17 @@ def settled(record: Record, values: dict[fx.Node, Value | Sequence[Value]]) -> l
         if isinstance(value, Value) and value.made and all(item.origins <= weights for item in value.made):
             weight = value.made[0].weight
             values[node] = replace(weight, dims=unsourced(weight.dims))
-    return [contact for contact in record.contacts if id(contact) not in dropped]
+    return [_mixed(contact, record.mixed) for contact in record.contacts if id(contact) not in dropped]
+
+
+def _mixed(contact: Contact, axes: set[Axis]) -> Contact:
+    """A product whose results a choice mixes along an axis that it brings, beside another one, has blocks there."""
+    outs = {part.axis for part in contact.parts if part.use == "out"}
+    mixed = {number for number in outs if Axis(contact.parameter, number) in axes}
+    if not mixed or mixed == outs or contact.kind not in MATRIX:
+        return contact
+    parts = (part._replace(use="block") if part.axis in mixed else part for part in contact.parts)
+    return replace(contact, parts=tuple(parts))
 
 
 def _without_sources(result: Result) -> Result:

@@ -41,12 +41,35 @@ def parts_of(
     left = {axis for axis in weight.offsets if axis.parameter == name} - {Axis(name, part.axis) for part in parts}
     parts += [Part(axis.number, chosen, 1, 0, weight.offsets[axis]) for axis in sorted(left)]
     along = {part.axis for part in parts}
-    inner = [i for i in weight.inner if i.axis.parameter == name and (i.use != "block" or product)
-             and not (i.use == "mixed" and i.axis.number in along)]  # fmt: skip
+    mixing = _mixing(weight, uses)
+    inner = [i._replace(use="mixed") if i.bond in mixing else i for i in weight.inner if i.axis.parameter == name]
+    inner = [i for i in inner if (i.use != "block" or product) and not (i.use == "mixed" and i.axis.number in along)]
     turned = {"in": "out", "out": "in"} if _turned(weight, uses) else {}
     meanings: dict[str, AxisUse] = {"in": "in", "out": "out", "block": "block", "mixed": "block", "pair": pair}
     parts += [Part(i.axis.number, meanings[turned.get(i.use, i.use)], i.size, i.stride, 0) for i in inner]
     return tuple(parts)
+
+
+def _mixing(weight: Value, uses: Sequence[AxisUse]) -> set[str]:
+    """Products in which one side holds but coefficients, for each of several matrices that the other side holds."""
+    bonds: dict[str, set[str]] = {}
+    for inner in weight.inner:
+        if inner.bond:
+            bonds.setdefault(inner.bond, set()).add(inner.axis.parameter)
+    return {bond for bond, names in bonds.items() if len(names) > 1 and _mixes(weight, uses, bond, names)}
+
+
+def _mixes(weight: Value, uses: Sequence[AxisUse], bond: str, names: set[str]) -> bool:
+    sides: dict[str, set[str]] = {name: set() for name in names}
+    for inner in weight.inner:
+        if inner.axis.parameter in names and inner.bond != bond:
+            sides[inner.axis.parameter].add(inner.use)
+    for dim, use in zip(weight.dims, uses, strict=False):
+        for factor in dim:
+            for name in {run.axis.parameter for run in factor.runs if not factor.picked} & names:
+                sides[name].add("in" if use == "kernel" else use)
+    kinds = [found & {"in", "out"} for found in sides.values()]
+    return set() in kinds and all(not found or len(found) == 2 for found in kinds)
 
 
 def _of_picked(weight: Value, uses: Sequence[AxisUse], name: str) -> AxisUse:

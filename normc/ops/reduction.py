@@ -10,6 +10,7 @@ from normc.ops.slices import cut
 from normc.ops.value import Dim, Value, as_feature, dim_size, fresh_dim, is_feature, is_source, mixed, plain
 from normc.ops.views import place
 from normc.plans.row import AxisUse
+from normc.trace.graph import op_name
 
 
 @rule(
@@ -23,8 +24,24 @@ def reduce(call: Call) -> Result:
     value = call.value(call.first())
     if value.kind == "weight" and call.name in ("aten.sum", "aten.mean", "aten.nansum"):
         return _summed(call, value)
+    if call.name == "aten.sum":
+        _mix(call, value)
     results = [_reduced(value, shape, _gone(call, value, shape)) for shape in call.shapes]
     return results if len(results) > 1 else results[0]
+
+
+def _mix(call: Call, value: Value) -> None:
+    """A sum of shares times what they are shares of mixes it."""
+    product = call.first()
+    if op_name(product).rstrip("_") != "aten.mul" or len(product.all_input_nodes) != 2:
+        return
+    gone = _gone(call, value, call.shape)
+    for operand, other in (product.all_input_nodes, product.all_input_nodes[::-1]):
+        dims = call.value(operand).dims
+        along = [dims[i] for i in gone] if len(dims) == len(value.dims) else []
+        if any(factor.runs for dim in along for factor in dim) and chooses(call, other):
+            for dim in along:
+                call.mix(dim)
 
 
 def _gone(call: Call, value: Value, shape: tuple[int, ...]) -> list[int]:

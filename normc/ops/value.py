@@ -83,15 +83,16 @@ Dim = tuple[Factor, ...]
 class Inner(NamedTuple):
     """A part of a weight's axis that is no dimension any more.
 
-    "in", "out": a product of two weights has summed it: fan-in of the left one, fan-out of the right one. "block": a
-    select took one of `size` stretches that lie `stride` apart, so the axis holds a stack. "mixed": a sum or a choice
-    took all of the stack together. "pair": its two entries are the real and the imaginary part of complex numbers.
+    "in", "out": a product of two weights, `bond`, has summed it: fan-in of the left one, fan-out of the right one.
+    "block": a select took one of `size` stretches that lie `stride` apart, so the axis holds a stack. "mixed": a sum or
+    a choice took all of the stack together. "pair": its two entries are the real and the imaginary part of numbers.
     """
 
     axis: Axis
     use: Literal["in", "out", "block", "mixed", "pair"]
     size: int
     stride: int = 1
+    bond: str = ""
 
 
 class Made(NamedTuple):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.ops.net import Forward, rows
+from tests.ops.net import Around, Forward, rows
 
 LABELS = torch.tensor([3, 1, 4, 1])
 
@@ -61,6 +61,15 @@ def test_a_one_hot_product_is_a_lookup(shape: tuple[int, ...], forward: Forward,
 )
 def test_a_codebook_is_looked_up(forward: Forward) -> None:
     assert rows({"w": (32, 24)}, forward) == ["embedding xo colnorm"]
+
+
+def test_codebooks_of_several_heads_are_blocks() -> None:
+    def quantised(net: Around, h: Tensor) -> Tensor:
+        heads = h.unflatten(-1, (2, 12)).permute(2, 0, 1, 3)
+        chosen = F.one_hot(torch.cdist(heads.flatten(1, 2), net.w).argmin(-1), 16).float().unflatten(1, (4, 6))
+        return torch.einsum("hbnc,hcd->bnhd", chosen, net.w).flatten(2)
+
+    assert rows({"w": (2, 16, 12)}, quantised) == ["embedding bxo colnorm"]
 
 
 @pytest.mark.parametrize("soft", [lambda h: h.softmax(-1), lambda h: F.gumbel_softmax(h)])

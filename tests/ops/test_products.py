@@ -79,6 +79,11 @@ SPELLINGS: dict[str, tuple[Shapes, Forward, list[str]]] = {
         lambda net, h: torch.einsum("btij,air,rjc->btac", h.unflatten(-1, (6, 4)), net.a, net.b).flatten(2),
         ["hidden oio spectral", "hidden iio spectral"],
     ),
+    "singular values": (
+        {"u": (24, 8), "s": (8,), "v": (8, 24)},
+        lambda net, h: h @ torch.einsum("ir,r,ro->io", net.u, net.s, net.v),
+        ["hidden io spectral", "gain o rms", "hidden io spectral"],
+    ),
     "a gain beside a matrix": (
         {"g": (24,), "w": (24, 24)},
         lambda net, h: torch.einsum("btd,d,de->bte", h, net.g, net.w),

@@ -46,6 +46,11 @@ def scattered(h: Tensor, w: Tensor) -> Tensor:
     return torch.einsum("bte,eco,btc->bto", torch.zeros_like(h[..., :5]).scatter(-1, indices, values), w, h)
 
 
+def gated(both: Tensor) -> Tensor:
+    gate, up = both.chunk(2, -1)
+    return F.silu(gate) * up
+
+
 CHOSEN: dict[str, Forward] = {
     "by an index": lambda net, h, t: torch.bmm(h, net.w[t]),
     "by an index, einsum": lambda net, h, t: torch.einsum("btc,bco->bto", h, net.w[t]),
@@ -70,6 +75,13 @@ CHOSEN: dict[str, Forward] = {
     "shares, flat": lambda net, h, t: torch.bmm(h, (shares(h) @ net.w.flatten(1)).view(-1, 24, 24)),
     "shares, product and sum": lambda net, h, t: torch.bmm(h, (shares(h)[:, :, None, None] * net.w).sum(1)),
     "shares, a loop": lambda net, h, t: torch.bmm(h, sum(shares(h)[:, i, None, None] * net.w[i] for i in range(5))),
+    "results of shares": lambda net, h, t: torch.einsum(
+        "bte,bteo->bto", h[..., :5].softmax(-1), torch.einsum("btc,eco->bteo", h, net.w)
+    ),
+    "results times shares, summed": lambda net, h, t: (
+        h[..., :5].softmax(-1)[..., None] * torch.einsum("btc,eco->bteo", h, net.w)
+    ).sum(2),
+    "results of one": lambda net, h, t: torch.einsum("be,beto->bto", hot(t), torch.einsum("btc,eco->beto", h, net.w)),
     "a router's best": lambda net, h, t: torch.bmm(h, net.w[h.mean(1)[:, :5].argmax(-1)]),
     "a router's best two": lambda net, h, t: sparse(h, net.w),
     "a router's best two, mixed first": lambda net, h, t: mixed_first(h, net.w),
@@ -109,6 +121,26 @@ def test_the_chosen_axis_is_one_of_blocks(name: str) -> None:
             [BLOCKS, "hidden io spectral"],
         ),
         ({"a": (5, 24, 4), "b": (5, 4, 24)}, lambda net, h, t: h @ net.a[t] @ net.b[t], [BLOCKS] * 2),
+        (
+            {"a": (24, 24), "b": (24, 24)},
+            lambda net, h, t: torch.bmm(h, torch.cat([net.a, net.b]).view(2, 24, 24)[t % 2]),
+            ["hidden io spectral"] * 2,
+        ),
+        (
+            {"w": (5, 24, 48)},
+            lambda net, h, t: gated(torch.bmm(h, net.w[t])),
+            ["hidden bio spectral 24 24"],
+        ),
+        (
+            {"a": (5, 3), "v": (3, 24, 24)},
+            lambda net, h, t: torch.bmm(h, (net.a @ net.v.flatten(1)).view(5, 24, 24)[t]),
+            ["state bb sign", BLOCKS],
+        ),
+        (
+            {"a": (3,), "v": (3, 24, 24)},
+            lambda net, h, t: h @ torch.einsum("b,bio->io", net.a.softmax(0), net.v),
+            ["state b sign", BLOCKS],
+        ),
         ({"a": (5, 24, 4), "b": (5, 4, 24)}, lambda net, h, t: h @ (net.a[t] @ net.b[t]), [BLOCKS] * 2),
         (
             {"p": (5, 3, 24)},
@@ -140,6 +172,9 @@ def sliding(h: Tensor, filters: Tensor) -> Tensor:
         lambda net, h, t: sliding(h, h.mean(1)[:, :4].sigmoid() @ net.k.flatten(1)),
         lambda net, h, t: sliding(h, (shares(h, 4)[:, :, None, None, None] * net.k).sum(1)),
         lambda net, h, t: sliding(h, net.k[t % 4]),
+        lambda net, h, t: sliding(
+            h, (h.mean(1).sigmoid()[:, None, :, None, None] * net.k * shares(h, 4)[:, :, None, None, None]).sum(1)
+        ),
         lambda net, h, t: F.conv1d(h.mT, torch.einsum("k,koiw->oiw", shares(h, 4).mean(0), net.k), padding=1).mT,
     ],
 )
