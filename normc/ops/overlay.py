@@ -70,7 +70,7 @@ def varying(dim: Dim, place: int, data: list[tuple[fx.Node, Value]], shape: tupl
     size = shape[place]
     for node, value in data:
         own = place - (len(shape) - len(value.dims))
-        if size == 1 or own < 0 or dim_size(value.dims[own]) != size or _repeats(node, value, own):
+        if size < 2 or own < 0 or dim_size(value.dims[own]) != size or _repeats(node, value, own):
             continue
         axis, feature = source_axis(node, own), is_feature(value.dims[own])
         rest, grown = size, []
