@@ -11,7 +11,7 @@ from normc.backends import Backend, backends
 from normc.errors import NormcError
 from normc.recipes import Recipe
 from normc.runtime import Bucket, Entry, Run, Update
-from normc.update.listing import summary
+from normc.update.listing import summary, waits
 from normc.update.module import Loaded, Text
 from normc.update.program import Chain, Program, evaluate, placeholders
 
@@ -35,7 +35,7 @@ def load(program: Program, recipe: Recipe, target: str) -> Loaded:
     ]
     groups = [(chain.row, chain.group, False) for chain in program.chains]
     entries = {
-        row.name: Entry(row.shape, group, summary(row), idle, row.frozen)
+        row.name: Entry(row.shape, group, summary(row), idle, waits(row))
         for row, group, idle in [*groups, *((row, 1, True) for row in program.idle)]
     }
     aliases = {alias: row.name for row, _, _ in groups for alias in row.aliases}

@@ -61,7 +61,7 @@ def plan_of(model: ModelGraph, request: Request, facts: Facts, log: Log) -> Norm
         replace(facts[Rows].of[parameter.name], evidence=tuple(log.evidence.get(parameter.name, ())))
         for parameter in model.parameters
     )
-    notes = (*_guesses(model), *log.notes, *_unused(rows))
+    notes = (*_guesses(model), *log.notes, *unused_note(rows))
     return NormPlan(
         rows=rows,
         model=model.model,
@@ -87,7 +87,8 @@ def _guesses(model: ModelGraph) -> tuple[str, ...]:
     return tuple(f"guessed while tracing: {guess}" + (f" (x{n})" if n > 1 else "") for guess, n in counted.items())
 
 
-def _unused(rows: tuple[Row, ...]) -> tuple[str, ...]:
+def unused_note(rows: tuple[Row, ...]) -> tuple[str, ...]:
+    """What is to be said of rows that no gradient reaches: one note, or none."""
     unused = [row for row in rows if row.role == "unused"]
     if not unused:
         return ()

@@ -138,7 +138,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frontend", metavar="NAME", help="what runs the model's code: recorder (default), or export for torch.export"
     )
-    parser.add_argument("--strict", action="store_true", help="fail if any parameter could not be inferred")
+    parser.add_argument("--strict", action="store_true", help="fail if a parameter isn't inferred, or gets no gradient")
 
 
 def _found(options: argparse.Namespace) -> NormPlan:
@@ -182,11 +182,10 @@ def _saved(path: str, options: argparse.Namespace) -> NormPlan:
             "give --override, or the model again",
         )
     plan = load_plan(path)
-    lost = [row.name for row in plan.rows if row.fallback is not None]
-    if options.strict and lost:
-        raise NormcError(
-            f"{len(lost)} parameters of {path} are fallbacks, {lost[0]!r} first", "override them, or leave out --strict"
-        )
+    if options.strict:
+        from normc.planning import refuse_lost
+
+        refuse_lost(plan)
     return plan
 
 

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from normc.analyse import analyse
-from normc.errors import NormcError
 from normc.kernels.ahead import prepare
 from normc.optimizer import Optimizer, build, defer
 from normc.passes.request import Request
+from normc.planning import Overrides, Planned, Planner, changed, inputs_of, planner_of, refuse_lost, uncollected
 from normc.plans.plan import NormPlan
 from normc.recipes import Option, recipes
 from normc.recipes.mixed import spelled
 from normc.trace import example_inputs as read_inputs
-from normc.trace import find_ladder, on_first_forward, own_inputs, trace
+from normc.trace import find_ladder, on_first_forward, own_inputs
 
 DEFAULT_RECIPE = "auto"
-Overrides = Mapping[str, str | Mapping[str, Any]] | None
 Tare = Mapping[str, float] | None
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without Python's search for cycles of garbage: a fifth of planning, of whose objects nearly all are kept."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def plan(
@@ -62,56 +46,18 @@ def plan(
     heads           make every attention head of a query, key or value matrix a block with a norm of its own.
     frontend        what runs the model's code: "recorder", or "export" for torch.export, which runs fewer models and is
                     slower; where both run a model, their plans are the same.
-    strict          raise NormcError if any parameter's role can't be inferred, instead of marking its row.
+    strict          raise NormcError if any parameter's role can't be inferred, or no gradient reaches one that requires
+                    it, instead of marking its row.
     """
-    if example_inputs is None:
-        inputs = own_inputs(model)
-        if inputs is None:
-            raise NormcError(
-                f"{type(model).__name__} doesn't say what its forward takes",
-                "pass example_inputs: a tensor, a tuple, a dict or a batch of your DataLoader",
-            )
-    else:
-        inputs = read_inputs(model, example_inputs)
-    return _plan(model, inputs, _request(recipe, options, heads, tare), overrides, frontend, strict)
-
-
-@_uncollected()
-def _plan(
-    model: nn.Module,
-    inputs: tuple[tuple[Any, ...], dict[str, Any]],
-    request: Request,
-    overrides: Overrides,
-    frontend: str,
-    strict: bool,
-) -> NormPlan:
-    found = _overridden(analyse(trace(model, *inputs, frontend), request), overrides)
-    if strict:
-        _refuse_fallbacks(found)
-    return found
-
-
-def _overridden(plan: NormPlan, overrides: Overrides) -> NormPlan:
-    for pattern, change in (overrides or {}).items():
-        plan = plan.override(pattern, **({"norm": change} if isinstance(change, str) else change))
-    return plan
-
-
-def _refuse_fallbacks(plan: NormPlan) -> None:
-    lost = [row for row in plan.rows if row.fallback is not None]
-    if lost:
-        listed = "\n".join(f"    {row.name}: {row.fallback}" for row in lost)
-        raise NormcError(
-            f"{len(lost)} of {len(plan.rows)} parameters could not be inferred:\n{listed}",
-            'add a rule for the op (one file, @rule("aten.name")), or override those rows',
-        )
+    planner = Planner(_request(recipe, options, heads, tare), overrides, frontend, strict)
+    return planner.plan(model, inputs_of(model, example_inputs))
 
 
 def _request(recipe: str | Mapping[str, str], options: Mapping[str, Option] | None, heads: bool, tare: Tare) -> Request:
     return Request(recipes[spelled(recipe)].configure(**(options or {})), heads, dict(tare or {}))
 
 
-@_uncollected()
+@uncollected()
 def compile(  # noqa: A001  # the public name
     model: nn.Module,
     example_inputs: Any = None,
@@ -151,16 +97,27 @@ def compile(  # noqa: A001  # the public name
     how: dict[str, Any] = {"backend": backend, "compile": compile, "without": without}
     how |= {"state_dtype": state_dtype, "stochastic_rounding": stochastic_rounding, **group_options}
     if plan is not None:
-        return build(_overridden(plan, overrides), named, lr=lr, **how)
-    request = _request(recipe, options, heads, tare)
+        given = changed(plan, overrides)
+        if strict:
+            refuse_lost(given)
+        opt = build(given, named, lr=lr, **how)
+        known = None if example_inputs is None else read_inputs(model, example_inputs)
+        opt.planned = Planned.of(planner_of(plan, overrides, frontend, strict), model, known, given)
+        return opt
+    planner = Planner(_request(recipe, options, heads, tare), overrides, frontend, strict)
     find_ladder(frontend)  # a wrong name is said now, not at the first forward
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
     if inputs is not None:
-        return build(_plan(model, inputs, request, overrides, frontend, strict), named, lr=lr, **how)
-    opt = defer(request.recipe, named, lr=lr, **how)
+        found = planner.plan(model, inputs)
+        opt = build(found, named, lr=lr, **how)
+        opt.planned = Planned.of(planner, model, inputs, found)
+        return opt
+    opt = defer(planner.request.recipe, named, lr=lr, **how)
+    opt.planned = Planned(planner)
 
     def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        opt.adopt(_plan(model, (args, kwargs), request, overrides, frontend, strict))
+        opt.adopt(planner.plan(model, (args, kwargs)))
+        opt.planned = Planned.of(planner, model, (args, kwargs), opt.plan)
 
     on_first_forward(model, adopt)
     return opt

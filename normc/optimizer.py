@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from normc.analyse import to_print
 from normc.backends import backends
@@ -20,6 +20,7 @@ from normc.passes.kernels import Device, kernels
 from normc.passes.laws import laws
 from normc.passes.lower import lower
 from normc.passes.stack import stack
+from normc.planning import Planned, inputs_of, planner_of
 from normc.recipes import Recipe, recipes
 from normc.runtime import Entry, Update, UpdateOptimizer
 from normc.update.module import Loaded, Text
@@ -89,6 +90,7 @@ class Optimizer(UpdateOptimizer):
 
     without: tuple[str, ...] = ()
     kept = PLAIN
+    planned: Planned | None = None
 
     def __init__(
         self,
@@ -121,6 +123,43 @@ class Optimizer(UpdateOptimizer):
         self.take(loaded.update)
         self._plan, self._loaded = plan, loaded
 
+    def replan(self, model: nn.Module, example_inputs: Any = None) -> NormPlan:
+        """Plan again what no gradient reached, on inputs that reach it; return the plan. All other rows and all state
+        stay.
+
+        A step does so by itself where the model, as it then stands, uses the parameter on the plan's own example. It
+        can't for other inputs, nor in a copy or out of a pickle, which don't know the model. `example_inputs` are as
+        for `normc.plan`. NormcError if the model can't be traced.
+        """
+        planner = self.planned.planner if self.planned is not None else planner_of(self.plan, None, "recorder", False)
+        inputs = inputs_of(model, example_inputs)
+        found = planner.again(self.plan, model, inputs)
+        self._renew(found)
+        self.planned = Planned.of(planner, model, inputs, found)
+        return found
+
+    def _renew(self, plan: NormPlan) -> None:
+        """Take a plan some of whose rows have changed."""
+        if plan is self._plan:
+            return
+        loaded = generate(plan, self.target, self.without, self.kept)
+        for group in self.param_groups:
+            group["plan"] = loaded.update.plan
+        self.take(loaded.update)
+        self._plan, self._loaded = plan, loaded
+
+    def _wake(self, names: Sequence[str]) -> None:
+        """Plan again for what has a gradient now, if the model as it now stands uses it on the plan's example."""
+        reason = "nor does one in the model as it now stands, on the example that it was planned with"
+        try:
+            found = self.planned.again(self.plan) if self.planned is not None else self.plan
+        except NormcError as problem:
+            found, reason = self.plan, f"and can't be made again: {str(problem).splitlines()[0]}"
+        lost = [name for name in names if found[name].role == "unused"]
+        if lost:
+            self._refuse_gradient(lost, reason, "call opt.replan(model, inputs) with this step's inputs, then step()")
+        self._renew(found)
+
     @property
     def plan(self) -> NormPlan:
         """The plan. NormcError before it is known."""
@@ -149,8 +188,8 @@ class Optimizer(UpdateOptimizer):
     def __getstate__(self) -> dict[str, Any]:
         """The plan stands for the generated code, which is made again from it."""
         plan = None if self._plan is None else replace(self._plan)  # without what it has cached, some of it unpicklable
-        own = {"_plan": plan, "target": self.target, "recipe": self.recipe, "without": self.without, "kept": self.kept}
-        return {**super().__getstate__(), **own}
+        how = {"target": self.target, "recipe": self.recipe, "without": self.without, "kept": self.kept}
+        return {**super().__getstate__(), "_plan": plan, "planned": self.planned, **how}
 
     def _rebuilt(self) -> Update:
         if self._plan is None:

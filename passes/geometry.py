@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import sympy
@@ -15,6 +15,7 @@ from normc.passes.mass import Masses
 from normc.passes.request import Request
 from normc.passes.role import Roles
 from normc.passes.sensitivity import Sensitivities
+from normc.plans.balance import balanced, gain_of
 from normc.plans.expression import show_formula, write_formula
 from normc.plans.row import Row, Scale
 from normc.recipes import Recipe
@@ -37,7 +38,7 @@ def geometry(model: ModelGraph, facts: Facts, log: Log) -> Rows:
     rows: dict[str, Row] = {}
     for draft in drafts:
         chosen = recipe.geometry(draft)
-        if draft.mass == 0 and draft.role != "unused" and not draft.frozen:
+        if draft.mass == 0 and draft.role != "unused":
             draft = replace(draft, frozen=True)
             chosen = replace(chosen, rule="none", target=0.0, formula=sympy.Integer(0), why="mass 0 freezes it")
         row = replace(
@@ -50,7 +51,23 @@ def geometry(model: ModelGraph, facts: Facts, log: Log) -> Rows:
             f" = {chosen.why}" if chosen.why else ""
         )
         log.because(row.name, "scale", f"{formula} = {row.scale.value:.6g}", reason)
+    log.notes += _far(rows.values(), recipe)
     return Rows(rows, recipe)
+
+
+def _far(rows: Iterable[Row], recipe: Recipe) -> list[str]:
+    """Say of which rows the gain is so large that it was bounded: they would hardly learn."""
+    own = {row.name: (row, gain_of(row) or 0.0) for row in rows if balanced.find(recipe.member(row).name) is not None}
+    gains = {name: gain for name, (row, gain) in own.items() if row.mass and row.target * gain > 1.01 * row.mass}
+    found = list(gains)
+    if not found or recipe.gains != "average":
+        return []
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    note = (
+        f"a unit step of {', '.join(found[:3])}{more} would move the output by {max(gains.values()):.1g} times "
+        "its size, as that is estimated; it counts with 1000 times what is typical here, or it would hardly learn"
+    )
+    return [note]
 
 
 def _draft(parameter: Parameter, facts: Facts) -> Row:

@@ -14,6 +14,7 @@ from torch import fx
 
 from normc.facts import Facts, Log, analysis
 from normc.gains.activations import BENDING, pointwise
+from normc.gains.collapse import Doubted, doubted
 from normc.gains.local import UNIT, At, Local, Model, Size, entry, floats, gain_of, gains
 from normc.gains.probe import measured, probed
 from normc.gains.sample import Samples, operand_of
@@ -82,11 +83,29 @@ def magnitude(model: ModelGraph, facts: Facts, log: Log) -> Magnitudes:
             sizes[node] = None
             unknown[node] = _cause(at, problem, unknown)
             continue
-        sizes[node], found[node] = local.size, local
         if local.how == "probe":
             log.gains_probed.setdefault(op_name(node), node)
+        other = doubted(at, local)
+        if other is not None:
+            _note(node, local, other, binding, log)
+            local = other.local
+        sizes[node], found[node] = local.size, local
         samples.forget()
     return Magnitudes(convention, sizes, found, unknown, samples)
+
+
+def _note(node: fx.Node, local: Local, other: Doubted, binding: Binding, log: Log) -> None:
+    """Say whose steps rest on a size that isn't believed."""
+    behind = _reached([node], lambda at: (user for user in at.users if op_name(user) not in _ANEW))
+    names = [name for name, found in binding.contacts.items() if any(contact.node in behind for contact in found)]
+    named = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    where = f" ({node.meta['source']})" if node.meta.get("source") else ""
+    does = "explodes" if local.size.rms > 1 else "nearly vanishes"
+    log.notes.append(
+        f"{op_name(node)}{where} {does} for operands of the sizes that the plan assumes: its result is "
+        f"{local.size.rms:.1g} in size. It counts with {other.local.size.rms:.1g}, as of operands "
+        f"{other.factor:g} times as large; the steps of {named or 'no parameter'} rest on that"
+    )
 
 
 def _reached(starts: Iterable[fx.Node], after: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
@@ -131,6 +150,7 @@ _SHAPED = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "broadcast
 _ANEW = frozenset(name for name in gains if gains.home(name).endswith(".normalising"))
 
 
+_NAMED = 3
 _TABLES = ("position", "token", "embedding")
 _SUMMING = ("input", "hidden", "output", "router", "depthwise")
 

@@ -1,13 +1,15 @@
 """mass: every parameter's share of feature learning, by Modula's defaults (2405.14813): what lies inside residual
 branches shares 5, what comes before them 1, what comes after them 1; a network without branches shares equally.
 
+What is frozen takes no share from what learns, and has its own in wait.
+
 Modula has matrices and tables alone; vectors (biases, gains, tokens) count as a tenth of one here, and the recipe says
 what a table of positions counts as: all places share its updates, and it competes with the tokens that it is added to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -29,7 +31,9 @@ VECTOR = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Masses:
-    """Fractions that sum to one over everything that learns; 0 for what is frozen or reached by no gradient."""
+    """Fractions that sum to one over what learns; 0 for what no gradient reaches. A frozen parameter has what it would
+    have if nothing were frozen: together with what learns already, at most two.
+    """
 
     of: Mapping[str, float]
 
@@ -37,14 +41,29 @@ class Masses:
 @analysis("mass")
 def mass(model: ModelGraph, facts: Facts, log: Log) -> Masses:
     """Group the parameters by depth, share each group's mass inside it, then rescale what the user asked for."""
+    reached = [p for p in model.parameters if facts[Roles].of[p.name] != "unused"]
+    tares = {pattern: _tared(pattern, wanted, model, reached, log) for pattern, wanted in facts[Request].tare.items()}
+    found = dict.fromkeys((p.name for p in model.parameters), 0.0)
+    frozen = [p.name for p in reached if not p.requires_grad]
+    if frozen:
+        aside = Log()
+        everything = _shared(reached, facts, tares, aside)
+        found |= {name: everything[name] for name in frozen}
+        log.evidence |= {name: [*log.evidence.get(name, ()), *aside.evidence.get(name, ())] for name in frozen}
+    return Masses(found | _shared([p for p in reached if p.requires_grad], facts, tares, log))
+
+
+def _shared(
+    learning: Sequence[Parameter], facts: Facts, tares: Mapping[str, Collection[str]], log: Log
+) -> dict[str, float]:
+    """The masses of these parameters, if they are the ones that learn. `tares` are the names that each glob matches."""
     request, flow = facts[Request], facts[Flow]
     groups: dict[str, list[tuple[str, float]]] = {}
-    learning = [p for p in model.parameters if p.requires_grad and facts[Roles].of[p.name] != "unused"]
     for parameter in learning:
         weight = _weight(facts[Roles].of[parameter.name], request.recipe)
         for group in sorted({_group(c, flow) for c in facts[Binding].contacts[parameter.name]}):
             groups.setdefault(group, []).append((parameter.name, weight))
-    shares = {parameter.name: 0.0 for parameter in model.parameters}
+    shares = {parameter.name: 0.0 for parameter in learning}
     for group, members in groups.items():
         total = sum(weight for _, weight in members)
         given = request.recipe.mass_of("blocks", GROUPS[group]) if group == "inside" else GROUPS[group]
@@ -52,8 +71,8 @@ def mass(model: ModelGraph, facts: Facts, log: Log) -> Masses:
             shares[name] += given * weight / total if total else 0.0
             where = f"{group} the residual branches" if flow.joins else "no residual branches"
             log.because(name, "mass", f"{weight:g} of {total:g}", f"{where}, which share {given:g}")
-    for pattern, wanted in request.tare.items():
-        _tare(shares, model.parameters, pattern, wanted, log)
+    for pattern, names in tares.items():
+        _tare(shares, [name for name in names if name in shares], pattern, request.tare[pattern], log)
     total = sum(shares.values())
     if not total and learning:
         raise NormcError("every parameter has mass 0: nothing would learn", "leave some mass to one of them")
@@ -61,7 +80,7 @@ def mass(model: ModelGraph, facts: Facts, log: Log) -> Masses:
     for name, share in found.items():
         if share:
             log.because(name, "mass", f"{share:.6g}", f"{shares[name]:.6g} of {total:.6g} in all")
-    return Masses(found)
+    return found
 
 
 def _weight(role: Role, recipe: Recipe) -> float:
@@ -71,15 +90,23 @@ def _weight(role: Role, recipe: Recipe) -> float:
     return 1.0 if role in MATRICES else recipe.mass_of("vector", VECTOR)
 
 
-def _tare(shares: dict[str, float], parameters: Iterable[Parameter], pattern: str, wanted: float, log: Log) -> None:
-    """Scale the masses of all that match so that they sum to `wanted` (Modula's tare); 0 freezes."""
+def _tared(pattern: str, wanted: float, model: ModelGraph, reached: Sequence[Parameter], log: Log) -> Collection[str]:
+    """The names that a glob matches. NormcError for a mass that can't be given, and if it matches nothing."""
     if not 0 <= wanted < float("inf"):
         raise NormcError(f"the mass of {pattern!r} is {wanted}", "give a finite number, 0 or more")
-    names = [p.name for p in parameters if any(fnmatchcase(name, pattern) for name in (p.name, *p.aliases))]
+    names = {p.name for p in model.parameters if any(fnmatchcase(name, pattern) for name in (p.name, *p.aliases))}
+    if not names:
+        raise NormcError(f"no parameter is called {pattern!r}", "see the plan's table for the names")
+    if not names & {p.name for p in reached}:
+        log.notes.append(f"the mass {wanted:g} of {pattern!r} goes to nobody: no gradient reaches what it matches")
+    return names
+
+
+def _tare(shares: dict[str, float], names: Sequence[str], pattern: str, wanted: float, log: Log) -> None:
+    """Scale the masses of all that match so that they sum to `wanted` (Modula's tare); 0 freezes."""
     before = sum(shares[name] for name in names)
-    if not names or not before:
-        problem = "no parameter is called" if not names else "no mass is left to scale in"
-        raise NormcError(f"{problem} {pattern!r}", "see the plan's table for the names")
+    if names and not before:
+        raise NormcError(f"no mass is left to scale in {pattern!r}", "see the plan's table for the names")
     for name in names:
         shares[name] *= wanted / before
         log.because(name, "mass", f"{shares[name]:.6g}", f"{pattern!r} was given {wanted:g} in all")

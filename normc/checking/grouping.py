@@ -46,4 +46,4 @@ def naming(model: nn.Module, along: Along) -> Name:
 def lines(plan: NormPlan) -> tuple[Family, ...]:
     """The rows that learn, as the plan's table has them, but whatever their scales are."""
     alike = Scale(sympy.Integer(0), (0.0,))
-    return families([replace(row, scale=alike) for row in plan.rows if row.rule != "none"])
+    return families([replace(row, scale=alike) for row in plan.rows if row.rule != "none" and not row.frozen])

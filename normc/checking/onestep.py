@@ -69,7 +69,7 @@ def measure_step(subject: Subject, loss: Loss | None, lr: float, seed: int) -> O
     moves = tuple(
         Move(row.name, _promised(row, subject), found[0][0].get(row.name, 0.0), found[1][0].get(row.name, 0.0))
         for row in subject.plan.rows
-        if row.rule != "none"
+        if row.rule != "none" and not row.frozen
     )
     total = promise(subject)
     shares = are_shares(subject)
@@ -81,7 +81,7 @@ def measure_step(subject: Subject, loss: Loss | None, lr: float, seed: int) -> O
 
 def promise(subject: Subject) -> float | None:
     """The sum of S R target over all that learns: the most that a step of lr 1 may move the output. None: unknown."""
-    found = [_promised(row, subject) for row in subject.plan.rows if row.rule != "none"]
+    found = [_promised(row, subject) for row in subject.plan.rows if row.rule != "none" and not row.frozen]
     known = [value for value in found if value is not None]
     return sum(known) if known and len(known) == len(found) else None
 
@@ -191,7 +191,7 @@ def _step(subject: Subject, start: Weights, gradients: Mapping[str, Tensor], lr:
     """What the plan's optimizer adds to each parameter in its first step."""
     named = [(name, nn.Parameter(tensor.clone())) for name, tensor in start.of.items()]
     for name, parameter in named:
-        if name in gradients:
+        if name in gradients and not subject.plan[name].frozen:
             parameter.grad = gradients[name].clone()
     opt = build(subject.plan, named, lr=lr, backend=subject.target, compile=False)
     opt.step()

@@ -28,6 +28,7 @@ class Samples:
     """One draw of the values of nodes, made when asked for.
 
     `fresh` says where a draw starts anew; `weight` gives the size of a parameter's entries (0: they are nothing yet).
+    `factor` multiplies what is drawn.
     """
 
     def __init__(
@@ -36,11 +37,17 @@ class Samples:
         sizes: Mapping[fx.Node, Size | None],
         fresh: Callable[[fx.Node], bool],
         weight: Callable[[fx.Node], Size],
+        factor: float = 1.0,
     ) -> None:
         self._values, self._sizes, self._fresh, self._weight = values, sizes, fresh, weight
+        self._factor = factor
         self._drawn: dict[fx.Node, Any] = {}
         self._entries = 0
         self._generator = torch.Generator().manual_seed(0)
+
+    def shrunk(self, factor: float) -> Samples:
+        """Another draw, all of whose beginnings are so much smaller; what is known stays as it is."""
+        return Samples(self._values, self._sizes, self._fresh, self._weight, factor)
 
     def of(self, node: fx.Node) -> Any:
         """A node's value: a float64 tensor, or what the op gives. LookupError if it can't be had."""
@@ -107,7 +114,7 @@ class Samples:
             tuple(like.shape), generator=self._generator,
             dtype=torch.complex128 if like.dtype.is_complex else torch.float64,
         )  # fmt: skip
-        return drawn * size.deviation + size.mean
+        return self._factor * (drawn * size.deviation + size.mean)
 
 
 def _known(node: fx.Node) -> bool:

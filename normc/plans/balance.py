@@ -24,7 +24,7 @@ balanced: Registry[StateBytes] = Registry("recipe of masses", "normc.recipes")
 
 
 class Certificate(NamedTuple):
-    """`masses`: the sum of the rows' masses. `bound`: the sum of sensitivity * magnitude * target.
+    """Of the rows that learn. `masses`: the sum of their masses. `bound`: that of sensitivity * magnitude * target.
 
     For a recipe of masses both are 1: a step at lr moves the output by at most lr, to first order, by the gains that
     the plan was made with. `assumed` are the rows of unknown gain, which count with the largest known one.
@@ -37,6 +37,8 @@ class Certificate(NamedTuple):
 
 # A gain this much smaller than the largest would make a step as much larger: it is taken for unknown.
 _LEAST = 1e-6
+# A gain this many times the typical one is doubted: an output that is taken for tiny makes such gains.
+_FAR = 1e3
 
 
 def gain_of(row: Row, most: float | None = None) -> float | None:
@@ -52,10 +54,22 @@ def largest_gain(rows: Iterable[Row]) -> float | None:
     return max((found for row in rows if (found := gain_of(row)) is not None), default=None)
 
 
+def typical_gain(rows: Iterable[Row]) -> float | None:
+    """The median of the known gains; None where none is known."""
+    known = sorted(found for row in rows if (found := gain_of(row)) is not None)
+    return known[len(known) // 2] if known else None
+
+
+def bounded_gain(gain: float, typical: float | None) -> float:
+    """A gain that is no more than so many times the typical one: a step is the mass over it, and would be nothing."""
+    return gain if typical is None else min(gain, _FAR * typical)
+
+
 def certify(rows: Iterable[Row]) -> Certificate:
-    """The sums over all rows."""
+    """The sums over all rows that learn."""
     rows = tuple(rows)
     most = largest_gain(rows)
+    rows = tuple(row for row in rows if not row.frozen)
     gains = {row.name: gain_of(row, most) for row in rows}
     assumed = tuple(row.name for row in rows if gains[row.name] is None and row.target)
     bound = math.fsum(row.target * (gains[row.name] or most or 1.0) for row in rows)
@@ -91,25 +105,26 @@ def _frozen(row: Row, reason: str) -> Row:
 
 
 def rebalanced(rows: tuple[Row, ...], chosen: set[str], mass: float, pattern: str) -> tuple[Row, ...]:
-    """Each chosen row with that mass, all others scaled so that the masses sum to one again.
+    """Each chosen row with that mass, all others scaled so that the masses of what learns sum to one again. Frozen rows
+    have masses in wait, which take nothing from the others.
 
     NormcError if nothing would be left for the others, or nothing would learn.
     """
-    given = [row for row in rows if row.name in chosen and row.role != "unused"]
-    others = math.fsum(row.mass or 0.0 for row in rows if row.name not in chosen)
+    given = [row for row in rows if row.name in chosen and row.role != "unused" and not row.frozen]
+    others = math.fsum(row.mass or 0.0 for row in rows if row.name not in chosen and not row.frozen)
     left = 1.0 - mass * len(given)
     if others and left <= 0:
         raise NormcError(
             f"{len(given)} rows of mass {mass:g} leave nothing for the others", f"give less than {1 / len(given):g}"
         )
-    if not others and not math.isclose(left, 0, abs_tol=1e-9):
+    if given and not others and not math.isclose(left, 0, abs_tol=1e-9):
         problem = "nothing would learn" if not mass else f"{len(given)} rows of mass {mass:g} don't sum to one"
         raise NormcError(f"{problem}: all other rows are frozen", f"give {1 / len(given):g}")
     found = []
     for row in rows:
         if row.name in chosen and row.role != "unused":
             row = with_mass(row, mass, f"asked for by {pattern!r}")
-        elif row.mass:
+        elif row.mass and given and not row.frozen:
             own = row
             row = with_mass(row, row.mass * left / others, f"all masses sum to one, and {pattern!r} was given {mass:g}")
             row = replace(own, mass=row.mass) if _scale_was_given(own) else row

@@ -13,7 +13,10 @@ Option = str | int | float | bool | None
 
 
 def decisions(row: Row) -> Mapping[str, object]:
-    """A row's decisions as plain data: no evidence, no uses, no sensitivity, nothing that names a source line."""
+    """A row's decisions as plain data: no evidence, no uses, no sensitivity, nothing that names a source line.
+
+    Whether a parameter waited for its gradient when the plan was made is none; that it never gets a step is.
+    """
     return {
         "name": row.name,
         "aliases": list(row.aliases),
@@ -30,7 +33,7 @@ def decisions(row: Row) -> Mapping[str, object]:
         "mass": None if row.mass is None else float(row.mass),
         "scale": [write_formula(row.scale.formula), [float(value) for value in row.scale.per_block]],
         "target": float(row.target),
-        "frozen": row.frozen,
+        "frozen": row.frozen and row.rule == "none" and row.role != "unused",
     }  # fmt: skip
 
 

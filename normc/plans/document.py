@@ -69,6 +69,7 @@ def _beside(row: Row) -> dict[str, object]:
         "fan_out": row.fan_out,
         "state_bytes": row.state_bytes,
         "fallback": row.fallback,
+        "frozen": row.frozen,
         "uses": [
             {"role": use.role, "op": use.op, "source": use.source, "module": use.module, "axes": list(use.axes)}
             for use in row.uses

@@ -26,7 +26,7 @@ from normc.registry import Registry
 
 
 class Coverage(NamedTuple):
-    """How much of a model was inferred: tensors, and entries in them; the rest are fallbacks."""
+    """How much of a model was inferred: tensors, and entries in them. The rest are fallbacks and what isn't used."""
 
     tensors: int
     all_tensors: int
@@ -102,13 +102,13 @@ class NormPlan:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of optimizer state."""
-        return sum(row.state_bytes for row in self.rows)
+        """Bytes of optimizer state of what learns: a frozen parameter has none before its first gradient."""
+        return sum(row.state_bytes for row in self.rows if not row.frozen)
 
     @property
     def coverage(self) -> Coverage:
         """Tensors and entries whose role was inferred, and all of them."""
-        inferred = [row for row in self.rows if row.fallback is None]
+        inferred = [row for row in self.rows if row.fallback is None and row.role != "unused"]
         entries = sum(row.numel for row in inferred), sum(row.numel for row in self.rows)
         return Coverage(len(inferred), len(self.rows), *entries)
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import sympy
 
 from normc.errors import NormcError
-from normc.plans.balance import balanced, gain_of, largest_gain
+from normc.plans.balance import balanced, bounded_gain, gain_of, largest_gain, typical_gain
 from normc.plans.geometry import Geometry, norms
 from normc.plans.row import D_IN, KERNEL, Role, Row
 from normc.recipes import Option, Recipe, Values, recipes
@@ -43,7 +43,8 @@ _ROLES: dict[Role, tuple[str, str]] = {
 class ModularDual(Recipe):
     """Steepest descent in the modular norm: each row's unit step, times mass / (sensitivity * magnitude).
 
-    `most` is the largest known gain of the plan: what a row of unknown gain counts with.
+    `most` is the largest known gain of the plan: what a row of unknown gain counts with. `typical` is the median of
+    average gains, beside which those of single rows are bounded.
     """
 
     name: ClassVar[str] = "modular-dual"
@@ -69,10 +70,13 @@ class ModularDual(Recipe):
     rule: ClassVar[str] = "lmo"
 
     most: float | None = None
+    typical: float | None = None
 
     def seeing(self, rows: Iterable[Row], blocks: int = 0) -> Recipe:
-        """With the largest known gain of a plan's drafts."""
-        return replace(self, most=largest_gain(rows))
+        """With the largest known gain of a plan's drafts, and the typical one."""
+        rows = list(rows)
+        most, typical = largest_gain(rows), typical_gain(rows) if self.gains == "average" else None
+        return replace(self, most=None if most is None else bounded_gain(most, typical), typical=typical)
 
     def geometry(self, row: Row) -> Geometry:
         """The role's norm; the target from mass, sensitivity and magnitude."""
@@ -95,7 +99,9 @@ class ModularDual(Recipe):
     def _target(self, row: Row, mass: float) -> tuple[float, str]:
         gain = gain_of(row, self.most)
         if gain is not None:
-            return mass / gain, f"mass {mass:.6g} / (S {row.sensitivity:.6g} * R {row.magnitude:.6g})"
+            counted = bounded_gain(gain, self.typical)
+            far = f", counted as {counted:.6g}: no more than 1000 times the typical gain" if counted < gain else ""
+            return mass / counted, f"mass {mass:.6g} / (S {row.sensitivity:.6g} * R {row.magnitude:.6g}){far}"
         if self.most is not None:
             own = "isn't known" if row.sensitivity is None else f"is {row.sensitivity:.3g}, next to nothing"
             return mass / self.most, f"mass {mass:.6g} / {self.most:.6g}, the largest known gain: its own {own}"

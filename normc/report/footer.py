@@ -27,20 +27,12 @@ def footer(plan: NormPlan) -> Table:
 def _lines(plan: NormPlan) -> list[tuple[str, Text]]:
     found = plan.coverage
     inferred = f"{found.entries:,} of {found.all_entries:,} parameters, {found.tensors} of {found.all_tensors} tensors"
-    lines = [
-        ("", Text("")),
-        ("inferred", Text(inferred, style="green" if found.tensors == found.all_tensors else "bold red")),
-    ]
+    whole, lost = found.tensors == found.all_tensors, [row for row in plan.rows if row.fallback is not None]
+    lines = [("", Text("")), ("inferred", Text(inferred, style="green" if whole else "bold red" if lost else "yellow"))]
     ties = [" = ".join(map(shown, (row.name, *row.aliases))) for row in plan.rows if row.aliases]
     lines.append(("ties", Text("; ".join(ties[:_NAMED]) + _more(ties) if ties else "none")))
-    lost = [row for row in plan.rows if row.fallback is not None]
     lines.append(("fallbacks", Text(_counted(lost), style="bold red") if lost else Text("none")))
-    for head, rows in (
-        ("unused", [row for row in plan.rows if row.role == "unused"]),
-        ("frozen", [row for row in plan.rows if row.frozen]),
-    ):
-        if rows:
-            lines.append((head, Text(_counted(rows))))
+    lines += _still(plan)
     lines.append(("state", Text(size(plan.state_bytes))))
     options = ", ".join(f"{shown(name)} {value}" for name, value in plan.options)
     lines.append(("recipe", Text(f"{plan.recipe}: {options}" if options else plan.recipe)))
@@ -49,6 +41,18 @@ def _lines(plan: NormPlan) -> list[tuple[str, Text]]:
     lines += [("note", Text(shown(note), style="yellow")) for note in plan.notes]
     lines.append(("hash", Text(plan.hash[:16], style="bold")))
     return lines
+
+
+def _still(plan: NormPlan) -> list[tuple[str, Text]]:
+    """What doesn't learn, and what is left that does."""
+    unused = [row for row in plan.rows if row.role == "unused"]
+    frozen = [row for row in plan.rows if row.frozen and row.role != "unused"]
+    learning = [row for row in plan.rows if row.rule != "none" and not row.frozen]
+    asking = any(not row.frozen for row in unused)  # for a gradient, and there is none
+    lines = [("unused", Text(_counted(unused), style="bold red" if asking else ""))] if unused else []
+    lines += [("frozen", Text(_counted(frozen)))] if frozen else []
+    entries = f"{sum(row.numel for row in learning):,} of {sum(row.numel for row in plan.rows):,} parameters"
+    return [*lines, ("learning", Text(f"{entries}, {len(learning)} of {len(plan)} tensors"))] if lines else []
 
 
 def _sharpness(found: Sharpness) -> str:

@@ -51,7 +51,7 @@ class Traced:
         """Bounds on the model's second derivatives, by the plan's targets."""
         if self.facts is None:
             return unknown(AVERAGES)
-        return sharpness(self.model, self.facts, {row.name: row.target for row in plan.rows})
+        return sharpness(self.model, self.facts, {row.name: row.target for row in plan.rows if not row.frozen})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Traced:
         return self

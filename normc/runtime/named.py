@@ -223,6 +223,8 @@ class NamedOptimizer(GradientHolder):
             return
         old, new = saved.get("rows", {}), {name: entry.what for name, entry in self.update.entries.items()}
         differing = [name for name in {**old, **new} if old.get(name) != new.get(name)] if old else []
+        if differing and all("unused" in (_role(old, name), _role(new, name)) for name in differing):
+            return  # Either plan knew nothing of these: it was made, or made again, with another example.
         lines = [f"\n    {name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}" for name in differing[:8]]
         more = f"\n    and {len(differing) - 8} more" if len(differing) > 8 else ""
         rows = "".join(lines) + more
@@ -242,3 +244,7 @@ class NamedOptimizer(GradientHolder):
             self.cores = Cores(enabled, self._warning())
             self.update = self._rebuilt()
             self._built = True
+
+
+def _role(rows: Mapping[str, str], name: str) -> str:
+    return rows.get(name, "").split(",")[0]

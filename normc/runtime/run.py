@@ -43,7 +43,9 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the update knows of one parameter. `what` tells two plans' rows apart; `idle` rows get no update."""
+    """What the update knows of one parameter. `what` tells two plans' rows apart; `idle` rows get no update: those that
+    are `frozen` as well, by a mass of 0, whatever gradient they have.
+    """
 
     shape: tuple[int, ...]
     group: int

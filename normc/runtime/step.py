@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -55,12 +55,10 @@ class UpdateOptimizer(NamedOptimizer):
         if not self.update.ready:
             self._fail("step() before the plan is known", "run the model forward once before the first step()")
         members = self._by_names()
-        for name, parameter in self._idle:
-            if parameter.grad is not None and parameter.numel() > 0:
-                self._fail(
-                    f"{name!r} has a gradient, but the plan says that none reaches it",
-                    "make the plan with an example that reaches it, or freeze it",
-                )
+        woken = [name for name, parameter in self._idle if parameter.grad is not None and _moves(parameter.grad)]
+        if woken:
+            self._wake(woken)
+            members = self._by_names()
         launched = bool(self._fused) and self._launch(self._fused, members)
         for bucket in self._others if launched else self.update.buckets:
             self._step(bucket, members)
@@ -68,6 +66,17 @@ class UpdateOptimizer(NamedOptimizer):
             for group in self.param_groups:
                 group[SEED] += 1
         return loss
+
+    def _wake(self, names: Sequence[str]) -> None:
+        """Gradients have come to parameters that the plan has no update for."""
+        self._refuse_gradient(names, "and this file holds no model to plan again", "export a plan that reaches it")
+
+    def _refuse_gradient(self, names: Sequence[str], why: str, fix: str) -> NoReturn:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        self._fail(
+            f"{names[0]!r}{more} has a gradient, but the plan says that none reaches it, {why}",
+            f"{fix}; or freeze it: requires_grad_(False), and grad = None",
+        )
 
     def _by_names(self) -> Mapping[str, Tensor]:
         """Parameters by name; the same dict as long as the update is, and the groups hold the same ones."""
@@ -221,6 +230,11 @@ def _listened(opt: UpdateOptimizer) -> bool:
     """
     own = (opt._optimizer_step_pre_hooks, opt._optimizer_step_post_hooks)
     return _profiled() or any(own) or any(_everywhere)
+
+
+def _moves(gradient: Tensor) -> bool:
+    """Whether a gradient says anything. One of zeros doesn't: some hosts add 0 times every parameter to a loss."""
+    return gradient.layout is not torch.strided or bool(gradient.any())
 
 
 def _wide(tensors: list[Tensor], dtypes: list[torch.dtype]) -> list[Tensor]:

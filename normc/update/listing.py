@@ -76,8 +76,13 @@ def tables(program: Program, recipe: Grouped, printer: Printer, form: Form | Non
 
 
 def _entry(row: Row, group: int, idle: bool) -> str:
-    flags = "".join(f", {name}=True" for name, on in (("idle", idle), ("frozen", row.frozen)) if on)
+    flags = "".join(f", {name}=True" for name, on in (("idle", idle), ("frozen", waits(row))) if on)
     return f"{INDENT}{literal(row.name)}: Entry({literal(row.shape)}, {group}, {literal(summary(row))}{flags}),"
+
+
+def waits(row: Row) -> bool:
+    """Whether a gradient that comes to a row is what its plan knows of: of an unused one it knows nothing."""
+    return row.frozen and row.role != "unused"
 
 
 def summary(row: Row) -> str:

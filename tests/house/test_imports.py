@@ -19,7 +19,7 @@ LEVELS = (
     {"ops", "plans", "trace", "facts", "update", "stages", "gains", "exponents", "fused"},
     {"norms", "recipes"},
     {"passes", "backends"},
-    {"analyse", "resize", "compiler", "optimizer", "exporting", "initialise"},
+    {"analyse", "resize", "planning", "compiler", "optimizer", "exporting", "initialise"},
     {"normc", "cbs", "checking", "report", "targets", "tuning", "weightless", "given", "cli", "__main__"},
 )
 STRANGERS = ({"passes", "backends"}, {"norms", "recipes"})

@@ -36,8 +36,8 @@ def test_every_parameter_is_there_once() -> None:
 
 def test_coverage_and_state_count_tensors_and_entries() -> None:
     plan = sample()
-    assert plan.coverage == (20, 21, plan.coverage.all_entries - 64, sum(row.numel for row in plan))
-    assert plan.state_bytes == sum(row.state_bytes for row in plan)
+    assert plan.coverage == (19, 21, plan.coverage.all_entries - 64 - 64, sum(row.numel for row in plan))
+    assert plan.state_bytes == sum(row.state_bytes for row in plan if not row.frozen)
 
 
 def test_the_hash_is_of_decisions_and_not_of_reasons() -> None:
@@ -50,11 +50,13 @@ def test_the_hash_is_of_decisions_and_not_of_reasons() -> None:
         {"norm": "rms"},
         {"role": "hidden"},
         {"mass": 0.5},
-        {"frozen": True},
+        {"rule": "none"},
         {"aliases": ()},
     ):
         other = NormPlan((replace(first, **change), *plan.rows[1:]), plan.model, plan.recipe, plan.options)
         assert other.hash != plan.hash, change
+    waiting = NormPlan((replace(first, frozen=True), *plan.rows[1:]), plan.model, plan.recipe, plan.options)
+    assert waiting.hash == plan.hash
     assert NormPlan(plan.rows, plan.model, "scion", plan.options).hash != plan.hash
     assert NormPlan(plan.rows, plan.model, plan.recipe).hash != plan.hash
 

@@ -101,6 +101,17 @@ def test_sizes(count: int, text: str) -> None:
     assert words.size(count) == text
 
 
+def test_the_footer_counts_what_learns_apart() -> None:
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in sample().text(200).splitlines()[-10:] if line}
+    assert lines["inferred"].endswith("19 of 21 tensors")
+    assert (lines["unused"], lines["frozen"]) == (
+        "1 tensor, 64 parameters: old.weight", "1 tensor, 3,072 parameters: patch.weight"
+    )  # fmt: skip
+    assert lines["learning"].endswith("19 of 21 tensors")
+    whole = NormPlan(tuple(row for row in sample() if row.rule != "none" and not row.frozen), "Sample", "uscion")
+    assert "learning" not in whole.text(200)
+
+
 def test_rows_without_an_update_say_so() -> None:
     plan = sample().override("h.1.attn.weight", mass=0)
     assert "hidden, frozen" in plan.text(200)

@@ -1,0 +1,51 @@
+"""Results that nearly vanish, or explode, because a bent function is asked far out.
+
+For Gaussians exp(-|x - c|^2) is 1e-7, where the distances of a real model are small. Such a size says nothing of the
+model, and what rests on it wouldn't learn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from normc.gains.activations import pointwise
+from normc.gains.local import At, Local, gain_of
+from normc.gains.probe import probed
+
+# A result this much smaller or larger than its operands is doubted; it is believed if operands half as large give about
+# the same.
+LEAST, MOST = 1e-2, 1e3
+_SURE = 10.0
+_HALVINGS = 8
+
+
+class Doubted(NamedTuple):
+    """What an op gives for operands of `factor` times the sizes tracked, in place of a size that isn't believed."""
+
+    local: Local
+    factor: float
+
+
+def doubted(at: At, local: Local) -> Doubted | None:
+    """The least halving of all that the op's operands are made of at which its result is plausible. None where the size
+    tracked is, would be about the same with smaller operands, or can't be tried out.
+    """
+    bent = local.how == "probe" or gain_of(at.node) is pointwise
+    if at.model.nominal or at.samples is None or not bent:
+        return None
+    largest = max((at.size(operand).rms for operand in at.data), default=1.0)
+    low, high = LEAST * min(largest, 1.0), MOST * max(largest, 1.0)
+    if low <= local.size.rms <= high:
+        return None
+    for halvings in range(1, _HALVINGS + 1):
+        factor = 2.0**-halvings
+        try:
+            found = probed(replace(at, samples=at.samples.shrunk(factor)))
+        except LookupError:
+            return None
+        if halvings == 1 and local.size.rms / _SURE <= found.size.rms <= _SURE * local.size.rms and found.size.rms:
+            return None
+        if low <= found.size.rms <= high:
+            return Doubted(found, factor)
+    return None
