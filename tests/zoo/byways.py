@@ -209,6 +209,51 @@ class Recomputed(Framed):
         return checkpoint(lambda h: self.layer(h).tanh() * self.scale, h, use_reentrant=self.reentrant)
 
 
+class Thresholded(torch.autograd.Function):
+    """A custom function, which works in place on a copy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        y = x.clone()
+        y -= y.max(-1, keepdim=True)[0]
+        return y.add_(w).clamp(min=-2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, grad.flatten(0, -2).sum(0)
+
+
+class Foreseeing(torch.autograd.Function):
+    """A custom function that computes its gradients in its forward, from detached inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        with torch.enable_grad():
+            inputs = [x.detach().requires_grad_(), w.detach().requires_grad_()]
+            out = (inputs[0] * inputs[1]).tanh()
+            ctx.gradients = torch.autograd.grad(out.sum(), inputs)
+        return out.detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        one, other = ctx.gradients
+        return one * grad, other
+
+
+thresholded, foreseeing = Thresholded.apply, Foreseeing.apply
+
+
+class Custom(Framed):
+    """A custom function, called by the method of its class or by one that was bound when the module was imported."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.before, self.weight, self.function = nn.Linear(12, 12), nn.Parameter(torch.randn(12)), function
+
+    def core(self, h: Tensor) -> Tensor:
+        return self.function(self.before(h), self.weight)
+
+
 def gelu_of_sum(bias: Tensor, x: Tensor) -> Tensor:
     """Megatron's: adds a bias, then a GELU."""
     x = bias + x
@@ -329,6 +374,10 @@ BYWAYS: dict[str, Build] = {
     "checkpointed": _framed(Recomputed, False),
     "checkpointed, reentrant": _framed(Recomputed, True),
     "scripted": _framed(Scripted),
+    "custom function": _framed(Custom, lambda x, w: Thresholded.apply(x, w)),
+    "custom function, bound before": _framed(Custom, thresholded),
+    "custom function of gradients": _framed(Custom, lambda x, w: Foreseeing.apply(x, w)),
+    "custom function of gradients, bound before": _framed(Custom, foreseeing),
     "mapped": _framed(Mapped),
     "answering": _framed(Answering),
     "distributed": _framed(Distributed),

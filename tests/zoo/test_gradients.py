@@ -17,7 +17,10 @@ from tests.zoo.test_untouched import DIFFER
 
 # Rows that autograd reaches and the plan calls unused. Whoever mends one removes its line.
 GUESSED = "what weights decide is guessed to be true, and the other path is not traced"
+BOUND = "the method of a custom function is only watched if it is looked up while the model is traced"
 AWAITED = {
+    **dict.fromkeys(("custom function, bound before", "custom function of gradients, bound before"), BOUND),
+    "custom function of gradients": "a detach within a custom function is taken for the end of gradients",
     **dict.fromkeys(("asked and no", "equal to a number", "asked about all", "settles", "experts"), GUESSED),
     "scripted": "a scripted function that has run before is one fused op",
 }
