@@ -17,13 +17,15 @@ from torch.utils import _pytree as pytree
 import normc
 from benchmarks.sweep import hugging, timms
 from benchmarks.sweep.candidate import Candidate
+from benchmarks.sweep.gradients import Call, reached
 from benchmarks.sweep.oracle import judge
 from normc.plans.plan import NormPlan
 from normc.trace import own_inputs
 from normc.weightless import without_weights
 
 LIBRARIES = {"transformers": hugging, "timm": timms}
-_REAL = 300_000_000  # parameters up to which a model is also run with weights
+_REAL = 300_000_000  # entries up to which a model is run with weights if its plan fails
+_CHEAP = 20_000_000  # entries up to which a planned model is run with weights, forward and backward
 Outcome = dict[str, Any]
 
 
@@ -49,7 +51,7 @@ def _try(candidate: Candidate) -> Outcome:
     try:
         model = without_weights(candidate.build)
     except Exception as problem:  # noqa: BLE001  # whatever a library's constructor raises is the finding
-        return {"status": "not built", "error": _line(problem)}
+        return {"status": "not built", "error": line(problem)}
     entries = sum(parameter.numel() for parameter in model.parameters())
     inputs = own_inputs(model)
     if inputs is None:
@@ -57,21 +59,32 @@ def _try(candidate: Candidate) -> Outcome:
     start = time.perf_counter()
     called: set[int] = set()
     try:
-        with _watching(called):
+        with watching(called):
             plan = normc.plan(model, inputs)
     except Exception as problem:  # noqa: BLE001  # an error that isn't a NormcError is what the sweep looks for
         seconds = time.perf_counter() - start
         runs = _runs(candidate, inputs, entries)
         status = "failed" if runs is None else "does not run" if runs else "unsure"
-        return {"status": status, "error": runs or _line(problem), "entries": entries, "seconds": seconds,
+        return {"status": status, "error": runs or line(problem), "entries": entries, "seconds": seconds,
                 "raised": type(problem).__name__}  # fmt: skip
-    return {"status": "planned", "seconds": time.perf_counter() - start, "entries": entries} | _findings(
-        model, plan, called
-    )
+    seconds = time.perf_counter() - start
+    truth = _truth(candidate, inputs) if entries <= _CHEAP else None
+    told = {"status": "planned", "seconds": seconds, "entries": entries, "held": truth is not None}
+    return told | findings(model, plan, called, truth)
+
+
+def _truth(candidate: Candidate, inputs: Call) -> frozenset[str] | None:
+    """The names of the parameters that a real backward reaches; None if the model can't be run with weights."""
+    try:
+        model = candidate.build().eval()
+        found = reached(model, inputs)
+    except Exception:  # noqa: BLE001  # whatever the model raises: there is no truth to hold the plan against
+        return None
+    return frozenset(name for name, parameter in model.named_parameters() if id(parameter) in found)
 
 
 @contextmanager
-def _watching(called: set[int]) -> Iterator[None]:
+def watching(called: set[int]) -> Iterator[None]:
     """Inside, `called` grows by the id of every module that is called."""
     handle = register_module_forward_pre_hook(lambda module, _: called.add(id(module)))
     try:
@@ -80,10 +93,11 @@ def _watching(called: set[int]) -> Iterator[None]:
         handle.remove()
 
 
-def _findings(model: nn.Module, plan: NormPlan, called: set[int]) -> Outcome:
+def findings(model: nn.Module, plan: NormPlan, called: set[int], truth: frozenset[str] | None = None) -> Outcome:
+    """What a plan says, counted, and where the judge differs, who believes in `truth` as to what is reached."""
     agreed: Counter[str] = Counter()
     wrong: dict[tuple[str, str, str], list[str]] = {}
-    for verdict in judge(model, plan, called):
+    for verdict in judge(model, plan, called, truth):
         if verdict.agrees:
             agreed[verdict.about] += 1
         else:
@@ -106,7 +120,7 @@ def _findings(model: nn.Module, plan: NormPlan, called: set[int]) -> Outcome:
     }
 
 
-def _runs(candidate: Candidate, inputs: tuple[tuple[Any, ...], dict[str, Any]], entries: int) -> str | None:
+def _runs(candidate: Candidate, inputs: Call, entries: int) -> str | None:
     """Why the model doesn't run eagerly on the inputs; None if it does. A large one is run without weights.
 
     A question about data can't be answered without: then nobody knows, and the answer is empty.
@@ -118,11 +132,11 @@ def _runs(candidate: Candidate, inputs: tuple[tuple[Any, ...], dict[str, Any]], 
             args, kwargs = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), inputs)
             model(*args, **kwargs)
     except Exception as problem:  # noqa: BLE001  # whatever the model raises is the finding
-        return "" if device == "meta" and "meta tensor" in str(problem) else _line(problem)
+        return "" if device == "meta" and "meta tensor" in str(problem) else line(problem)
     return None
 
 
-def _line(problem: Exception) -> str:
+def line(problem: Exception) -> str:
     """The error in one line without addresses."""
     text = " ".join(str(problem).split()) or type(problem).__name__
     text = re.sub(r"0x[0-9a-f]+|(/[\w.+-]+)+/(?=[\w.-]+)", "", text)

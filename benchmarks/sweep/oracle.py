@@ -7,18 +7,21 @@ their module was called.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from benchmarks.sweep.parts import found, promised
 from normc.plans.plan import NormPlan
 from normc.plans.row import Row
 
 
 class Verdict(NamedTuple):
-    """What was expected `about` a row (axes, role, blocks or reach), and what the row says."""
+    """What was expected `about` a row (axes, role, blocks, norm or reach), and what the row says."""
 
     row: str
     about: str
@@ -28,14 +31,18 @@ class Verdict(NamedTuple):
     @property
     def agrees(self) -> bool:
         """Whether what was found is one of what was expected ("a or b")."""
-        if self.expected.startswith("at least"):
-            return int(self.found.split()[0]) >= int(self.expected.split()[2])
         return self.found in self.expected.split(": ")[-1].split(" or ")
 
 
-def judge(model: nn.Module, plan: NormPlan, called: set[int]) -> Iterator[Verdict]:
-    """One verdict for everything that classes and names say about the rows; `called` are ids of modules."""
-    heads = _heads(model)
+def judge(
+    model: nn.Module, plan: NormPlan, called: set[int], reached: frozenset[str] | None = None
+) -> Iterator[Verdict]:
+    """One verdict for everything that classes and names say about the rows.
+
+    `called` are ids of modules; `reached` are the names of the parameters that a real backward reached, where one was
+    run: that is the better witness of who is reached.
+    """
+    heads, parents = _heads(model), dict(model.named_modules())
     seen: set[tuple[str, str]] = set()
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -43,18 +50,28 @@ def judge(model: nn.Module, plan: NormPlan, called: set[int]) -> Iterator[Verdic
             if full not in plan:
                 continue
             row = plan[full]
-            if row.role == "unused":
-                if id(module) in called and _plainly_used(module) and row.name == full:
-                    yield Verdict(full, "reach", f"{_kind(module)} called: reached", _why_unused(row))
+            if (reach := _reach(module, full, row, called, reached)) is not None:
+                yield reach
+            if row.role == "unused" or row.fallback is not None:
                 continue
-            if row.fallback is not None:
-                continue
-            if _plainly_used(module) and id(module) in called and row.name == full:
-                yield Verdict(full, "reach", f"{_kind(module)} called: reached", "reached")
-            for verdict in _of(module, name, full, row, heads.get(id(parameter), "")):
+            opinions = _of(module, name, full, row, heads.get(id(parameter), ""))
+            for verdict in (*opinions, *_blocks(module, name, full, row, parents, plan)):
                 if (verdict.row, verdict.about) not in seen:
                     seen.add((verdict.row, verdict.about))
                     yield verdict
+
+
+def _reach(module: nn.Module, full: str, row: Row, called: set[int], reached: frozenset[str] | None) -> Verdict | None:
+    if row.name != full or row.frozen:
+        return None
+    says = _why_unused(row) if row.role == "unused" else "reached"
+    if reached is not None:
+        if full in reached:
+            return Verdict(full, "reach", "autograd: reached", says)
+        return None if row.role != "unused" else Verdict(full, "reach", "autograd: unused", "unused")
+    if _plainly_used(module) and id(module) in called:
+        return Verdict(full, "reach", f"{_kind(module)} called: reached", says)
+    return None
 
 
 def _of(module: nn.Module, name: str, full: str, row: Row, head: str) -> Iterator[Verdict]:
@@ -64,12 +81,49 @@ def _of(module: nn.Module, name: str, full: str, row: Row, head: str) -> Iterato
     role = head or _role(module, name, full, row)
     if role:
         yield Verdict(full, "role", role, row.role)
-    if (groups := getattr(module, "groups", 1)) > 1 and name == "weight" and axes[:1] == "o":
-        if groups < row.shape[0] or row.shape[1] > 1:
-            yield Verdict(full, "blocks", f"{_kind(module)} groups: {groups} blocks", f"{len(row.blocks)} blocks")
-    if (least := _parts(module, name, full, row)) > 1:
-        label = re.sub(r"\d+", "*", ".".join(full.split(".")[-2:]))
-        yield Verdict(full, "blocks", f"at least {least} parts in {label}", f"{len(row.blocks)} blocks")
+    if (norm := _norm(axes, role, row)) and row.role in role.split(": ")[-1].split(" or "):
+        yield Verdict(full, "norm", norm, row.norm)
+
+
+def _blocks(
+    module: nn.Module, name: str, full: str, row: Row, parents: Mapping[str, nn.Module], plan: NormPlan
+) -> Iterator[Verdict]:
+    if row.role == "depthwise" or (row.numel == max(row.shape, default=1) and name == "weight"):
+        return
+    promise = promised(module, name, full, row, parents)
+    if promise is not None:
+        sizes = " or ".join(_sizes(one) for one in promise.sizes)
+        yield Verdict(full, "blocks", f"{promise.why}: {sizes}", _sizes(found(row)))
+    elif name == "bias" and isinstance(module, nn.Linear) and (beside := full.removesuffix("bias") + "weight") in plan:
+        weight = plan[beside]
+        outer = tuple(block for block in weight.blocks if block.axis in weight.out_axes)
+        if weight.role in _MATRICES and weight.fallback is None and weight.name == beside:
+            sizes = _sizes(found(replace(weight, blocks=outer)))
+            yield Verdict(full, "blocks", f"bias, as its weight: {sizes}", _sizes(found(row)))
+
+
+def _sizes(sizes: Iterable[int]) -> str:
+    """`3 x 64`, `96 32 32`, `none`."""
+    listed = list(sizes)
+    if len(listed) > 1 and len(set(listed)) == 1:
+        return f"{len(listed)} x {listed[0]}"
+    return " ".join(map(str, listed)) or "none"
+
+
+_MATRICES = ("input", "hidden", "output", "router")
+
+
+def _norm(axes: str, role: str, row: Row) -> str:
+    """The norm that the default recipe has for what class and name say; "" if they don't say enough."""
+    if role == "" or row.frozen or row.mass == 0:
+        return ""
+    if row.role in _MATRICES and axes:
+        if row.role == "output" and any(use.role in ("embedding", "position") for use in row.uses):
+            return "table and head at once: sign"
+        window = math.prod(size for letter, size in zip(axes, row.shape, strict=False) if letter == "k")
+        return "a window of matrices: slices" if window > 1 else "a matrix: spectral"
+    return {"gain": "gain: rms", "bias": "bias: rms", "embedding": "table: colnorm", "position": "table: colnorm",
+            "depthwise": "a filter a channel: rownorm"}.get(row.role, "")  # fmt: skip
 
 
 def _why_unused(row: Row) -> str:
@@ -159,22 +213,6 @@ def _role(module: nn.Module, name: str, full: str, row: Row) -> str:
     if isinstance(module, nn.Embedding):
         return "Embedding weight: embedding or position or output or token"
     return ""
-
-
-def _parts(module: nn.Module, name: str, full: str, row: Row) -> int:
-    """How many blocks the name of a fused matrix promises at least; 0 if it is none."""
-    if isinstance(module, nn.RNNBase) and name.startswith("weight_"):
-        return {"LSTM": 4, "GRU": 3}.get(_kind(module), 0)
-    if row.role not in ("hidden", "input", "output") or ("weight" not in name and "proj" not in name):
-        return 0
-    own = full.split(".")[-2] if name == "weight" and "." in full else name
-    if re.fullmatch(r"qkv|qkv_proj|query_key_value|Wqkv|in_proj_weight|in_proj_qkv\w*", own):
-        return 2 if row.shape[0] == 2 * row.shape[1] else 3
-    if own == "c_attn" and type(module).__name__ == "Conv1D":
-        return 3 if row.shape[1] == 3 * row.shape[0] else 2
-    if re.fullmatch(r"gate_up_proj|kv|kv_proj|to_kv|key_value|gate_up|up_gate_proj", own):
-        return 2
-    return 2 if own == "in_proj" and re.search(r"(mamba|mixer|ssm)\.in_proj", full) else 0
 
 
 def _heads(model: nn.Module) -> dict[int, str]:

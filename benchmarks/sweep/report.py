@@ -77,7 +77,7 @@ def _summary(outcomes: list[Outcome], facts: Outcome) -> Outcome:
     agreed: Counter[str] = Counter()
     for outcome in planned:
         agreed.update(outcome["agreed"])
-    wrong = _gathered(planned, "disagreed")
+    wrong = gathered(planned, "disagreed")
     return {
         "tried": len(outcomes),
         "on": {facts["machines"][at]: n for at, n in sorted(Counter(o.get("machine", 0) for o in outcomes).items())},
@@ -85,19 +85,20 @@ def _summary(outcomes: list[Outcome], facts: Outcome) -> Outcome:
         "rows": sum(outcome["rows"] for outcome in planned),
         "entries": sum(outcome["entries"] for outcome in planned),
         "unreached": sum(outcome["unreached"] for outcome in planned),
+        "held": sum(bool(outcome.get("held")) for outcome in planned),
         "blocked": sum(outcome["blocked"] for outcome in planned),
         "roles": dict(sum((Counter(outcome["roles"]) for outcome in planned), Counter())),
         "seconds": round(sum(outcome["seconds"] for outcome in planned), 1),
         "slowest": [[o["name"], round(o["seconds"], 1), o["rows"]]
                     for o in sorted(planned, key=lambda o: -o["seconds"])[:10]],
-        "fallbacks": [[*key, *rest] for key, rest in _gathered(planned, "fallbacks").items()],
+        "fallbacks": [[*key, *rest] for key, rest in gathered(planned, "fallbacks").items()],
         "agreed": dict(agreed),
         "disagreed": [[*key, *rest] for key, rest in wrong.items()],
         "failures": [[o["name"], o["error"]] for o in outcomes if o["status"] in ("failed", "stopped")],
     }  # fmt: skip
 
 
-def _gathered(planned: list[Outcome], key: str) -> dict[tuple[str, ...], tuple[int, int, str]]:
+def gathered(planned: list[Outcome], key: str) -> dict[tuple[str, ...], tuple[int, int, str]]:
     """By kind: how many rows, in how many models, and the first; the most frequent first."""
     found: dict[tuple[str, ...], tuple[int, int, str]] = {}
     for outcome in planned:
@@ -121,8 +122,9 @@ An architecture is *planned* if `normc.plan` returned, *failed* if it raised alt
 takes, or that doesn't run on the example eagerly either, says nothing about normc and is counted apart.
 
 The *judge* is a second opinion that normc doesn't have: what the class of a module (Linear, Conv2d, Embedding, a norm),
-its name (cls_token, qkv, router) and the library itself (get_output_embeddings, first_conv) say of a row's axes, role
-and number of blocks, and whether a row of a module that was called is said to be reached. Rows that differ are listed.
+its name (cls_token, qkv, router) and the library itself (get_output_embeddings, first_conv) say of a row's axes, role,
+norm and blocks (their number and sizes). Whether a row is reached is asked of autograd where the model is small enough
+to be run, else of the calls: a row of a module that was called should be reached. Rows that differ are listed.
 """
 
 
@@ -143,18 +145,19 @@ def _page(library: str, found: Outcome, outcomes: list[Outcome]) -> str:
         f"| parameters of the planned ones | {found['rows']:,} tensors, {found['entries']:,} entries |",
         f"| not reached by the example | {found['unreached']:,} tensors in {partly:,} models |",
         f"| inferred | {inferred - lost:,} of {inferred:,} reached |",
+        f"| held against a real backward | {found['held']:,} models |",
         f"| in blocks | {found['blocked']:,} tensors |",
         f"| the judge agrees | {agreed:,} of {agreed + differ:,} opinions |",
-        f"| seconds a plan | {_median(o['seconds'] for o in outcomes if o['status'] == 'planned'):.1f} median |",
+        f"| seconds a plan | {median(o['seconds'] for o in outcomes if o['status'] == 'planned'):.1f} median |",
     ]  # fmt: skip
-    lines += _table("Failed", ("model", "error"), found["failures"])
-    lines += _table("Fallbacks, by reason", ("reason", "tensors", "models", "first"), found["fallbacks"])
+    lines += table("Failed", ("model", "error"), found["failures"])
+    lines += table("Fallbacks, by reason", ("reason", "tensors", "models", "first"), found["fallbacks"])
     heads = ("about", "the judge expects", "the plan says", "tensors", "models", "first")
-    lines += _table("Where the judge differs", heads, found["disagreed"])
-    lines += _table("Slowest", ("model", "seconds", "tensors"), found["slowest"])
+    lines += table("Where the judge differs", heads, found["disagreed"])
+    lines += table("Slowest", ("model", "seconds", "tensors"), found["slowest"])
     apart = Counter((o["status"], _kind_of(o["error"])) for o in outcomes
                     if o["status"] in ("does not run", "no inputs", "not built"))  # fmt: skip
-    lines += _table("Not planned, for reasons of their own", ("", "error", "models"),
+    lines += table("Not planned, for reasons of their own", ("", "error", "models"),
                     [(*key, n) for key, n in apart.most_common(12)])  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -164,12 +167,14 @@ def _kind_of(error: str) -> str:
     return re.sub(r"\d+", "N", re.sub(r"[\w.]+\.forward\(\)|'[^']*'", "…", error))[:70]
 
 
-def _median(seconds: Iterable[float]) -> float:
+def median(seconds: Iterable[float]) -> float:
+    """The middle one; 0 of none."""
     ordered = sorted(seconds)
     return ordered[len(ordered) // 2] if ordered else 0.0
 
 
-def _table(title: str, heads: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> list[str]:
+def table(title: str, heads: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> list[str]:
+    """The lines of a Markdown table under its title."""
     body = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
     if not body:
         return [f"\n{title}: none."]
