@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 READY := $(VENV)/.ready
 IMAGES := $(VENV)/.images
+LIBRARIES ?= .venv-libraries
 
-.PHONY: demo cnn examples readme test slow zoo lint format types bench check clean
+.PHONY: demo cnn examples readme test slow zoo lint format types bench sweep libraries check clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## train GPT-2 with AdamW and with normc; results in out/demo
@@ -45,6 +46,12 @@ zoo: $(READY)  ## how many rows of the zoo are right; the table goes to docs/zoo
 bench: $(READY)  ## the sweep behind the demo's AdamW learning rate (long)
 	$(BIN)/python -m benchmarks.tune_demo adamw --lr 2e-3 4e-3 6e-3 8e-3 --full
 
+libraries: $(LIBRARIES)/.ready  ## plans of models of other libraries (long); results in out/libraries
+	$(LIBRARIES)/bin/python -m benchmarks.sweep --libraries --out out/libraries
+
+sweep: $(LIBRARIES)/.ready  ## plans of every architecture of transformers and timm (very long); results in out/sweep
+	$(LIBRARIES)/bin/python -m benchmarks.sweep --out out/sweep
+
 check: lint types test  ## what a change must pass
 
 clean:  ## remove what the targets above wrote, the environment excepted
@@ -54,6 +61,14 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing normc and its tools into $(VENV) (the first time takes some minutes)"
 	$(INSTALL) --editable ".[dev]"
+	@touch $@
+
+# torchaudio's compiled part is for CUDA and fails to load; without it torchaudio imports.
+$(LIBRARIES)/.ready: pyproject.toml constraints.txt benchmarks/sweep/libraries.txt
+	test -x $(LIBRARIES)/bin/python || $(PYTHON) -m venv $(LIBRARIES)
+	$(LIBRARIES)/bin/python -m pip install -qq --constraint constraints.txt --editable ".[demo]"
+	$(LIBRARIES)/bin/python -m pip install -qq --no-deps --requirement benchmarks/sweep/libraries.txt
+	rm -f $(LIBRARIES)/lib/python3*/site-packages/torchaudio/lib/*.so
 	@touch $@
 
 $(IMAGES): $(READY)

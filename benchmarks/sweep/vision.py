@@ -7,13 +7,14 @@ import importlib
 import sys
 
 import torch
+from torch import Tensor
 
 _KEPT: list[torch.library.Library] = []
 
 
 @functools.cache
 def importable_torchvision() -> bool:
-    """Whether torchvision is there and imports; the two schemas that its import may lack are declared."""
+    """Whether torchvision is there and imports; two ops that its import may lack are declared, one of them made."""
     try:
         importlib.import_module("torchvision")
     except ModuleNotFoundError:
@@ -24,6 +25,23 @@ def importable_torchvision() -> bool:
         declared = torch.library.Library("torchvision", "DEF")
         declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        declared.impl("nms", _nms, "CPU")
         _KEPT.append(declared)
         importlib.import_module("torchvision")
+        for place in ("extension", "ops.boxes"):
+            importlib.import_module(f"torchvision.{place}").__dict__["_assert_has_ops"] = lambda: None
     return True
+
+
+def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """The boxes that overlap none of a higher score by more than the threshold, best first."""
+    corner, far = boxes[:, :2], boxes[:, 2:]
+    area = (far - corner).prod(1)
+    inside = torch.minimum(far[:, None], far) - torch.maximum(corner[:, None], corner)
+    common = inside.clamp(min=0).prod(2)
+    overlap = common / (area[:, None] + area - common)
+    kept: list[int] = []
+    for index in scores.argsort(descending=True).tolist():
+        if not kept or bool((overlap[index, kept] <= iou_threshold).all()):
+            kept.append(index)
+    return torch.tensor(kept, dtype=torch.long)
