@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from torch import fx
 
 from normc.facts import Facts, Log, analysis
-from normc.ops.call import Call, Consumption, Contact, Record, Separation, rule_for
+from normc.ops.call import Call, Consumption, Contact, Record, rule_for
 from normc.ops.making import result_of, settled
+from normc.ops.separation import Separation
 from normc.ops.value import Kind, Value, parameter_value, unknown
 from normc.trace.graph import ModelGraph, op_name, shape_of
 

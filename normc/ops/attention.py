@@ -14,8 +14,8 @@ from normc.ops.value import Value, as_feature, fresh_dim
 )  # fmt: skip
 def scaled_dot_product_attention(call: Call) -> Result:
     query, key, value = call.node.args[:3]
-    for operand in (query, key, value):
-        call.separate(operand, range(len(call.value(operand).dims) - 2))
+    for operand, summed in ((query, -1), (key, -1), (value, -2)):
+        call.separate(operand, range(len(call.value(operand).dims) - 2), (summed,))
     q, _, v = call.data(query, 0), call.data(key, 1), call.data(value, 2)
     mask = call["attn_mask"] if "attn_mask" in call.arguments else call["attn_bias"]
     if mask is not None and call.value(mask).kind == "weight":

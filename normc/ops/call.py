@@ -9,7 +9,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import fx
 
+from normc.ops.partners import Partner
 from normc.ops.parts import Part, as_gain, parts_of, scales, with_picked
+from normc.ops.separation import Separation, separation
 from normc.ops.value import Axis, Dim, Made, Spans, Value, as_feature, dim_size, plain, unknown
 from normc.plans.row import AxisUse
 from normc.registry import Registry
@@ -24,7 +26,7 @@ class Contact:
     """One place where a parameter meets an activation.
 
     `data` is the activation, `result` what comes out. `varying`: whether no constant index chose the entries.
-    `partner`: of a shift, the weight axis whose output it is added to. `spans`: the entries used, of every axis.
+    `partners`: of a shift or gain, whose output's entries it meets. `spans`: the entries used, of every axis.
     `alike`: of a shift or gain, whether it is one number for many entries.
     """
 
@@ -37,7 +39,7 @@ class Contact:
     via: tuple[str, ...] = ()
     spans: tuple[tuple[int, Spans], ...] = ()
     varying: bool = True
-    partners: tuple[Axis, ...] = ()
+    partners: tuple[Partner, ...] = ()
     reason: str = ""
     alike: bool = False
 
@@ -49,14 +51,6 @@ class Consumption(NamedTuple):
     spans: Spans
     node: fx.Node
     slot: int
-
-
-class Separation(NamedTuple):
-    """Dimension `place` of an operand of `node` keeps products of two activations apart: attention's heads."""
-
-    value: Value
-    place: int
-    node: fx.Node
 
 
 @dataclass(slots=True)
@@ -177,7 +171,7 @@ class Call:
         data: Any = None,
         *,
         varying: bool = True,
-        partners: tuple[Axis, ...] = (),
+        partners: tuple[Partner, ...] = (),
         alike: bool = False,
     ) -> None:
         """Record that `weight`, whose dimensions play `uses`, meets `data` here."""
@@ -208,7 +202,7 @@ class Call:
                 via,
                 spans,
                 moving,
-                partners,
+                tuple(partner for partner in partners if partner.own.parameter == name),
                 weight.lost,
                 alike,
             )
@@ -232,12 +226,17 @@ class Call:
             run.axis for run in runs if run.size == self.record.shapes[run.axis.parameter][run.axis.number]
         }
 
-    def separate(self, argument: Any, places: Iterable[int]) -> None:
-        """Record that those dimensions of an activation are batch axes of a product with another activation."""
+    def separate(self, argument: Any, shared: Sequence[int], summed: Sequence[int]) -> None:
+        """Record what a product with another activation keeps apart of this one (see `separation`)."""
         value = self.value(argument)
-        for place in places if value.kind == "data" else ():
-            if any(factor.runs for factor in value.dims[place]):
-                self.record.separations.append(Separation(value, place, self.node))
+        found = separation(value, shared, summed, self.node) if value.kind == "data" else None
+        if found is not None:
+            self.record.separations.append(found)
+
+    def holds_all(self, value: Value) -> bool:
+        """Whether a value is made of all entries of the axes that it runs along."""
+        shapes = self.record.shapes
+        return all(spans == ((0, shapes[parameter][axis]),) for (parameter, axis), spans in value.origins().items())
 
     def data(self, argument: Any, slot: int, feature: int = -1) -> Value:
         """An operand in a data place, consumed. A parameter there is a learned operand: a token, a query, a latent.

@@ -46,8 +46,8 @@ def product(call: Call, left: Any, right: Any) -> Value:
         tail = x.dims[-1:] if len(x.dims) > 1 else ()
         result = _result(call, x.dims[:-2], a.dims[:-2], (*out, *tail), a)
         return replace(result, made=_made(call, b, a, right, -1))
-    for operand, value in ((left, a), (right, b)):
-        call.separate(operand, range(len(value.dims) - 2))
+    for operand, value, along in ((left, a, -1), (right, b, -2 if len(b.dims) > 1 else -1)):
+        call.separate(operand, range(len(value.dims) - 2), (along,) if value.dims else ())
     for chosen, summed in ((left, b.dims[-2:-1] or b.dims), (right, a.dims[-1:])):
         if any(factor.runs for dim in summed for factor in dim) and chooses(call, chosen):
             call.mix(summed[0])

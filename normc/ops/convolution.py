@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from normc.ops.call import Call, Result, rule
 from normc.ops.contraction import add_bias
 from normc.ops.overlay import overlaid
 from normc.ops.reshaping import reshape
 from normc.ops.slices import split_leading
-from normc.ops.value import Dim, Value, as_feature, fresh_dim
+from normc.ops.value import Dim, Factor, Value, as_feature, dim_size, fresh_dim
 from normc.plans.row import AxisUse
 
 
@@ -31,14 +33,29 @@ def convolution(call: Call) -> Result:
     grouped = split_leading(w, 0, groups)
     inside: list[AxisUse] = ["in", "out"] if transposed else ["out", "in"]
     call.meet(grouped, ["block", *inside, *window], "convolve", data)
-    channels, offsets = _channels(w, groups, transposed), w.offsets
-    before = call.value(data)
-    if groups > 1 and groups == call.shape[1] == before.shape[1] and before.kind == "data" and not before.spread:
-        channels, offsets = as_feature(overlaid([channels, before.dims[1]], groups)), {**before.offsets, **w.offsets}
-    result = Value("data", (*x.dims[:1], channels, *places), offsets=offsets, spread=w.spread, touched=True)
+    channels = _channels(w, groups, transposed)
+    result = Value("data", (*x.dims[:1], channels, *places), offsets=w.offsets, spread=w.spread, touched=True)
     if result.shape != call.shape:
-        result = result.spread_out(call.shape, feature=True)
-    return add_channel_bias(call, result)
+        return add_channel_bias(call, result.spread_out(call.shape, feature=True))
+    before = call.value(data)
+    if groups == 1 or groups != before.shape[1] or before.kind != "data":
+        return add_channel_bias(call, result)
+    filtered = _with_channels(result, before, call.shape[1] // groups)
+    add_channel_bias(call, filtered if call.holds_all(before) else result)
+    return filtered
+
+
+def _with_channels(result: Value, before: Value, times: int) -> Value:
+    """Each channel filtered by itself, `times` times, is still what it was, and so are the samples."""
+    kept = (*before.dims[1], Factor(times)) if times > 1 else before.dims[1]
+    channels = as_feature(overlaid([result.dims[1], kept], dim_size(result.dims[1])))
+    return replace(
+        result,
+        dims=(before.dims[0], channels, *result.dims[2:]),
+        offsets={**before.offsets, **result.offsets},
+        spread={**before.spread, **result.spread},
+        summed=before.summed,
+    )
 
 
 def _channels(weight: Value, groups: int, transposed: bool) -> Dim:

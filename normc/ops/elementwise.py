@@ -9,8 +9,9 @@ from torch import fx
 
 from normc.ops.call import Call, ContactKind, Result, rule
 from normc.ops.overlay import broadcast, united, varying
+from normc.ops.partners import partners_of
 from normc.ops.slots import fills_slot
-from normc.ops.value import Axis, Made, Value, covered, dim_size, fresh_dim, is_feature, plain, repeated_dim
+from normc.ops.value import Made, Value, covered, dim_size, fresh_dim, is_feature, plain, repeated_dim
 from normc.plans.row import AxisUse
 from normc.trace.graph import op_name
 
@@ -164,7 +165,7 @@ def _joined_data(call: Call, data: list[tuple[fx.Node, Value]], shape: tuple[int
         return replace(carriers[0], dims=dims, touched=touched, via=tuple(dict.fromkeys((*carriers[0].via, *via))))
     same = all(own == axes[0] for own in axes)
     if not carriers or (same and not (_apart(call, values) and _disjoint(values))):
-        return _same_origin(values, shape, touched)
+        return united(values, shape, touched)
     if (sum_ := _sum_of_outputs(call, data, shape)) is not None:
         return sum_
     for slot, (node, _) in enumerate(data):
@@ -225,17 +226,12 @@ def _only_scales(carrier: Value, values: list[Value]) -> bool:
     return all(value is carrier or not value.touched for value in values)
 
 
-def _same_origin(values: list[Value], shape: tuple[int, ...], touched: bool) -> Value:
-    return united(values, broadcast(values, shape), touched)
-
-
 def meet_elementwise(call: Call, weight: Value, data: Value, node: fx.Node, shape: tuple[int, ...]) -> None:
     """A weight meets an activation entry by entry: its axes along features are fan-out, along places an index."""
     if short(call) in _DIFFERENCES and any(factor.picked == "block" for dim in weight.dims for factor in dim):
         call.read(weight, node)  # compared with what they were chosen for: a codebook
         return
     uses: list[AxisUse] = []
-    aligned: list[Axis] = []
     lead = len(shape) - len(weight.dims)
     features = [is_feature(dim) for dim in data.dims]
     for place, dim in enumerate(weight.dims):
@@ -244,7 +240,6 @@ def meet_elementwise(call: Call, weight: Value, data: Value, node: fx.Node, shap
             uses.append("none")
         elif features[spot] or not any(features):
             uses.append("out")
-            aligned += [run.axis for factor in data.dims[spot] for run in factor.runs]
         else:
             uses.append("index")
     if not any(features):
@@ -253,7 +248,8 @@ def meet_elementwise(call: Call, weight: Value, data: Value, node: fx.Node, shap
     last = dim_size(data.dims[-1]) if data.dims else 1
     runs = any(factor.runs for dim in weight.dims for factor in dim) or bool(weight.spread)
     alike = not runs and (not weight.dims or last > 1)
-    call.meet(weight, uses, _kind(call, weight), node, partners=tuple(dict.fromkeys(aligned)), alike=alike)
+    spots = range(lead, len(shape))
+    call.meet(weight, uses, _kind(call, weight), node, partners=partners_of(weight, data, spots), alike=alike)
 
 
 def _kind(call: Call, weight: Value) -> ContactKind:

@@ -7,10 +7,12 @@ from dataclasses import replace
 from torch import fx
 
 from normc.ops.call import Call, Result, rule
-from normc.ops.overlay import united
+from normc.ops.strands import beside
 from normc.ops.value import Axis, Dim, Factor, Run, Value, dim_size, fresh_dim, is_feature, plain
 from normc.ops.views import place
 from normc.plans.row import AxisUse
+
+_MOST_AXES = 8
 
 
 @rule("aten.cat", "aten.concat", "aten.concatenate", "aten.hstack", "aten.vstack")
@@ -73,19 +75,14 @@ def _overlay(dims: list[Dim], size: int) -> Dim:
 
 
 def _cat_data(call: Call, nodes: list[fx.Node], values: list[Value], index: int) -> Value:
-    """A weight beside an activation is a token. Parts of one origin come together again; others end here."""
-    touched = any(value.touched or value.kind == "weight" for value in values)
-    host = next(node for node, value in zip(nodes, values, strict=True) if value.kind == "data")
-    for value in values:
-        if value.kind == "weight":
-            meet_token(call, value, host)
-    data = [value for value in values if value.kind == "data"]
-    axes = [value.axes() for value in data]
-    if len(data) == len(values) and axes[0] and all(own == axes[0] for own in axes):
-        return _reunited(data, index, call.shape, touched)
-    slots = {id(node): slot for slot, node in enumerate(nodes)}
-    for node in nodes:
-        call.consume(node, slots[id(node)])
+    """A weight beside an activation is a token. What is put together stays itself, as far as it can be followed."""
+    data = _meet_tokens(call, nodes, values)
+    if _followed(data, any(is_feature(value.dims[index]) for value in data)):
+        return beside(values, index, call.shape, call.node.name)
+    for slot, node in enumerate(nodes):
+        call.consume(node, slot)
+    if 0 < len(_all_axes(data)) <= _MOST_AXES:
+        return beside(values, index, call.shape, call.node.name, closed=True)
     dims: list[Dim] = []
     for i, size in enumerate(call.shape):
         there = [value.dims[i] for value in data]
@@ -95,35 +92,31 @@ def _cat_data(call: Call, nodes: list[fx.Node], values: list[Value], index: int)
             if i == index
             else plain(next((d for d in there if dim_size(d) == size), fresh_dim(size)))
         )
-    return Value("data", tuple(dims), touched=touched)
+    return Value("data", tuple(dims), touched=any(value.touched or value.kind == "weight" for value in values))
 
 
-def _reunited(data: list[Value], index: int, shape: tuple[int, ...], touched: bool) -> Value:
-    """Halves that were cut apart and are put together: the whole again, or the same entries in another order."""
-    if len(data) == 1:
-        return data[0]
-    dim = _contiguous([value.dims[index] for value in data], [dict(value.offsets) for value in data])
-    if dim is not None and all(value.offsets == data[0].offsets for value in data):
-        return data[0].with_dims((*data[0].dims[:index], dim, *data[0].dims[index + 1 :]))
-    dims: list[Dim] = []
-    for place_, size in enumerate(shape):
-        there = [value.dims[place_] for value in data]
-        dims.append(_stretches(there, size) if place_ == index else _overlay(there, size))
-    return united(data, tuple(dims), touched)
+def _meet_tokens(call: Call, nodes: list[fx.Node], values: list[Value]) -> list[Value]:
+    """The activations among operands; every weight among them meets the first."""
+    host = next(node for node, value in zip(nodes, values, strict=True) if value.kind == "data")
+    for value in values:
+        if value.kind == "weight":
+            meet_token(call, value, host)
+    return [value for value in values if value.kind == "data"]
 
 
-def _contiguous(dims: list[Dim], offsets: list[dict[Axis, int]]) -> Dim | None:
-    """One factor, if each part goes on where the one before it stopped."""
-    if any(len(dim) != 1 or len(dim[0].runs) != 1 or not dim[0].whole() for dim in dims):
-        return None
-    runs = [dim[0].runs[0] for dim in dims]
-    at = runs[0].start
-    for run in runs:
-        if (run.axis, run.stride, run.start) != (runs[0].axis, runs[0].stride, at):
-            return None
-        at += run.size * run.stride
-    size = sum(run.size for run in runs)
-    return (replace(dims[0][0], size=size, runs=(runs[0]._replace(size=size),)),)
+def _followed(data: list[Value], features: bool) -> bool:
+    """Whether what lies beside each other is followed further: it is of one origin, or lies along no features.
+
+    Features of different origins are what their next op sees together: they end here.
+    """
+    if not features:
+        return 0 < len(_all_axes(data)) <= _MOST_AXES
+    axes = [value.axes() for value in data if value.touched]
+    return bool(axes) and 0 < len(axes[0]) <= _MOST_AXES and all(own == axes[0] for own in axes)
+
+
+def _all_axes(data: list[Value]) -> set[Axis]:
+    return set[Axis]().union(*(value.axes(closed=True) for value in data))
 
 
 def meet_token(call: Call, weight: Value, data: fx.Node) -> None:
@@ -151,17 +144,18 @@ def stack(call: Call) -> Result:
     if all(value.kind == "constant" for value in values):
         return Value("constant", tuple(fresh_dim(size) for size in call.shape))
     if any(value.kind == "data" for value in values):
-        axes = [value.axes() for value in grown if value.kind == "data"]
-        if len(axes) == len(grown) and axes[0] and all(own == axes[0] for own in axes):
-            return _reunited(grown, index, call.shape, any(value.touched for value in grown))
-        host = next(node for node, value in zip(nodes, values, strict=True) if value.kind == "data")
-        for slot, (node, value) in enumerate(zip(nodes, grown, strict=True)):
-            if value.kind == "weight":
-                meet_token(call, value, host)
-            call.consume(node, slot)
-        dims = [fresh_dim(size, is_feature(grown[0].dims[i])) for i, size in enumerate(call.shape)]
-        return Value("data", tuple(dims), touched=any(v.touched or v.kind == "weight" for v in values))
+        return _stack_data(call, nodes, grown, index)
     return _cat_weights(grown, index, call.shape)
+
+
+def _stack_data(call: Call, nodes: list[fx.Node], values: list[Value], index: int) -> Value:
+    data = _meet_tokens(call, nodes, values)
+    if _followed(data, features=True):
+        return beside(values, index, call.shape, call.node.name)
+    for slot, node in enumerate(nodes):
+        call.consume(node, slot)
+    dims = [fresh_dim(size, is_feature(values[0].dims[i])) for i, size in enumerate(call.shape)]
+    return Value("data", tuple(dims), touched=any(v.touched or v.kind == "weight" for v in values))
 
 
 @rule(
@@ -181,13 +175,12 @@ def write(call: Call) -> Result:
     if "data" not in kinds:
         weight = next(value for value in values if value.kind == "weight")
         return weight if weight.shape == call.shape else replace(weight.spread_out(call.shape), lost=call.name)
-    host = next(node for node, value in zip(nodes, values, strict=True) if value.kind == "data")
-    for slot, (node, value) in enumerate(zip(nodes, values, strict=True)):
-        if value.kind == "weight":
-            meet_token(call, value, host)
-        elif slot:
-            call.consume(node, slot)
+    _meet_tokens(call, nodes, values)
     touched = any(value.touched or value.kind == "weight" for value in values)
+    if (filled := _filled(values, call.shape)) is not None:
+        return replace(filled, touched=touched)
+    for slot, node in enumerate(nodes[1:], 1):
+        call.consume(node, slot)
     if base.kind == "data" and base.axes() and all(v.axes() in (base.axes(), set()) for v in values):
         return replace(base, touched=touched) if base.shape == call.shape else base.spread_out(call.shape, True)
     call.consume(nodes[0], 0)
@@ -200,3 +193,14 @@ def write(call: Call) -> Result:
             touched=touched,
         )
     return Value("data", tuple(fresh_dim(size, features[i]) for i, size in enumerate(call.shape)), touched=touched)
+
+
+def _filled(values: list[Value], shape: tuple[int, ...]) -> Value | None:
+    """A cache that one activation is written into: the activation's runs, along all that it fills. None if unsure."""
+    written = [value for value in values[1:] if value.kind == "data" and value.axes()]
+    if values[0].axes() or len(written) != 1 or len(written[0].dims) != len(shape):
+        return None
+    dims = [dim if dim_size(dim) == size else plain(base)
+            for dim, base, size in zip(written[0].dims, values[0].dims, shape, strict=True)]  # fmt: skip
+    filled = written[0].with_dims(dims)
+    return filled if filled.shape == shape and filled.origins() == written[0].origins() else None

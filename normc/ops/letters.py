@@ -198,7 +198,8 @@ def contracted(call: Call, terms: Sequence[Term], output: str) -> Value:
         if value.kind == "weight":
             continue
         rest = "".join(t.letters for i, t in enumerate(terms) if i != slot and t.value.kind == "data")
-        call.separate(node, [place for place, letter in enumerate(letters) if letter in rest and letter in output])
+        shared = [place for place, letter in enumerate(letters) if letter in rest and letter in output]
+        call.separate(node, shared, [place for place, letter in enumerate(letters) if letter not in output])
         for letter, dim in zip(letters, call.data(node, slot).dims, strict=True):
             seen.setdefault(letter, dim)
     features = Value("data", tuple(seen.get(letter, ()) for letter in output), touched=True)

@@ -42,7 +42,7 @@ def _look_up(call: Call, table_node: Any, dim: int, index_node: Any) -> Result:
     dim = place(dim, len(table.dims))
     if table.kind != "weight":
         call.consume(index_node, 1)
-        if any(factor.runs for factor in table.dims[dim]):
+        if any(run.stride for factor in table.dims[dim] for run in factor.runs):
             return _picked_entries(call, table, dim, index_node)
         picked = plain(table.dims[dim]) and fresh_dim(call.shape[dim] if dim < len(call.shape) else 1)
         kept = table.with_dims((*table.dims[:dim], picked, *table.dims[dim + 1 :]))

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import fx
 
-from normc.ops.call import Call, Result, rule
+from normc.ops.call import Call, ContactKind, Result, rule
 from normc.ops.overlay import overlaid
+from normc.ops.partners import partners_of
 from normc.ops.value import Dim, Value, as_feature, fresh_dim
 from normc.plans.row import AxisUse
 
@@ -43,7 +44,7 @@ def _normalise(call: Call, names: tuple[str, ...], channel: int | None) -> Resul
         if value.kind == "weight":
             return [value] if len(call.shapes) > 1 else value
     for name in names:
-        meet_affine(call, call[name], "gain" if name == "weight" else "shift", node)
+        meet_affine(call, call[name], "gain" if name == "weight" else "shift", node, channel)
     feature = len(value.dims) - 1 if channel is None else min(channel, len(value.dims) - 1)
     dims: list[Dim] = [as_feature(dim) if i == feature else dim for i, dim in enumerate(value.dims)]
     result = value.with_dims(dims)
@@ -67,14 +68,15 @@ def _normalised_weight(call: Call, value: Value, names: tuple[str, ...]) -> Valu
     return value
 
 
-def meet_affine(call: Call, weight: Any, kind: str, data: fx.Node) -> None:
-    """A gain or bias operand of a normalisation: all its axes are fan-out."""
-    value = call.value(weight)
+def meet_affine(call: Call, weight: Any, kind: ContactKind, node: fx.Node, channel: int | None) -> None:
+    """A gain or bias operand of a normalisation: all its axes are fan-out, over the channels or the last dimensions."""
+    value, data = call.value(weight), call.value(node)
     if weight is None or value.kind != "weight":
         return
     uses: list[AxisUse] = ["out"] * len(value.dims)
-    partners = tuple(run.axis for dim in call.value(data).dims for factor in dim for run in factor.runs)
-    call.meet(value, uses, "gain" if kind == "gain" else "shift", data, partners=partners if kind == "shift" else ())
+    spots = range(len(data.dims) - len(value.dims), len(data.dims)) if channel is None else [channel]
+    fits = data.kind == "data" and tuple(data.shape[spot] for spot in spots) == value.shape
+    call.meet(value, uses, kind, node, partners=partners_of(value, data, spots) if fits else ())
 
 
 @rule("aten._weight_norm", "aten._weight_norm_interface")

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from torch import fx
 
+from normc.ops.reshaping import fitted
+from normc.ops.strands import folded
 from normc.ops.value import (
     Axis,
     Dim,
@@ -40,11 +42,12 @@ def overlaid(there: list[Dim], size: int) -> Dim:
     if size == 1 or not there:
         return fresh_dim(size)
     carriers = [dim for dim in there if any(factor.runs for factor in dim)] or there
-    sizes = [factor.size for factor in carriers[0]]
-    same = [dim for dim in carriers if [factor.size for factor in dim] == sizes]
+    finest = max(carriers, key=len)
+    sizes = tuple(factor.size for factor in finest)
+    same = [dim for dim in (fitted(dim, sizes) for dim in carriers) if dim is not None]
     feature = any(is_feature(dim) for dim in there)
     dim = []
-    for place, factor in enumerate(carriers[0]):
+    for place, factor in enumerate(finest):
         runs = tuple(dict.fromkeys(run for other in same for run in other[place].runs))
         picked = max((other[place].picked for other in same), default=factor.picked)
         repeated = not runs and all(other[place].repeated for other in same)
@@ -52,15 +55,20 @@ def overlaid(there: list[Dim], size: int) -> Dim:
     return tuple(dim)
 
 
-def united(values: list[Value], dims: tuple[Dim, ...], touched: bool) -> Value:
-    """An activation with these dimensions, made of all of `values`' entries: spread, unless the runs say the same."""
+def united(values: list[Value], shape: tuple[int, ...], touched: bool) -> Value:
+    """An activation made of all of `values`' entries, at their places: spread, unless the runs say the same."""
+    if any(value.offsets != values[0].offsets for value in values):
+        values = [folded(value) for value in values]
     union: dict[Axis, list[tuple[int, int]]] = {}
     for value in values:
         for axis, spans in value.origins().items():
             union.setdefault(axis, []).extend(spans)
     spread = {axis: merge(spans) for axis, spans in union.items()}
-    exact = Value("data", dims, offsets=values[0].offsets, touched=touched)
-    if all(value.offsets == exact.offsets and not value.spread for value in values) and exact.origins() == spread:
+    first, dims = values[0], broadcast(values, shape)
+    summed = first.summed if all(value.summed == first.summed for value in values) else ()
+    exact = Value("data", dims, offsets=first.offsets, summed=summed, touched=touched)
+    same = all(value.offsets == first.offsets and not value.spread for value in values)
+    if same and exact.origins() == spread:
         return exact
     return Value("data", tuple(plain(dim) for dim in dims), spread=spread, touched=touched)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from normc.ops.call import Call, Result, rule
+from normc.ops.partners import partners_of
 from normc.ops.slices import split_leading
-from normc.ops.value import Axis, Value, as_feature, fresh_dim
+from normc.ops.value import Value, as_feature, fresh_dim
 from normc.plans.row import AxisUse
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
@@ -69,8 +70,8 @@ def _cell(call: Call, weights: list[Any], gates: int, biased: bool, data: Any) -
     for matrix, bias in zip(matrices, weights[2:4] if biased else [], strict=False):
         value = call.value(bias)
         if value.kind == "weight":
-            partners = tuple(Axis(name, 0) for name in sorted(call.value(matrix).parameters))
-            call.meet(value, ["out"], "shift", call.first(), partners=partners)
+            gates_of = Value("data", call.value(matrix).dims[:1])
+            call.meet(value, ["out"], "shift", call.first(), partners=partners_of(value, gates_of, [0]))
 
 
 def _result(shape: tuple[int, ...]) -> Value:

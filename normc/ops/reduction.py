@@ -128,7 +128,8 @@ def resized(dim: Dim, size: int) -> Dim:
     """A dimension of another size along the same axes: places between its places, or frequencies."""
     if size == 1 or not dim:
         return fresh_dim(size)
-    runs = tuple(run._replace(start=0, stride=1, offset=0, size=size) for factor in dim for run in factor.runs)
+    runs = tuple(run._replace(start=0, stride=min(1, run.stride), offset=0, size=size)
+                 for factor in dim for run in factor.runs)  # fmt: skip
     return (replace(dim[0], size=size, runs=runs),)
 
 

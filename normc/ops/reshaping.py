@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
-from normc.ops.value import Dim, Factor, Run, Value
+from normc.ops.value import Dim, Factor, Run, Value, dim_size
 
 
 def reshape(value: Value, shape: tuple[int, ...]) -> Value:
@@ -32,6 +33,22 @@ def reshape(value: Value, shape: tuple[int, ...]) -> Value:
             wanted = 1
         dims.append(_joined(dim))
     return value.with_dims(dims) if not rest else value.spread_out(shape)
+
+
+def as_sizes(dim: Dim, sizes: tuple[int, ...]) -> tuple[Dim, ...] | None:
+    """A dimension as several of these sizes; None where it doesn't split that way."""
+    if math.prod(sizes) != dim_size(dim):
+        return None
+    seen = reshape(Value("data", (dim,)), sizes)
+    return None if seen.spread else seen.dims
+
+
+def fitted(dim: Dim, sizes: tuple[int, ...]) -> Dim | None:
+    """A dimension with factors of these sizes; None where it has no such factors."""
+    if tuple(factor.size for factor in dim) == sizes:
+        return dim
+    parts = as_sizes(dim, sizes)
+    return None if parts is None or any(len(part) != 1 for part in parts) else tuple(part[0] for part in parts)
 
 
 def split_factor(factor: Factor, outer: int) -> tuple[Factor, Factor] | None:

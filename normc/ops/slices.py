@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from normc.ops.reshaping import split_factor
-from normc.ops.value import Axis, Dim, Factor, Inner, Run, Value, dim_size
+from normc.ops.value import Dim, Factor, Inner, Run, Thread, Value, dim_size
 
 
 def cut(value: Value, index: int, start: int, size: int, step: int = 1) -> Value:
@@ -35,11 +35,11 @@ def select_entry(value: Value, index: int, where: int, keep: bool = False) -> Va
     """One entry of a dimension; the dimension stays with size 1 if `keep`."""
     offsets = dict(value.offsets)
     picked: list[Factor] = []
-    gone: set[tuple[Axis, str]] = set()
+    gone: set[Thread] = set()
     rest = where
     for factor in reversed(value.dims[index]):
         rest, digit = divmod(rest, factor.size)
-        there: dict[tuple[Axis, str], list[Run]] = {}
+        there: dict[Thread, list[Run]] = {}
         for run in factor.cut(digit, 1).runs:
             there.setdefault(run.thread, []).append(run)
         gone |= {run.thread for run in factor.runs} - there.keys()
@@ -63,7 +63,7 @@ def _stacked(dim: Dim, chosen: Value) -> list[Inner]:
     return [Inner(run.axis, "block", run.size, run.stride) for run in runs if run.axis in left]
 
 
-def without(value: Value, threads: set[tuple[Axis, str]]) -> Value:
+def without(value: Value, threads: set[Thread]) -> Value:
     """The value, from which a slice has left out all that the parameters of `threads` had in it, on those strands."""
     if not threads:
         return value

@@ -28,11 +28,15 @@ class Axis(NamedTuple):
     number: int
 
 
+Thread = tuple[Axis, str]
+
+
 class Run(NamedTuple):
     """Entries `offset .. offset + size` of a factor lie at `start + i * stride` of `axis`.
 
     `strand` names one of several tensors that lie beside each other: a run adds up with runs of its own strand alone.
-    With stride 0 the run only says where its strand lies.
+    With stride 0 the run only says where its strand lies. A strand of which the name starts with "!" is closed: its
+    entries have come to their end, and only how they are kept apart further on is of interest.
     """
 
     axis: Axis
@@ -43,7 +47,7 @@ class Run(NamedTuple):
     strand: str = ""
 
     @property
-    def thread(self) -> tuple[Axis, str]:
+    def thread(self) -> Thread:
         """The axis and the strand: what a run adds up with."""
         return self.axis, self.strand
 
@@ -152,27 +156,27 @@ class Value:
         """Sizes of the dimensions."""
         return tuple(dim_size(dim) for dim in self.dims)
 
-    def axes(self) -> set[Axis]:
+    def axes(self, closed: bool = False) -> set[Axis]:
         """Every parameter axis that this tensor runs along; of an activation, also those it is one entry of."""
-        along = {run.axis for dim in (*self.dims, self.summed) for factor in dim for run in factor.runs}
-        along |= set(self.spread)
+        runs = (run for dim in (*self.dims, self.summed) for factor in dim for run in factor.runs)
+        along = {run.axis for run in runs if closed or not run.strand.startswith("!")} | set(self.spread)
         return along | set(self.offsets) if self.kind == "data" else along
 
-    def origins(self) -> dict[Axis, Spans]:
-        """For every axis, which of its entries this tensor is made of."""
+    def origins(self, closed: bool = False) -> dict[Axis, Spans]:
+        """For every axis, which of its entries this tensor is made of; those of closed strands if `closed`."""
         found: dict[Axis, list[tuple[int, int]]] = {axis: list(spans) for axis, spans in self.spread.items()}
         for (axis, strand), groups in self.threads().items():
-            if groups or self.kind == "data":
+            if (groups or self.kind == "data") and (closed or not strand.startswith("!")):
                 start = 0 if strand else self.offsets.get(axis, 0)
                 found.setdefault(axis, []).extend(sums(((start, start + 1),), groups))
         return {axis: merge(spans) for axis, spans in found.items()}
 
-    def threads(self) -> dict[tuple[Axis, str], list[list[Run]]]:
+    def threads(self) -> dict[Thread, list[list[Run]]]:
         """Every axis and strand with its runs, a list for every factor that has some."""
-        found: dict[tuple[Axis, str], list[list[Run]]] = {(axis, ""): [] for axis in self.offsets}
+        found: dict[Thread, list[list[Run]]] = {(axis, ""): [] for axis in self.offsets}
         for dim in (*self.dims, self.summed):
             for factor in dim:
-                here: dict[tuple[Axis, str], list[Run]] = {}
+                here: dict[Thread, list[Run]] = {}
                 for run in factor.runs:
                     here.setdefault(run.thread, []).append(run)
                 for thread, runs in here.items():

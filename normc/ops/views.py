@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import fx
@@ -12,6 +11,7 @@ from torch import fx
 from normc.ops.call import Call, Result, rule
 from normc.ops.reshaping import reshape
 from normc.ops.slices import cut, select_entry
+from normc.ops.strands import in_a_row
 from normc.ops.value import Dim, Factor, Value, dim_size, fresh_dim, is_feature, repeated_dim
 
 
@@ -24,14 +24,24 @@ def place(index: int, rank: int) -> int:
     "aten.clone", "aten.contiguous", "aten.to", "aten._to_copy", "aten.alias", "aten.detach", "aten.lift_fresh",
     "aten.lift_fresh_copy", "aten.lift", "aten.type_as", "aten.float", "aten.requires_grad", "aten.dropout",
     "aten.feature_dropout", "aten.alpha_dropout", "aten.native_dropout", "aten.resolve_conj", "aten.resolve_neg",
-    "aten._conj", "aten.conj", "aten._conj_physical", "aten.real", "aten.imag", "aten.flip", "aten.roll", "aten.triu",
+    "aten._conj", "aten.conj", "aten._conj_physical", "aten.real", "aten.imag", "aten.triu",
     "aten.tril", "aten._assert_tensor_metadata", "aten.positive", "aten.fill_diagonal", "aten.rename", "aten.zero",
     "aten.detach_copy",
 )  # fmt: skip
 def same(call: Call) -> Result:
-    """Entry for entry the first operand (a flip or a roll mixes places along an axis, but not the axes)."""
+    """Entry for entry the first operand."""
     value = call.value(call.first())
     return value if value.shape == call.shape else value.spread_out(call.shape)
+
+
+@rule("aten.flip", "aten.roll")
+def turn(call: Call) -> Result:
+    """Entries change places along a dimension: that mixes no axes, but parts that lie beside each other there."""
+    value = call.value(call.first())
+    turned = [value.dims[i] for i in call["dims"]] or value.dims
+    if all(factor.whole() for dim in turned for factor in dim):
+        return value
+    return value.spread_out(call.shape, any(is_feature(dim) for dim in value.dims))
 
 
 @rule("aten.t", "aten.numpy_T", "aten.mT", "aten.mH", "aten.adjoint", "aten.matrix_H")
@@ -203,15 +213,18 @@ def rearrange(call: Call) -> Result:
 
 @rule("aten.constant_pad_nd", "aten.pad", "aten.reflection_pad1d", "aten.reflection_pad2d", "aten.replication_pad2d")
 def pad(call: Call) -> Result:
+    """Entries before and behind those of a dimension, the last dimension's first; negative ones are cut off."""
     value = call.value(call.first())
-    dims: list[Dim] = []
-    for dim, size in zip(value.dims, call.shape, strict=True):
-        if dim_size(dim) == size:
-            dims.append(dim)
-        elif len(dim) == 1 and dim[0].size > size:
-            dims.append((dim[0].cut(0, size),))
-        else:
-            dims.append(
-                (replace(dim[0], size=size),) if len(dim) == 1 else fresh_dim(size, any(f.feature for f in dim))
-            )
-    return value.with_dims(dims)
+    ends: Sequence[Any] = call["pad"] or call["padding"]
+    for i in range(len(ends) // 2):
+        index = len(value.dims) - 1 - i
+        before, behind = (max(int(end), 0) for end in ends[2 * i : 2 * i + 2])
+        value = cut(value, index, before - int(ends[2 * i]), call.shape[index] - before - behind)
+        if not before + behind:
+            continue
+        parts = [fresh_dim(before) if before else None, value.dims[index], fresh_dim(behind) if behind else None]
+        row = in_a_row([(dim, frozenset()) for dim in parts if dim is not None], call.shape[index])
+        if row is None:
+            return value.spread_out(call.shape, any(is_feature(dim) for dim in value.dims))
+        value = value.with_dims((*value.dims[:index], row, *value.dims[index + 1 :]))
+    return value

@@ -222,8 +222,8 @@ def _heads(space: Space, facts: Facts) -> Iterator[Dim]:
     for separation in facts[Binding].separations:
         for node in separation.node.all_input_nodes:
             dims = space.one(node)
-            if len(dims) == len(separation.value.dims) and separation.place:
-                found.append(dims[separation.place])
+            if len(dims) == len(separation.value.dims):
+                found += [dims[place] for place in separation.places if place]
     yield from sorted(found, key=lambda dim: -len(expanded(dim)))
 
 

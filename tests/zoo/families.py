@@ -151,7 +151,8 @@ FAMILIES: dict[str, Case] = {
             "*.router.weight": "router oi rownorm",
             "*.experts.gate_up_proj": "hidden bio spectral ~96 ~96",
             "*.experts.down_proj": "hidden bio spectral",
-            "*.experts.*_bias": "bias bo rms",
+            "*.experts.gate_up_proj_bias": "bias bo rms ~96 ~96",
+            "*.experts.down_proj_bias": "bias bo rms",
         },
     ),
     "opt": Case(

@@ -212,6 +212,7 @@ MIXERS: dict[str, Case] = {
         | {
             "qkv.weight": "hidden oi spectral ~16 ~16 ~32",
             "norm.bias": "bias o rms ~16 ~16 ~32",
+            "norm.weight": "gain o rms ~16 ~16 ~32",
             "attention_biases": "position ox colnorm",
             "proj.weight": "hidden oi spectral",
         },
