@@ -51,9 +51,10 @@ def differences(model: nn.Module, plan: NormPlan, call: Call) -> Differences:
 
 
 def compared(plan: NormPlan, names: Iterable[str]) -> Differences:
-    """The rows of `plan` against the names of the parameters that autograd reached."""
+    """The rows of `plan` against the names of the parameters that autograd reached. Rows without entries can't differ."""
     names = set(names)
+    rows = [row for row in plan.rows if row.numel]
     return Differences(
-        lost=tuple(row.name for row in plan.rows if row.role == "unused" and row.name in names),
-        idle=tuple(row.name for row in plan.rows if row.role != "unused" and not row.frozen and row.name not in names),
+        lost=tuple(row.name for row in rows if row.role == "unused" and row.name in names),
+        idle=tuple(row.name for row in rows if row.role != "unused" and not row.frozen and row.name not in names),
     )

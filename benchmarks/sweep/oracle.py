@@ -62,7 +62,7 @@ def judge(
 
 
 def _reach(module: nn.Module, full: str, row: Row, called: set[int], reached: frozenset[str] | None) -> Verdict | None:
-    if row.name != full or row.frozen:
+    if row.name != full or row.frozen or row.numel == 0:
         return None
     says = _why_unused(row) if row.role == "unused" else "reached"
     if reached is not None:

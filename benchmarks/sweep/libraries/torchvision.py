@@ -62,8 +62,20 @@ def _video(name: str, frames: int, size: int) -> Build:
 
 
 def _flow(draw: Draw) -> Example:
-    model = library("torchvision.models.optical_flow").raft_small(weights=None, num_flow_updates=2)
-    return of(model, torch.randn(1, 3, 128, 128), torch.randn(1, 3, 128, 128))
+    model = library("torchvision.models.optical_flow").raft_small(weights=None)
+    return of(model, torch.randn(1, 3, 128, 128), torch.randn(1, 3, 128, 128), num_flow_updates=2)
+
+
+def _multiscale(draw: Draw) -> Example:
+    home = library("torchvision.models.video.mvit")
+    stages = ((1, 16, 16, (1, 1, 1)), (2, 16, 32, (1, 2, 2)), (2, 32, 32, (1, 1, 1)))
+    settings = [home.MSBlockConfig(count, inputs, outputs, [3, 3, 3], [3, 3, 3], list(stride), [1, 2, 2])
+                for count, inputs, outputs, stride in stages]  # fmt: skip
+    model = home.MViT(
+        (32, 32), 4, settings, residual_pool=True, residual_with_cls_embed=draw.random() < 0.5, rel_pos_embed=True,
+        proj_after_attn=draw.random() < 0.5, num_classes=7,
+    )  # fmt: skip
+    return of(model, torch.randn(2, 3, 4, 32, 32))
 
 
 MODELS: dict[str, Build] = {
@@ -87,7 +99,6 @@ MODELS: dict[str, Build] = {
     "vit": _classifier("vit_b_32", image_size=64),
     "swin": _classifier("swin_t"),
     "swin-v2": _classifier("swin_v2_t"),
-    "maxvit": _classifier("maxvit_t", 224),
     "fcn": _segmenter("fcn_resnet50"),
     "deeplab": _segmenter("deeplabv3_mobilenet_v3_large"),
     "lraspp": lambda draw: of(
@@ -106,8 +117,7 @@ MODELS: dict[str, Build] = {
     "ssdlite": _detector("ssdlite320_mobilenet_v3_large"),
     "r3d": _video("r3d_18", 4, 32),
     "mc3": _video("mc3_18", 4, 32),
-    "s3d": _video("s3d", 16, 64),
-    "mvit": _video("mvit_v2_s", 16, 224),
+    "mvit": _multiscale,
     "swin3d": _video("swin3d_t", 4, 64),
     "raft": _flow,
 }
