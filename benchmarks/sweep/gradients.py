@@ -51,7 +51,7 @@ def differences(model: nn.Module, plan: NormPlan, call: Call) -> Differences:
 
 
 def compared(plan: NormPlan, names: Iterable[str]) -> Differences:
-    """The rows of `plan` against the names of the parameters that autograd reached. Rows without entries can't differ."""
+    """The rows of `plan`, but for those without entries, against the names of what autograd reached."""
     names = set(names)
     rows = [row for row in plan.rows if row.numel]
     return Differences(

@@ -39,9 +39,11 @@ def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     area = (far - corner).prod(1)
     inside = torch.minimum(far[:, None], far) - torch.maximum(corner[:, None], corner)
     common = inside.clamp(min=0).prod(2)
-    overlap = common / (area[:, None] + area - common)
+    rivals = common / (area[:, None] + area - common) > iou_threshold
+    beaten = torch.zeros(len(boxes), dtype=torch.bool)
     kept: list[int] = []
     for index in scores.argsort(descending=True).tolist():
-        if not kept or bool((overlap[index, kept] <= iou_threshold).all()):
+        if not beaten[index]:
             kept.append(index)
+            beaten |= rivals[index]
     return torch.tensor(kept, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Models whose parameters gradients reach by byways: rewritten weights, guessed paths, captured tensors."""
+"""Models whose parameters gradients reach by byways: rewritten weights, first states, guessed paths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import flex_attention
-from torch.utils.checkpoint import checkpoint
 
 from tests.zoo.awkward import vectors
 
@@ -198,188 +197,44 @@ class HitExperts(Framed):
         return h + out.view_as(h)
 
 
-class Recomputed(Framed):
-    """Checkpoints, with and without reentry, around a layer that reads a parameter of its own."""
-
-    def __init__(self, reentrant: bool) -> None:
-        super().__init__()
-        self.layer, self.scale, self.reentrant = nn.Linear(12, 12), nn.Parameter(torch.ones(12)), reentrant
-
-    def core(self, h: Tensor) -> Tensor:
-        return checkpoint(lambda h: self.layer(h).tanh() * self.scale, h, use_reentrant=self.reentrant)
-
-
-class Thresholded(torch.autograd.Function):
-    """A custom function, which works in place on a copy."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
-        y = x.clone()
-        y -= y.max(-1, keepdim=True)[0]
-        return y.add_(w).clamp(min=-2)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return grad, grad.flatten(0, -2).sum(0)
-
-
-class Foreseeing(torch.autograd.Function):
-    """A custom function that computes its gradients in its forward, from detached inputs."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
-        with torch.enable_grad():
-            inputs = [x.detach().requires_grad_(), w.detach().requires_grad_()]
-            out = (inputs[0] * inputs[1]).tanh()
-            ctx.gradients = torch.autograd.grad(out.sum(), inputs)
-        return out.detach()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        one, other = ctx.gradients
-        return one * grad, other
-
-
-thresholded, foreseeing = Thresholded.apply, Foreseeing.apply
-
-
-class Custom(Framed):
-    """A custom function, called by the method of its class or by one that was bound when the module was imported."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.before, self.weight, self.function = nn.Linear(12, 12), nn.Parameter(torch.randn(12)), function
-
-    def core(self, h: Tensor) -> Tensor:
-        return self.function(self.before(h), self.weight)
-
-
-def gelu_of_sum(bias: Tensor, x: Tensor) -> Tensor:
-    """Megatron's: adds a bias, then a GELU."""
-    x = bias + x
-    return x * 0.5 * (1.0 + torch.tanh(0.79788456 * x * (1 + 0.044715 * x * x)))
-
-
-class Scripted(Framed):
-    """A scripted function that has run before: its profiled graph is fused."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up, self.bias = nn.Linear(12, 12, bias=False), nn.Parameter(torch.zeros(12))
-        self.fused = torch.jit.script(gelu_of_sum)
-        for _ in range(3):
-            self.fused(self.bias, vectors(4, 5, 12)).sum().backward()
-
-    def core(self, h: Tensor) -> Tensor:
-        return self.fused(self.bias, self.up(h))
-
-
-class Mapped(Framed):
-    """torch.func: a layer called with other tensors, vmapped over a stack, and differentiated."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.stack = nn.Linear(12, 12), nn.Parameter(torch.randn(2, 12, 12))
-        self.energy = nn.Linear(12, 1)
-
-    def core(self, h: Tensor) -> Tensor:
-        named = {name: 0.5 * parameter for name, parameter in self.layer.named_parameters()}
-        h = torch.func.functional_call(self.layer, named, (h,)).tanh()
-        h = torch.vmap(lambda w: h @ w)(self.stack).sum(0)
-        force = torch.func.grad(lambda y: self.energy(y.tanh()).sum())(h)
-        return h + force
-
-
-class Answer:
-    """What a forward may return: an object that keeps its tensors where only its attributes show them."""
-
-    def __init__(self, mean: Tensor, more: dict[str, Tensor]) -> None:
-        self.mean, self.more = mean, more
-
-
-class Answering(Framed):
-    """An object as the result, with tensors in it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.deviation = nn.Linear(12, 3)
-
-    def forward(self, x: Tensor) -> Answer:
-        h = self.stem(x).relu()
-        return Answer(self.head(h), {"deviation": self.deviation(h)})
-
-
-class Distributed(Framed):
-    """A torch.distributions object as the result."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.deviation = nn.Linear(12, 3)
-
-    def forward(self, x: Tensor) -> torch.distributions.Distribution:
-        h = self.stem(x).relu()
-        return torch.distributions.Independent(torch.distributions.Normal(self.head(h), self.deviation(h).exp()), 1)
-
-
-class Complex(Framed):
-    """A complex tensor as the result, and complex weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(12, 3, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.stem(x).relu()) + self.stem(x).to(torch.complex64) @ torch.view_as_complex(self.weight)
-
-
 Build = Callable[[], tuple[nn.Module, tuple[Any, ...]]]
 
 
-def _framed(make: Callable[..., nn.Module], *options: Any, **named: Any) -> Build:
+def framed(make: Callable[..., nn.Module], *options: Any, **named: Any) -> Build:
+    """The model that `make` makes with the options, on vectors."""
     return lambda: (make(*options, **named), (vectors(4, 5, 6),))
 
 
 BYWAYS: dict[str, Build] = {
-    "halved": _framed(Rewritten, lambda w: w.div_(2)),
-    "clamped": _framed(Rewritten, lambda w: w.clamp_(-0.1, 0.1)),
-    "renormed": _framed(Rewritten, lambda w: w.copy_(w.renorm(2, 0, 1.0))),
-    "row zeroed": _framed(Rewritten, lambda w: w[0].zero_()),
-    "mixed in": _framed(Rewritten, lambda w: w.lerp_(torch.zeros_like(w), 0.1)),
-    "set by data": _framed(Rewritten, lambda w: w.data.mul_(0.9)),
-    "normalised in training": _framed(RewrittenWhileTraining),
-    "rewritten between": _framed(RewrittenBetween),
+    "halved": framed(Rewritten, lambda w: w.div_(2)),
+    "clamped": framed(Rewritten, lambda w: w.clamp_(-0.1, 0.1)),
+    "renormed": framed(Rewritten, lambda w: w.copy_(w.renorm(2, 0, 1.0))),
+    "row zeroed": framed(Rewritten, lambda w: w[0].zero_()),
+    "mixed in": framed(Rewritten, lambda w: w.lerp_(torch.zeros_like(w), 0.1)),
+    "set by data": framed(Rewritten, lambda w: w.data.mul_(0.9)),
+    "normalised in training": framed(RewrittenWhileTraining),
+    "rewritten between": framed(RewrittenBetween),
     "embedding with a largest norm": lambda: (
         nn.Sequential(nn.Embedding(9, 8, max_norm=1.0), nn.Linear(8, 3)),
         (torch.tensor([[3, 1, 4], [1, 5, 8]]),),
     ),
-    "rnn starts": _framed(LearnedStart, nn.RNN),
-    "gru starts": _framed(LearnedStart, nn.GRU, layers=2),
-    "lstm starts": _framed(LearnedStart, nn.LSTM, twoway=True, cell=True),
-    "rnn cells": _framed(LearnedCells, nn.RNNCell),
-    "gru cells": _framed(LearnedCells, nn.GRUCell),
-    "lstm cells": _framed(LearnedCells, nn.LSTMCell),
+    "rnn starts": framed(LearnedStart, nn.RNN),
+    "gru starts": framed(LearnedStart, nn.GRU, layers=2),
+    "lstm starts": framed(LearnedStart, nn.LSTM, twoway=True, cell=True),
+    "rnn cells": framed(LearnedCells, nn.RNNCell),
+    "gru cells": framed(LearnedCells, nn.GRUCell),
+    "lstm cells": framed(LearnedCells, nn.LSTMCell),
     "score function": lambda: (Slopes(), (vectors(2, 16, 6),)),
-    "cond, yes": _framed(Forked, 0.0),
-    "cond, no": _framed(Forked, 9.0),
-    "asked and yes": _framed(Asking, lambda h: h.abs().mean() < 1.0),
-    "asked and no": _framed(Asking, lambda h: h.abs().mean() > 1.0),
-    "equal to a number": _framed(Asking, lambda h: h.argmax() == -1),
-    "not equal to a number": _framed(Asking, lambda h: h.argmax() != -1),
-    "asked for an item": _framed(Asking, lambda h: h.abs().mean().item() > 1.0),
-    "asked about all": _framed(Asking, lambda h: torch.equal(h, h + 1)),
-    "settles": _framed(Settling),
-    "experts": _framed(HitExperts, "last one is for none"),
-    "experts counted": _framed(HitExperts, "none chose it"),
-    "experts asked": _framed(HitExperts, "not any"),
-    "checkpointed": _framed(Recomputed, False),
-    "checkpointed, reentrant": _framed(Recomputed, True),
-    "scripted": _framed(Scripted),
-    "custom function": _framed(Custom, lambda x, w: Thresholded.apply(x, w)),
-    "custom function, bound before": _framed(Custom, thresholded),
-    "custom function of gradients": _framed(Custom, lambda x, w: Foreseeing.apply(x, w)),
-    "custom function of gradients, bound before": _framed(Custom, foreseeing),
-    "mapped": _framed(Mapped),
-    "answering": _framed(Answering),
-    "distributed": _framed(Distributed),
-    "complex": _framed(Complex),
+    "cond, yes": framed(Forked, 0.0),
+    "cond, no": framed(Forked, 9.0),
+    "asked and yes": framed(Asking, lambda h: h.abs().mean() < 1.0),
+    "asked and no": framed(Asking, lambda h: h.abs().mean() > 1.0),
+    "equal to a number": framed(Asking, lambda h: h.argmax() == -1),
+    "not equal to a number": framed(Asking, lambda h: h.argmax() != -1),
+    "asked for an item": framed(Asking, lambda h: h.abs().mean().item() > 1.0),
+    "asked about all": framed(Asking, lambda h: torch.equal(h, h + 1)),
+    "settles": framed(Settling),
+    "experts": framed(HitExperts, "last one is for none"),
+    "experts counted": framed(HitExperts, "none chose it"),
+    "experts asked": framed(HitExperts, "not any"),
 }

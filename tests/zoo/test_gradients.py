@@ -12,14 +12,17 @@ from normc.trace import example_inputs
 from tests.trace.zoo import ALL
 from tests.zoo.awkward import AWKWARD
 from tests.zoo.byways import BYWAYS
+from tests.zoo.functions import FUNCTIONS
 from tests.zoo.models import CASES
 from tests.zoo.test_untouched import DIFFER
 
 # Rows that autograd reaches and the plan calls unused. Whoever mends one removes its line.
 GUESSED = "what weights decide is guessed to be true, and the other path is not traced"
+ASKED = "a traced activation says that it needs no gradient"
 BOUND = "the method of a custom function is only watched if it is looked up while the model is traced"
 AWAITED = {
     **dict.fromkeys(("custom function, bound before", "custom function of gradients, bound before"), BOUND),
+    **dict.fromkeys(("asked for its gradient", "asked for its function", "asked whether it is a leaf"), ASKED),
     "custom function of gradients": "a detach within a custom function is taken for the end of gradients",
     **dict.fromkeys(("asked and no", "equal to a number", "asked about all", "settles", "experts"), GUESSED),
     "scripted": "a scripted function that has run before is one fused op",
@@ -33,6 +36,9 @@ IDLE = {
 }
 
 
+SMALL = BYWAYS | FUNCTIONS
+
+
 def built(name: str) -> tuple[nn.Module, Call]:
     """A model and its call, by the name of its test."""
     place, _, own = name.partition(" ")
@@ -41,7 +47,7 @@ def built(name: str) -> tuple[nn.Module, Call]:
         return model, example_inputs(model, CASES[own].inputs())
     if place == "traced":
         return ALL[own]()
-    model, args = BYWAYS[name]()
+    model, args = SMALL[name]()
     return model, (args, {})
 
 
@@ -52,8 +58,8 @@ def truth(name: str, model: nn.Module, call: Call) -> set[int]:
     return reached(model, call)
 
 
-NAMES = (*(f"zoo {name}" for name in sorted(CASES)), *(f"traced {name}" for name in ALL), *BYWAYS)
-QUICK = {f"zoo {name}" for name in (*AWKWARD, *DIFFER)} | {f"traced {name}" for name in ALL} | set(BYWAYS)
+NAMES = (*(f"zoo {name}" for name in sorted(CASES)), *(f"traced {name}" for name in ALL), *SMALL)
+QUICK = {f"zoo {name}" for name in (*AWKWARD, *DIFFER)} | {f"traced {name}" for name in ALL} | set(SMALL)
 
 
 def _parameters() -> list[object]:
