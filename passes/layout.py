@@ -17,6 +17,8 @@ from normc.trace.graph import ModelGraph, Parameter, op_name, shape_of
 
 # Where a parameter is used in several ways, the first of these decides its layout; the other uses stay in its row.
 PRECEDENCE: tuple[ContactKind, ...] = ("contract", "convolve", "lookup", "operand", "join", "shift", "gain", "unknown")
+# Uses as a vector, which a part of a table can have beside the use of the table.
+_VECTORS: tuple[ContactKind, ...] = ("operand", "join", "shift", "gain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,16 @@ def live(contacts: tuple[Contact, ...], flow: Flow) -> tuple[Contact, ...]:
     return tuple(contact for contact in taught if not in_backward(contact.node)) or taught
 
 
-def rank(contact: Contact, shape: tuple[int, ...]) -> int:
-    """The weight of a use, least first; a token that is the lesser part of a table (its class's place) comes last."""
+def rank(contact: Contact, shape: tuple[int, ...]) -> tuple[int, bool]:
+    """The weight of a use, least first.
+
+    A vector that is the lesser part of a table (the place of its class) comes last, and of a stack its entry 0, whose
+    number says least.
+    """
     covered = math.prod(sum(stop - start for start, stop in spans) for _, spans in contact.spans)
-    lesser = contact.kind in ("operand", "join") and 2 * covered < math.prod(shape)
-    return PRECEDENCE.index(contact.kind) + (len(PRECEDENCE) if lesser else 0)
+    lesser = contact.kind in _VECTORS and 2 * covered < math.prod(shape)
+    first = any(part.size == 1 and part.stride == 0 and part.start == 0 for part in contact.parts)
+    return PRECEDENCE.index(contact.kind) + (len(PRECEDENCE) if lesser else 0), first
 
 
 def _layout(parameter: Parameter, contacts: tuple[Contact, ...], flow: Flow, log: Log) -> Layout:

@@ -18,8 +18,10 @@ from normc.plans.row import Role, Use
 from normc.trace.graph import ModelGraph, Parameter, op_name
 
 _ROUTES = ("aten.topk", "aten.sort", "aten.argmax", "aten.argsort")
-# What a norm is made of: an entry that passed through these alone is still one of its vector.
-_POWERS = ("pow", "sqrt", "rsqrt", "square", "reciprocal", "clamp_min", "clamp", "aten.batch_norm")
+# Ops entry by entry that leave a weight what it is: it is rounded, bounded or summed up. Other functions are of the
+# whole weight: a norm, an inverse.
+_KEEPING = {"round", "sign", "sgn", "floor", "ceil", "trunc", "fix", "clamp", "clamp_min", "clamp_max", "hardtanh",
+            "nan_to_num", "cumsum", "weight_norm"}  # fmt: skip
 _SHAPING = (
     "softmax",
     "sigmoid",
@@ -59,11 +61,14 @@ def role(model: ModelGraph, facts: Facts, log: Log) -> Roles:
         found = [(contact, *_role_of(contact, facts)) for contact in contacts]
         uses[name] = _distinct(Use(kind, op_name(c.node), c.node.meta.get("source", ""), c.node.meta.get("module", ""),
                                    axis_uses(parameter.shape, c)[0]) for c, kind, _ in found)  # fmt: skip
-        unreached = model.nodes[name] not in facts[Flow].graded
-        if unreached or layout.principal is None:
+        if model.nodes[name] not in facts[Flow].graded:
             roles[name] = "unused"
             why = "no gradient reaches it" if contacts else "nothing that the example ran reads it"
             log.because(name, "role", "unused", why)
+        elif layout.principal is None:
+            roles[name] = "state"
+            fallbacks[name] = "a gradient reaches it, but no op's rule says where it meets an activation"
+            log.because(name, "role", "state", fallbacks[name])
         else:
             counted = live(contacts, facts[Flow])
             roles[name] = _decide(parameter, layout, [item for item in found if item[0] in counted], log)
@@ -114,8 +119,8 @@ def _role_of(contact: Contact, facts: Facts) -> tuple[Role, str]:
             return _matrix_role(contact, facts)
         case "lookup":
             return _lookup_role(contact)
-        case "operand" | "join" if any(op not in _POWERS for op in contact.via):
-            return "state", f"it passes through {', '.join(contact.via)} before it stands as an activation"
+        case "operand" | "join" if bent(contact):
+            return "state", f"it passes through {', '.join(bent(contact))} before it stands as an activation"
         case "operand":
             return "token", "it stands where an activation would: a learned operand"
         case "join":
@@ -127,13 +132,18 @@ def _role_of(contact: Contact, facts: Facts) -> tuple[Role, str]:
     return "state", contact.reason or f"no rule for {op_name(contact.node)}"
 
 
+def bent(contact: Contact) -> tuple[str, ...]:
+    """The functions that every entry of a weight goes through before it meets an activation."""
+    return tuple(op for op in contact.via if "." not in op and op not in _KEEPING)
+
+
 def _matrix_role(contact: Contact, facts: Facts) -> tuple[Role, str]:
     flow = facts[Flow]
     uses = {part.use for part in contact.parts}
     if contact.kind == "contract" and not uses & {"in", "out"}:
         return "state", "what its axes do in the product is not known: each entry by itself"
-    if contact.via and "block" in uses and "out" not in uses:
-        return "state", f"it passes through {', '.join(contact.via)} and belongs to one channel"
+    if bent(contact):
+        return "state", f"each entry passes through {', '.join(bent(contact))} before the product"
     if _is_depthwise(contact):
         return "depthwise", "each channel has a filter of its own"
     if _routes(contact.node):
@@ -206,12 +216,14 @@ def _lookup_role(contact: Contact) -> tuple[Role, str]:
 
 def _shift_role(contact: Contact) -> tuple[Role, str]:
     uses = {part.use for part in contact.parts}
+    if contact.alike and all(part.size == 1 for part in contact.parts):
+        return "scalar", "one number at a time, added" if contact.parts else "one number, added"
     if "index" in uses:
         return "position", "it is added with one entry for each place"
-    if not contact.parts and contact.alike:
-        return "scalar", "one number, added"
-    if contact.via and "out" in uses:
-        return "state", f"it passes through {', '.join(contact.via)} before it is added"
+    if bent(contact) and "out" in uses:
+        return "state", f"it passes through {', '.join(bent(contact))} before it is added"
+    if contact.outer and op_name(contact.node).rstrip("_") not in ("aten.add", "prims.add"):
+        return "state", "an activation is compared with each of its entries"
     return "bias", "it is added along the features, alike at every place"
 
 
@@ -222,7 +234,9 @@ def _gain_role(contact: Contact) -> tuple[Role, str]:
         return "scalar", "one number at a time, multiplied"
     if not contact.varying:
         return "position", "places choose which of its entries are multiplied"
-    if contact.via or "index" in {part.use for part in contact.parts}:
-        through = f"through {', '.join(contact.via)} " if contact.via else "along places "
+    if bent(contact) or "index" in {part.use for part in contact.parts}:
+        through = f"through {', '.join(bent(contact))} " if bent(contact) else "along places "
         return "state", f"it multiplies an activation {through}entry by entry"
+    if contact.outer and sum(part.use == "out" for part in contact.parts) > 1:
+        return "state", "it multiplies an activation that it repeats, each time with other entries"
     return "gain", "it multiplies the features, alike at every place"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from normc.ops.call import Call, Result, rule
-from normc.ops.elementwise import meet_elementwise
+from normc.ops.meeting import meet_elementwise
 from normc.ops.value import Value, as_feature, fresh_dim
 
 

@@ -28,6 +28,7 @@ class Contact:
     `data` is the activation, `result` what comes out. `varying`: whether no constant index chose the entries.
     `partners`: of a shift or gain, whose output's entries it meets. `spans`: the entries used, of every axis.
     `alike`: of a shift or gain, whether it is one number for many entries.
+    `outer`: of a shift or gain, whether it makes an axis that the activation doesn't have.
     """
 
     parameter: str
@@ -42,6 +43,7 @@ class Contact:
     partners: tuple[Partner, ...] = ()
     reason: str = ""
     alike: bool = False
+    outer: bool = False
 
 
 class Consumption(NamedTuple):
@@ -173,40 +175,36 @@ class Call:
         varying: bool = True,
         partners: tuple[Partner, ...] = (),
         alike: bool = False,
+        outer: bool = False,
+        places: bool = False,
     ) -> None:
-        """Record that `weight`, whose dimensions play `uses`, meets `data` here."""
+        """Record that `weight`, whose dimensions play `uses`, meets `data` here.
+
+        `places`: whether numbers that have picked one entry of its axes count places. Else those axes hold a stack,
+        unless the weight stands as an activation: then they count tokens.
+        """
         node = data if isinstance(data, fx.Node) else None
         if self.host is not None and (node is None or self.value(node).kind == "constant"):
             node = self.host
         touched = self.value(node).touched or self.value(node).kind == "weight" if node is not None else False
         origins = weight.origins()
+        chosen: AxisUse = "index" if places or kind in ("operand", "join") else "block"
         if kind == "contract":
             uses, rows = with_picked(weight, uses)
             kind = "lookup" if rows else kind
         for name in sorted(weight.parameters):
             product = kind in MATRIX
-            parts = parts_of(weight, uses, name, product, "out" if kind == "lookup" else "block")
+            parts = parts_of(weight, uses, name, product, "out" if kind == "lookup" else "block", chosen)
             spans = tuple((axis.number, where) for axis, where in sorted(origins.items()) if axis.parameter == name)
             actual: ContactKind = "unknown" if weight.lost else kind
             if product and scales(weight, uses, name, self.record.shapes.get(name, ())):
                 actual, parts = "gain", as_gain(parts)
             via = tuple(op for parameter, op in weight.via if parameter == name)
             moving = varying and not any(factor.picked == "index" for dim in weight.dims for factor in dim)
-            contact = Contact(
-                name,
-                actual,
-                self.node,
-                parts,
-                node,
-                touched,
-                via,
-                spans,
-                moving,
-                tuple(partner for partner in partners if partner.own.parameter == name),
-                weight.lost,
-                alike,
-            )
-            self.record.contacts.append(contact)
+            own = tuple(partner for partner in partners if partner.own.parameter == name)
+            self.record.contacts.append(Contact(
+                name, actual, self.node, parts, node, touched, via, spans, moving, own, weight.lost, alike, outer
+            ))  # fmt: skip
 
     def consume(self, argument: Any, slot: int) -> None:
         """Record which weights' outputs end in operand `slot` of this op."""

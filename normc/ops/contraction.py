@@ -8,8 +8,8 @@ from typing import Any
 
 from normc.ops.call import Call, Result, rule
 from normc.ops.choosing import chooses
-from normc.ops.elementwise import meet_elementwise
 from normc.ops.lookup import picked_dims
+from normc.ops.meeting import meet_elementwise
 from normc.ops.overlay import overlaid
 from normc.ops.slots import fills_slot
 from normc.ops.value import Dim, Inner, Made, Value, as_feature, dim_size, fresh_dim, mixed, plain, result_dim

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import fx
 
-from normc.ops.call import Call, ContactKind, Result, rule
+from normc.ops.call import Call, Result, rule
+from normc.ops.meeting import DIFFERENCES, LOSSES, PRODUCTS, SUMS, meet_elementwise, short
 from normc.ops.overlay import broadcast, united, varying
-from normc.ops.partners import partners_of
 from normc.ops.slots import fills_slot
-from normc.ops.value import Made, Value, covered, dim_size, fresh_dim, is_feature, plain, repeated_dim
-from normc.plans.row import AxisUse
+from normc.ops.value import Made, Value, as_feature, covered, fresh_dim, plain, repeated_dim
 from normc.trace.graph import op_name
 
-_PRODUCTS = {"mul", "div", "true_divide", "multiply", "divide", "prelu", "_prelu_kernel", "pow", "floor_divide"}
-_LOSSES = {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"}
-_DIFFERENCES = {"sub", "rsub", "subtract"} | _LOSSES
-_SUMS = {"add"} | _DIFFERENCES
 _SPLITS = ("aten.chunk", "aten.split", "aten.split_with_sizes", "aten.unbind", "aten.glu")
-# max(x, w) is w + relu(x - w): a shift.
-_BOUNDS = {"maximum", "minimum", "fmax", "fmin"}
 _CHOICES = {"where", "masked_fill"}
 _LINEAR = (
-    _PRODUCTS | _SUMS | {"neg", "clone", "where", "masked_fill", "copy", "fill", "lerp", "addcmul", "complex"} - {"pow"}
+    PRODUCTS | SUMS | {"neg", "clone", "where", "masked_fill", "copy", "fill", "lerp", "addcmul", "complex"} - {"pow"}
 )
-
-
-def short(call: Call) -> str:
-    """`mul` for aten.mul and aten.mul_."""
-    return call.name.rsplit(".", 1)[-1].rstrip("_")
 
 
 @rule(
@@ -59,7 +48,7 @@ def prelu(call: Call) -> Result:
     return combined(call, nodes, values, call.shape)
 
 
-@rule(*(f"aten.{name}" for name in sorted(_LOSSES)))
+@rule(*(f"aten.{name}" for name in sorted(LOSSES)))
 def loss(call: Call) -> Result:
     """A sum over the differences."""
     nodes = call.operands[:2]
@@ -81,8 +70,13 @@ def combined(call: Call, nodes: list[fx.Node], values: list[Value], shape: tuple
             call.consume(node, slot)
         return _among_weights(call, weights, values, shape)
     joined = _joined_data(call, data, shape)
+    own = [value.shape for _, value in data]
+    outer = frozenset(
+        i for i, n in enumerate(shape) if n > 1 and all(size[i - len(shape) :][:1] in ((), (1,)) for size in own)
+    )
     for weight in weights:
-        meet_elementwise(call, weight, joined, data[0][0], shape)
+        meet_elementwise(call, weight, joined, data[0][0], shape, outer)
+    joined = joined.with_dims(as_feature(dim) if i in outer else dim for i, dim in enumerate(joined.dims))
     return replace(joined, made=_made(call, nodes, values, shape)) if weights else joined
 
 
@@ -117,8 +111,14 @@ def _among_weights(call: Call, weights: list[Value], values: list[Value], shape:
         {axis: offset for weight in weights for axis, offset in weight.offsets.items()},
         {axis: spans for weight in weights for axis, spans in weight.spread.items()},
         tuple(dict.fromkeys(inner for weight in weights for inner in weight.inner)),
-        via=tuple(dict.fromkeys(step for weight in weights for step in weight.via)),
+        via=tuple(dict.fromkeys(step for weight in weights for step in _steps(weight, weights))),
         lost=next((weight.lost for weight in weights if weight.lost), ""),
+        reduced=frozenset(
+            name
+            for weight in weights
+            for name in weight.reduced
+            if all(name in other.reduced for other in weights if name in other.parameters)
+        ),
     )
     return combined if is_linear(call) or combined.kind == "constant" else combined.through(name)
 
@@ -130,7 +130,7 @@ def is_linear(call: Call) -> bool:
 
 def is_sum(call: Call) -> bool:
     """Whether an op entry by entry is a sum or a difference."""
-    return short(call) in {"add"} | _DIFFERENCES - _LOSSES
+    return short(call) in {"add"} | DIFFERENCES - LOSSES
 
 
 def _is_even(node: fx.Node) -> bool:
@@ -139,6 +139,14 @@ def _is_even(node: fx.Node) -> bool:
     if not isinstance(concrete, torch.Tensor):
         return not isinstance(node.meta.get("val"), torch.Tensor)
     return concrete.numel() > 0 and bool((concrete == concrete.reshape(-1)[0]).all())
+
+
+def _steps(weight: Value, weights: list[Value]) -> Iterator[tuple[str, str]]:
+    """The ops that a weight went through; not those of a statistic of it (its norm, its scale) beside itself."""
+    for name, op in weight.via:
+        beside = any(name in other.parameters and name not in other.reduced for other in weights)
+        if name not in weight.reduced or not beside:
+            yield name, op
 
 
 def _is_constant_result(call: Call) -> bool:
@@ -178,7 +186,7 @@ def _apart(call: Call, values: list[Value]) -> bool:
     if short(call) == "where":
         return True
     name = short(call)
-    return name in _PRODUCTS or (name in _SUMS and len({value.via for value in values}) > 1)
+    return name in PRODUCTS or (name in SUMS and len({value.via for value in values}) > 1)
 
 
 def _sum_of_outputs(call: Call, data: list[tuple[fx.Node, Value]], shape: tuple[int, ...]) -> Value | None:
@@ -189,7 +197,7 @@ def _sum_of_outputs(call: Call, data: list[tuple[fx.Node, Value]], shape: tuple[
     values = [value for _, value in data]
     axes = [value.axes() for value in values]
     names = {axis.parameter for own in axes for axis in own}
-    if short(call) not in _SUMS or len(data) != 2 or not all(axes) or axes[0] & axes[1] or len(names) > 4:
+    if short(call) not in SUMS or len(data) != 2 or not all(axes) or axes[0] & axes[1] or len(names) > 4:
         return None
     split = any(op_name(user) in _SPLITS for user in call.node.users)
     if any(value.spread or value.summed for value in values) or (not split and _follows(data[0][0], data[1][0])):
@@ -226,40 +234,3 @@ def _only_scales(carrier: Value, values: list[Value]) -> bool:
     return all(value is carrier or not value.touched for value in values)
 
 
-def meet_elementwise(call: Call, weight: Value, data: Value, node: fx.Node, shape: tuple[int, ...]) -> None:
-    """A weight meets an activation entry by entry: its axes along features are fan-out, along places an index."""
-    if short(call) in _DIFFERENCES and any(factor.picked == "block" for dim in weight.dims for factor in dim):
-        call.read(weight, node)  # compared with what they were chosen for: a codebook
-        return
-    uses: list[AxisUse] = []
-    lead = len(shape) - len(weight.dims)
-    features = [is_feature(dim) for dim in data.dims]
-    for place, dim in enumerate(weight.dims):
-        spot = place + lead
-        if dim_size(dim) == 1:
-            uses.append("none")
-        elif features[spot] or not any(features):
-            uses.append("out")
-        else:
-            uses.append("index")
-    if not any(features):
-        for place in range(len(uses) - 1):
-            uses[place] = "index" if uses[place] == "out" else uses[place]
-    last = dim_size(data.dims[-1]) if data.dims else 1
-    runs = any(factor.runs for dim in weight.dims for factor in dim) or bool(weight.spread)
-    alike = not runs and (not weight.dims or last > 1)
-    spots = range(lead, len(shape))
-    call.meet(weight, uses, _kind(call, weight), node, partners=partners_of(weight, data, spots), alike=alike)
-
-
-def _kind(call: Call, weight: Value) -> ContactKind:
-    name = short(call)
-    if name in ("addcmul", "addcdiv") and weight is call.value(call.first()):
-        return "shift"
-    if name in _PRODUCTS or name in ("addcmul", "lerp", "addcdiv"):
-        return "gain"
-    if name in _SUMS or name in _BOUNDS:
-        return "shift"
-    if name in ("where", "masked_fill", "copy", "index_put"):
-        return "join"
-    return "unknown"

@@ -15,7 +15,8 @@ from torch import fx
 
 from normc.ops.call import Call, ContactKind
 from normc.ops.choosing import chooses
-from normc.ops.elementwise import combined, meet_elementwise
+from normc.ops.elementwise import combined
+from normc.ops.meeting import meet_elementwise
 from normc.ops.value import Dim, Made, Value, fresh_dim, is_feature, is_source, mixed, result_dim
 from normc.plans.row import AxisUse
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, fx
 
 from normc.ops.call import Call, Result, rule
+from normc.ops.places import is_position_index
 from normc.ops.slices import cut
 from normc.ops.value import Axis, Dim, Run, Value, as_feature, fresh_dim, is_feature, plain
 from normc.ops.views import place
 from normc.plans.row import AxisUse
-from normc.trace.graph import shape_of
 
 
 @rule("aten.embedding")
@@ -85,7 +85,7 @@ def picked_weight(call: Call, table: Value, dim: int, index_node: Any) -> Value:
         return _picked(table, dim, size[dim : dim + width], "block")
     if index.kind == "data":
         uses = ["index" if i == dim else "out" for i in range(len(table.dims))]
-        varying = not is_position_index(index_node)
+        varying = not is_position_index(call, index_node)
         call.meet(table, uses, "lookup", index_node, varying=varying)  # type: ignore[arg-type]  # literals above
         rest = [as_feature(d) for i, d in enumerate(table.dims) if i != dim]
         lead = tuple(fresh_dim(n) for n in size[dim : dim + width])
@@ -131,43 +131,6 @@ def all_same(node: Any, least: int = 2) -> bool:
     """
     concrete = node.meta.get("concrete") if isinstance(node, fx.Node) else None
     return concrete is not None and concrete.numel() >= least and bool((concrete == concrete.reshape(-1)[0]).all())
-
-
-def is_position_index(node: fx.Node) -> bool:
-    """Whether an index from the inputs counts places: it went through a running sum or only through comparisons."""
-    waiting, seen = [node], set()
-    while waiting:
-        at = waiting.pop()
-        if at in seen:
-            continue
-        seen.add(at)
-        if at.op == "placeholder":
-            if "input" in at.meta and (at.meta.get("val") is None or at.meta["val"].dtype.is_floating_point is False):
-                return counts_up(at) if at is node or len(seen) < 3 else False
-            continue
-        name = str(at.target)
-        if "cumsum" in name:
-            return True
-        if any(word in name for word in (".ne.", ".eq.", ".gt.", ".lt.", ".ge.", ".le.", "new_zeros", "zeros_like")):
-            continue
-        waiting += at.all_input_nodes
-    return False
-
-
-def counts_up(node: fx.Node) -> bool:
-    """Whether an explicit input holds 0, 1, 2, ... along its last axis, all rows alike, while other inputs don't."""
-    if not _is_range(node):
-        return False
-    others = [n for n in node.graph.nodes if n.op == "placeholder" and "input" in n.meta and n is not node]
-    return any(shape_of(other) == shape_of(node) and not _is_range(other) for other in others)
-
-
-def _is_range(node: fx.Node) -> bool:
-    concrete = node.meta.get("concrete")
-    if concrete is None or concrete.dim() == 0 or concrete.shape[-1] < 2 or concrete.dtype.is_floating_point:
-        return False
-    rows = concrete.reshape(-1, concrete.shape[-1])
-    return bool((rows[:, 1:] - rows[:, :-1] == 1).all()) and bool((rows == rows[0]).all())
 
 
 @rule("aten.index", "aten._unsafe_index")

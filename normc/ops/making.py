@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from torch import fx
 
 from normc.ops.call import MATRIX, Call, Contact, Record, Result, Rule
-from normc.ops.elementwise import is_linear, is_sum, short
+from normc.ops.elementwise import is_linear, is_sum
+from normc.ops.meeting import short
 from normc.ops.overlay import broadcast
 from normc.ops.slots import slot_of
 from normc.ops.value import Axis, Dim, Made, Value, is_source

@@ -10,6 +10,7 @@ from torch import fx
 from normc.ops.call import Call, ContactKind, Result, rule
 from normc.ops.overlay import overlaid
 from normc.ops.partners import partners_of
+from normc.ops.slots import fills_slot
 from normc.ops.value import Dim, Value, as_feature, fresh_dim
 from normc.plans.row import AxisUse
 
@@ -40,7 +41,8 @@ def _normalise(call: Call, names: tuple[str, ...], channel: int | None) -> Resul
     node = call["input"]
     value = call.value(node)
     if value.kind == "weight":
-        value = call.data(node, 0) if channel is None else _normalised_weight(call, value, names)
+        made = channel is not None or fills_slot(call.node)
+        value = _normalised_weight(call, value, names, channel) if made else call.data(node, 0)
         if value.kind == "weight":
             return [value] if len(call.shapes) > 1 else value
     for name in names:
@@ -56,12 +58,14 @@ def _normalise(call: Call, names: tuple[str, ...], channel: int | None) -> Resul
     ]
 
 
-def _normalised_weight(call: Call, value: Value, names: tuple[str, ...]) -> Value:
+def _normalised_weight(call: Call, value: Value, names: tuple[str, ...], channel: int | None) -> Value:
     """Weight standardisation: a weight normalised over itself keeps its axes; a gain lies over its channels."""
     value = value.through(call.name)
     affine = [call.value(call[name]) for name in names]
     for weight in (weight for weight in affine if weight.kind == "weight"):
-        dims = [overlaid([value.dims[1], weight.dims[0]], n) if i == 1 else d
+        first = len(value.dims) - len(weight.dims) if channel is None else channel
+        over = dict(enumerate(weight.dims, first))
+        dims = [overlaid([d, over[i]], n) if i in over else d
                 for i, (d, n) in enumerate(zip(value.dims, value.shape, strict=True))]  # fmt: skip
         value = replace(value, dims=tuple(dims), parameters=value.parameters | weight.parameters,
                         via=tuple(dict.fromkeys((*value.via, *weight.via))))  # fmt: skip

@@ -21,9 +21,14 @@ class Part(NamedTuple):
 
 
 def parts_of(
-    weight: Value, uses: Sequence[AxisUse], name: str, product: bool, pair: AxisUse = "block"
+    weight: Value,
+    uses: Sequence[AxisUse],
+    name: str,
+    product: bool,
+    pair: AxisUse = "block",
+    chosen: AxisUse = "block",
 ) -> tuple[Part, ...]:
-    """Every factor's use; an axis of which one entry was selected numbers blocks if the rest is a matrix.
+    """Every factor's use. `chosen`: what an axis is of which one entry was selected.
 
     `pair`: what the axis of real and imaginary parts is.
     """
@@ -37,7 +42,6 @@ def parts_of(
                     start = run.start + weight.offsets.get(run.axis, 0)
                     size, stride = (run.size, run.stride) if not factor.picked or actual == "index" else (1, 0)
                     parts.append(Part(run.axis.number, actual, size, stride, start))
-    chosen: AxisUse = "block" if product else "index"
     left = {axis for axis in weight.offsets if axis.parameter == name} - {Axis(name, part.axis) for part in parts}
     parts += [Part(axis.number, chosen, 1, 0, weight.offsets[axis]) for axis in sorted(left)]
     along = {part.axis for part in parts}

@@ -19,6 +19,7 @@ from normc.trace.graph import op_name
     "aten.argmax", "aten.argmin", "aten.any", "aten.all", "aten.median", "aten.count_nonzero", "aten.topk",
     "aten.sort", "aten.argsort", "aten.cummax", "aten.aminmax", "aten.kthvalue", "aten.bincount", "aten.histc",
     "aten.trace", "aten.norm_except_dim", "aten.linalg_norm", "aten.frobenius_norm",
+    "aten.linalg_matrix_norm",
 )  # fmt: skip
 def reduce(call: Call) -> Result:
     value = call.value(call.first())
@@ -70,8 +71,11 @@ def _reduced(value: Value, shape: tuple[int, ...], gone: list[int]) -> Value:
             for i, dim in enumerate(value.dims) if kept or i not in gone]  # fmt: skip
     if tuple(map(dim_size, dims)) != shape:
         return value.spread_out(shape)
-    lost = [factor for i in gone for factor in value.dims[i] if factor.runs] if value.kind == "data" else []
-    return replace(value, dims=tuple(dims), summed=(*value.summed, *lost))
+    lost = [factor for i in gone for factor in value.dims[i] if factor.runs]
+    if value.kind == "data":
+        return replace(value, dims=tuple(dims), summed=(*value.summed, *lost))
+    names = {run.axis.parameter for factor in lost for run in factor.runs if not is_source(run.axis)}
+    return replace(value, dims=tuple(dims), reduced=value.reduced | names)
 
 
 def _summed(call: Call, weight: Value) -> Value:

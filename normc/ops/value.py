@@ -135,6 +135,7 @@ class Value:
     spread      axes whose entries are somewhere in the tensor, in an order that is no longer known
     touched     data: a weight was contracted or looked up on the way here
     via         weight: the nonlinear ops on the way here, with the parameter that went through each
+    reduced     weight: parameters of which a sum, a mean or the like has left a statistic
     lost        weight: the op behind which the axes are no longer known ("" if they are)
     made        data: the weights that it is a sum of, should activations be contracted with it
     """
@@ -150,6 +151,7 @@ class Value:
     via: tuple[tuple[str, str], ...] = ()
     lost: str = ""
     made: tuple[Made, ...] = ()
+    reduced: frozenset[str] = frozenset()
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from normc.ops.call import Call, Result, rule
 from normc.ops.reshaping import reshape
 from normc.ops.slices import cut, select_entry
 from normc.ops.strands import in_a_row
-from normc.ops.value import Dim, Factor, Value, dim_size, fresh_dim, is_feature, repeated_dim
+from normc.ops.value import Dim, Factor, Value, dim_size, fresh_dim, is_feature, plain, repeated_dim
 
 
 def place(index: int, rank: int) -> int:
@@ -195,20 +195,27 @@ def unfold(call: Call) -> Result:
     """Windows of one dimension: how many, in its place, and their entries, at the end."""
     value = call.value(call.first())
     index = place(int(call["dimension"]), len(value.dims))
-    if any(factor.runs or factor.feature for factor in value.dims[index]):
-        return value.spread_out(call.shape, feature=True)
-    windows = fresh_dim(call.shape[index]), fresh_dim(call.shape[-1])
+    feature = is_feature(value.dims[index])
+    windows = fresh_dim(call.shape[index], feature), fresh_dim(call.shape[-1], feature)
+    if any(factor.runs for factor in value.dims[index]):
+        value = value.spread_out(value.shape).with_dims(map(plain, value.dims))
     return value.with_dims((*value.dims[:index], windows[0], *value.dims[index + 1 :], windows[1]))
 
 
-@rule("aten.im2col", "aten.col2im", "aten.as_strided", "aten.pixel_shuffle", "aten.pixel_unshuffle")
-def rearrange(call: Call) -> Result:
+@rule("aten.im2col", "aten.col2im", "aten.pixel_shuffle", "aten.pixel_unshuffle")
+def patches(call: Call) -> Result:
+    """Channels and a window's entries trade places; what were places are places still."""
     value = call.value(call.first())
-    features = [is_feature(dim) for dim in value.dims]
-    if call.name != "aten.unfold":
-        return value.spread_out(call.shape, feature=any(features))
-    features.append(features[place(int(call["dimension"]), len(features))])
-    return value.spread_out(call.shape).with_dims(map(fresh_dim, call.shape, features))
+    channel = len(value.dims) - (2 if call.name == "aten.col2im" else 3)
+    feature = is_feature(value.dims[channel])
+    dims = (fresh_dim(size, feature and i == channel) for i, size in enumerate(call.shape))
+    return value.spread_out(call.shape).with_dims(dims)
+
+
+@rule("aten.as_strided")
+def as_strided(call: Call) -> Result:
+    value = call.value(call.first())
+    return value.spread_out(call.shape, feature=any(is_feature(dim) for dim in value.dims))
 
 
 @rule("aten.constant_pad_nd", "aten.pad", "aten.reflection_pad1d", "aten.reflection_pad2d", "aten.replication_pad2d")

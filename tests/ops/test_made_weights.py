@@ -92,3 +92,53 @@ def test_a_sum_that_is_split_cuts_both_of_its_layers() -> None:
 
     plan = normc.plan(Gated(), (torch.randn(*X), torch.randn(*X)))
     assert [[block.size for block in row.blocks] for row in plan.rows] == [[6, 6]] * 3
+
+
+# What a matrix may go through and still be one: it is scaled by a statistic of its own, rounded, bounded, normalised.
+STILL: dict[str, Callable[[Tensor], Tensor]] = {
+    "its norm": lambda w: w / w.pow(2).sum(1, keepdim=True).add(1e-6).sqrt(),
+    "standardised": lambda w: (w - w.mean(1, keepdim=True)) / w.var(1, keepdim=True).add(1e-5).sqrt(),
+    "its root mean square": lambda w: w * torch.rsqrt(w.square().mean() + 1e-6),
+    "normalised": lambda w: F.normalize(w, dim=1),
+    "layer norm": lambda w: F.layer_norm(w, (8,)),
+    "spectral norm": lambda w: w / torch.linalg.matrix_norm(w, 2),
+    "rounded to three values": lambda w: (w / w.abs().mean()).round().clamp(-1, 1) * w.abs().mean(),
+    "rounded, straight through": lambda w: w + ((w / w.abs().amax()).round() * w.abs().amax() - w).detach(),
+    "its sign, straight through": lambda w: w + (w.sign() - w).detach(),
+    "bounded": lambda w: w.clamp(min=0),
+    "exponential of a skew one": lambda w: torch.matrix_exp(w - w.mT),
+}
+
+
+@pytest.mark.parametrize("name", STILL)
+def test_a_matrix_scaled_by_itself_is_a_matrix(name: str) -> None:
+    net = Net([(8, 8)], lambda p, x: F.linear(x, STILL[name](p[0])))
+    row = normc.plan(net, torch.randn(*X), strict=True).by_name["made.0"]
+    assert (row.role, row.in_axes, row.out_axes) == ("hidden", (1,), (0,))
+
+
+CURVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "exp": torch.exp,
+    "softplus": F.softplus,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "squared": torch.square,
+    "absolute": torch.abs,
+    "relu": torch.relu,
+    "softmax": lambda w: w.softmax(-1),
+    "softmax by hand": lambda w: w.exp() / w.exp().sum(1, keepdim=True),
+    "summed up": lambda w: w.exp().cumsum(0),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_a_matrix_behind_a_curve_is_a_state(name: str) -> None:
+    net = Net([(8, 8)], lambda p, x: F.linear(x, CURVES[name](p[0])))
+    row = normc.plan(net, torch.randn(*X), strict=True, recipe="uscion").by_name["made.0"]
+    assert (row.role, row.in_axes, row.out_axes, row.norm) == ("state", (1,), (0,), "sign")
+
+
+def test_a_mask_behind_a_curve_is_a_state_and_its_matrix_a_matrix() -> None:
+    net = Net([(8, 8), (8, 8)], lambda p, x: F.linear(x, p[0] * p[1].sigmoid()))
+    rows = normc.plan(net, torch.randn(*X), strict=True).by_name
+    assert (rows["made.0"].role, rows["made.1"].role) == ("hidden", "state")
