@@ -18,7 +18,7 @@ from normc.resize.origin import Traced
 from normc.trace.graph import ModelGraph
 from normc.update.switches import SWITCHABLE
 
-ORDER = ("bind", "flow", "depth", "layout", "blocks", "role", "magnitude", "mass", "sensitivity", "geometry")
+ORDER = ("bind", "flow", "depth", "layout", "blocks", "role", "sanity", "magnitude", "mass", "sensitivity", "geometry")
 
 
 def analyse(model: ModelGraph, request: Request) -> NormPlan:

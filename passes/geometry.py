@@ -14,6 +14,7 @@ from normc.passes.layout import Layouts
 from normc.passes.mass import Masses
 from normc.passes.request import Request
 from normc.passes.role import Roles
+from normc.passes.sanity import Fallbacks
 from normc.passes.sensitivity import Sensitivities
 from normc.plans.balance import balanced, gain_of
 from normc.plans.expression import show_formula, write_formula
@@ -82,5 +83,5 @@ def _draft(parameter: Parameter, facts: Facts) -> Row:
         mass=facts[Masses].of.get(name), sensitivity=facts[Sensitivities].of[name].sensitivity,
         magnitude=facts[Sensitivities].of[name].magnitude,
         scale=Scale(sympy.Integer(0), (0.0,)), target=0.0, state_bytes=0, evidence=(),
-        fallback=roles.fallbacks.get(name), frozen=not parameter.requires_grad,
+        fallback=facts[Fallbacks].of.get(name), frozen=not parameter.requires_grad,
     )  # fmt: skip

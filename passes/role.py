@@ -18,10 +18,10 @@ from normc.plans.row import Role, Use
 from normc.trace.graph import ModelGraph, Parameter, op_name
 
 _ROUTES = ("aten.topk", "aten.sort", "aten.argmax", "aten.argsort")
-# Ops entry by entry that leave a weight what it is: it is rounded, bounded or summed up. Other functions are of the
-# whole weight: a norm, an inverse.
+# Functions that leave a weight what it is: it is rounded, bounded, summed up or normalised.
 _KEEPING = {"round", "sign", "sgn", "floor", "ceil", "trunc", "fix", "clamp", "clamp_min", "clamp_max", "hardtanh",
-            "nan_to_num", "cumsum", "weight_norm"}  # fmt: skip
+            "nan_to_num", "cumsum", "weight_norm", "aten.batch_norm", "aten.layer_norm", "aten.rms_norm",
+            "aten.group_norm", "aten.instance_norm"}  # fmt: skip
 _SHAPING = (
     "softmax",
     "sigmoid",
@@ -133,8 +133,8 @@ def _role_of(contact: Contact, facts: Facts) -> tuple[Role, str]:
 
 
 def bent(contact: Contact) -> tuple[str, ...]:
-    """The functions that every entry of a weight goes through before it meets an activation."""
-    return tuple(op for op in contact.via if "." not in op and op not in _KEEPING)
+    """The functions that a weight goes through before it meets an activation. Those of a whole tensor have a dot."""
+    return tuple(op for op in contact.via if op not in _KEEPING)
 
 
 def _matrix_role(contact: Contact, facts: Facts) -> tuple[Role, str]:
@@ -142,8 +142,8 @@ def _matrix_role(contact: Contact, facts: Facts) -> tuple[Role, str]:
     uses = {part.use for part in contact.parts}
     if contact.kind == "contract" and not uses & {"in", "out"}:
         return "state", "what its axes do in the product is not known: each entry by itself"
-    if bent(contact):
-        return "state", f"each entry passes through {', '.join(bent(contact))} before the product"
+    if curves := [op for op in bent(contact) if "." not in op]:  # a function of a whole matrix is a matrix
+        return "state", f"each entry passes through {', '.join(curves)} before the product"
     if _is_depthwise(contact):
         return "depthwise", "each channel has a filter of its own"
     if _routes(contact.node):
