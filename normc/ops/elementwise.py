@@ -232,5 +232,3 @@ def _disjoint(values: list[Value]) -> bool:
 def _only_scales(carrier: Value, values: list[Value]) -> bool:
     """Whether all other operands come before any weight (masks, rotary tables, inputs)."""
     return all(value is carrier or not value.touched for value in values)
-
-
