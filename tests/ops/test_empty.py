@@ -12,6 +12,20 @@ from torch.nn import functional as F
 import normc
 
 Body = Callable[["Net", Tensor], Tensor]
+
+
+class Net(nn.Module):
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        self.first, self.layer, self.last = nn.Linear(20, 24), nn.Linear(24, 24), nn.Linear(24, 5)
+        self.gain, self.table = nn.Parameter(torch.ones(24)), nn.Parameter(torch.zeros(9, 24))
+        self.stack, self.body = nn.Parameter(torch.randn(3, 24, 24)), body
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.body(self, self.first(x)))
+        return out
+
+
 BODIES: dict[str, Body] = {
     "a gain": lambda net, h: torch.cat((h, h[:, 9:] * net.gain), 1),
     "a table along no places": lambda net, h: torch.cat((h, h[:, 4:4] + net.table[4:4]), 1),
@@ -26,18 +40,6 @@ BODIES: dict[str, Body] = {
     "heads of nothing": lambda net, h: torch.cat((h, h[:, 9:].unflatten(-1, (4, 6)).transpose(1, 2).flatten(2, 3)[:, :, :24].reshape(6, 0, 24)), 1),  # noqa: E501
     "repeated never": lambda net, h: torch.cat((h, h.repeat(1, 0, 1)), 1),
 }  # fmt: skip
-
-
-class Net(nn.Module):
-    def __init__(self, body: Body) -> None:
-        super().__init__()
-        self.first, self.layer, self.last = nn.Linear(20, 24), nn.Linear(24, 24), nn.Linear(24, 5)
-        self.gain, self.table = nn.Parameter(torch.ones(24)), nn.Parameter(torch.zeros(9, 24))
-        self.stack, self.body = nn.Parameter(torch.randn(3, 24, 24)), body
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.last(self.body(self, self.first(x)))
-        return out
 
 
 @pytest.mark.parametrize("name", BODIES)
