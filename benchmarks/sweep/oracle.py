@@ -76,6 +76,8 @@ def _reach(module: nn.Module, full: str, row: Row, called: set[int], reached: fr
 
 def _of(module: nn.Module, name: str, full: str, row: Row, head: str) -> Iterator[Verdict]:
     axes = "oi" if "tied" in head.split(", ")[-1] and "untied" not in head else _axes(module, name)
+    if isinstance(module, nn.Embedding) and row.role == "output" and not head:
+        axes = ""  # a table that is the head too: nothing here knows whether it is
     if axes:
         yield Verdict(full, "axes", f"{_kind(module)}: {_without_ones(axes, row.shape)}", _row_axes(row))
     role = head or _role(module, name, full, row)

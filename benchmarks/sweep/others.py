@@ -14,8 +14,9 @@ import torch
 
 import normc
 from benchmarks.sweep import libraries
+from benchmarks.sweep.alone import runs_alone
 from benchmarks.sweep.gradients import compared, reached
-from benchmarks.sweep.libraries.example import Build, Example, library
+from benchmarks.sweep.libraries.example import Build, library
 from benchmarks.sweep.measure import findings, line, watching
 from normc.plans.plan import NormPlan
 from normc.plans.row import Row
@@ -59,17 +60,22 @@ def prepare(name: str) -> str | None:
 
 def measure(name: str) -> Outcome:
     """What came of `file/model#seed`, as plain data. The plan of the training mode is the one that is judged."""
-    file, _, rest = name.partition("/")
-    model_name, _, seed = rest.partition("#")
-    build: Build = _file(file).MODELS[model_name]
-    modes = {mode: _measure(build, f"{model_name}{seed}", mode == "training") for mode in ("eval", "training")}
+    modes = {mode: _measure(name, mode == "training") for mode in ("eval", "training")}
     worst = next((one for one in modes.values() if one["status"] != "planned"), modes["training"])
     lost = {mode: one["lost"] for mode, one in modes.items() if one.get("lost")}
     return worst | {"lost": lost, "seconds": max(one.get("seconds", 0.0) for one in modes.values()),
                     "evaluated": modes["eval"]["status"], "trained": modes["training"]["status"]}  # fmt: skip
 
 
-def _measure(build: Build, seed: str, training: bool) -> Outcome:
+def builder(name: str) -> tuple[Build, str]:
+    """The builder of `file/model#seed`, and the seed of its settings."""
+    file, _, rest = name.partition("/")
+    model, _, seed = rest.partition("#")
+    return _file(file).MODELS[model], f"{model}{seed}"
+
+
+def _measure(name: str, training: bool) -> Outcome:
+    build, seed = builder(name)
     torch.manual_seed(0)
     try:
         example = build(random.Random(seed))
@@ -83,8 +89,10 @@ def _measure(build: Build, seed: str, training: bool) -> Outcome:
         with watching(called):
             plan = normc.plan(model, (example.args, example.kwargs))
     except Exception as problem:  # noqa: BLE001  # an error that isn't a NormcError is what the sweep looks for
-        outcome = {"status": "failed", "error": line(problem), "raised": type(problem).__name__}
-        return outcome if _runs(example) is None else {"status": "does not run", "error": _runs(example)}
+        reason = runs_alone(name, training)
+        if reason is not None:
+            return {"status": "does not run", "error": reason}
+        return {"status": "failed", "error": line(problem), "raised": type(problem).__name__}
     seconds = time.perf_counter() - start
     outcome = {"status": "planned", "seconds": seconds, "entries": sum(p.numel() for p in model.parameters())}
     torch.manual_seed(0)
@@ -92,9 +100,7 @@ def _measure(build: Build, seed: str, training: bool) -> Outcome:
         found = reached(model, (example.args, example.kwargs))
     except Exception as problem:  # noqa: BLE001  # a model that runs no longer once it was planned is a finding too
         outcome |= findings(model, plan, called)
-        fresh = build(random.Random(seed))
-        fresh.model.train(training)
-        return outcome if _runs(fresh) is not None else outcome | {"status": "broken", "error": line(problem)}
+        return outcome if runs_alone(name, training) else outcome | {"status": "broken", "error": line(problem)}
     truth = frozenset(name for name, parameter in model.named_parameters() if id(parameter) in found)
     differ = compared(plan, truth)
     outcome |= findings(model, plan, called, truth)
@@ -129,12 +135,3 @@ def _said(row: Row) -> str:
 def _letter(row: Row, axis: int) -> str:
     kinds = {"o": row.out_axes, "i": row.in_axes, "b": row.block_axes, "k": row.kernel_axes}
     return "".join(letter for letter, axes in kinds.items() if axis in axes) or "-"
-
-
-def _runs(example: Example) -> str | None:
-    """Why a model doesn't run on its example; None if it does."""
-    try:
-        reached(example.model, (example.args, example.kwargs))
-    except Exception as problem:  # noqa: BLE001  # whatever the model raises is the finding
-        return line(problem)
-    return None

@@ -25,6 +25,7 @@ from tests.zoo.recurring import RECURRING
 from tests.zoo.scans import SCANS
 from tests.zoo.seeing import SEEING
 from tests.zoo.sequences import SEQUENCES
+from tests.zoo.shelves import SHELVES
 from tests.zoo.transforming import TRANSFORMING
 from tests.zoo.volumes import VOLUMES
 from tests.zoo.wrapped import WRAPPED
@@ -189,4 +190,5 @@ def _together(*parts: dict[str, Case]) -> dict[str, Case]:
 CASES: dict[str, Case] = _together(
     FAMOUS, AWKWARD, FAMILIES, DECODERS, RECURRING, ENCODERS, SEEING, GATHERING, HEARING, FORETELLING, CONVOLUTIONAL,
     VOLUMES, GENERATIVE, HYBRIDS, MIXERS, OTHER, LATENTS, SEQUENCES, SCANS, TRANSFORMING, EXPERTS, WRAPPED, ADAPTED,
+    SHELVES,
 )  # fmt: skip

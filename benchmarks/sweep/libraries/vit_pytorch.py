@@ -54,23 +54,6 @@ def _video(variant: str) -> Build:
     return build
 
 
-def _masked(draw: Draw) -> Example:
-    count, width = heads(draw)
-    encoder = library("vit_pytorch.vit").ViT(
-        image_size=32, patch_size=8, num_classes=7, dim=width, depth=1, heads=count, mlp_dim=48, dim_head=8
-    )
-    model = library("vit_pytorch.mae").MAE(encoder=encoder, decoder_dim=24, decoder_heads=2, decoder_dim_head=8)
-    return of(model, pixels())
-
-
-def _simple_masked(draw: Draw) -> Example:
-    count, width = heads(draw)
-    encoder = library("vit_pytorch.vit").ViT(
-        image_size=32, patch_size=8, num_classes=7, dim=width, depth=1, heads=count, mlp_dim=48, dim_head=8
-    )
-    return of(library("vit_pytorch.simmim").SimMIM(encoder=encoder), pixels())
-
-
 def _adapter(draw: Draw) -> Example:
     home = library("vit_pytorch.learnable_memory_vit")
     count, width = heads(draw)
@@ -99,7 +82,6 @@ MODELS: dict[str, Build] = {
     "jumbo": _plain("jumbo_vit", "JumboViT", jumbo_cls_k=2),
     "deep": _plain("deepvit", "DeepViT"),
     "cait": _plain("cait", "CaiT", cls_depth=1, layer_dropout=0.05),
-    "local": _plain("local_vit", "LocalViT"),
     "parallel": _plain("parallel_vit"),
     "small": _plain("vit_for_small_dataset"),
     "merger": _plain("vit_with_patch_merger", patch_merge_layer=1, patch_merge_num_tokens=4),
@@ -108,13 +90,14 @@ MODELS: dict[str, Build] = {
     "xcit": _plain("xcit", "XCiT", cls_depth=1),
     "pit": _plain("pit", "PiT", depth=(1, 1)),
     "sampled": _plain("ats_vit", max_tokens_per_depth=(8, 4)),
-    "t2t": _plain("t2t", "T2TViT", patch_size=None, t2t_layers=((3, 2), (3, 2))),
+    "t2t": _other("t2t", "T2TViT", 32, image_size=32, num_classes=7, dim=24, depth=1, heads=2, mlp_dim=48, dim_head=8,
+                  t2t_layers=((3, 2), (3, 2))),
     "cct": _other("cct", "CCT", 32, img_size=32, embedding_dim=24, num_layers=2, num_heads=2, mlp_ratio=2,
                   num_classes=7, n_conv_layers=2, kernel_size=3, positional_embedding="learnable"),
     "cross": _other("cross_vit", "CrossViT", 32, image_size=32, num_classes=7, sm_dim=16, lg_dim=24, sm_patch_size=8,
                     lg_patch_size=16, sm_enc_heads=2, lg_enc_heads=2, sm_enc_mlp_dim=32, lg_enc_mlp_dim=48,
                     lg_enc_depth=1, cross_attn_depth=1, cross_attn_heads=2, depth=1),
-    "crossformer": _other("crossformer", "CrossFormer", 64, dim=(16, 32, 32, 32), depth=(1, 1, 1, 1),
+    "crossformer": _other("crossformer", "CrossFormer", 64, dim=(32, 32, 32, 32), depth=(1, 1, 1, 1),
                           global_window_size=(4, 2, 2, 1), local_window_size=2, num_classes=7,
                           cross_embed_kernel_sizes=((4, 8), (2, 4), (2, 4), (2, 4))),
     "cvt": _other("cvt", "CvT", 64, num_classes=7, s1_emb_dim=16, s2_emb_dim=24, s3_emb_dim=32, s3_depth=1, s2_depth=1),
@@ -123,16 +106,12 @@ MODELS: dict[str, Build] = {
     "look": _other("look_vit", "LookViT", 64, dim=24, image_size=64, num_classes=7, depth=1, patch_size=16, heads=2,
                    dim_head=8, highres_patch_size=8, cross_attn_heads=2, cross_attn_dim_head=8),
     "max": _other("max_vit", "MaxViT", 64, num_classes=7, dim=16, depth=(1, 1), dim_head=8, window_size=4),
-    "mobile": _other("mobile_vit", "MobileViT", 64, image_size=(64, 64), dims=[16, 24, 32],
-                     channels=[8, 8, 16, 16, 16, 24, 24, 32, 32, 48], num_classes=7),
     "nest": _other("nest", "NesT", 32, image_size=32, patch_size=4, num_classes=7, dim=16, heads=2, num_hierarchies=2,
                    block_repeats=(1, 1), dim_head=8),
     "region": _other("regionvit", "RegionViT", 64, dim=(16, 24, 32, 32), depth=(1, 1, 1, 1), window_size=2,
                      num_classes=7, use_peg=True),
     "scalable": _other("scalable_vit", "ScalableViT", 64, num_classes=7, dim=16, heads=(2, 2), depth=(1, 1),
                        reduction_factor=(4, 2), window_size=(8, None)),
-    "separable": _other("sep_vit", "SepViT", 64, num_classes=7, dim=16, depth=(1, 1), heads=(2, 2), window_size=4,
-                        dim_head=8),
     "twins": _other("twins_svt", "TwinsSVT", 64, num_classes=7, s1_emb_dim=16, s2_emb_dim=16, s3_emb_dim=24,
                     s4_emb_dim=24, s1_local_patch_size=4, s2_local_patch_size=4, s3_local_patch_size=2,
                     s4_local_patch_size=2, s1_global_k=4, s2_global_k=4, s3_global_k=2, s4_global_k=1, s3_depth=1,
@@ -140,8 +119,6 @@ MODELS: dict[str, Build] = {
     "volume": _volume,
     "video-factorised": _video("factorized_encoder"),
     "video-self": _video("factorized_self_attention"),
-    "masked": _masked,
-    "simple-masked": _simple_masked,
     "adapter": _adapter,
     "resolutions": _resolutions,
 }  # fmt: skip
