@@ -30,7 +30,8 @@ def write(out: Path) -> None:
     facts = json.loads((out / "libraries.run.json").read_text())
     lines = ",\n  ".join(json.dumps(_short(outcome), separators=(",", ":")) for outcome in outcomes)
     (out / "libraries.json").write_text(f'{{"run": {json.dumps(facts)},\n "models": [\n  {lines}\n ]}}\n')
-    (out / "libraries.md").write_text(_HEAD + _page(outcomes, facts))
+    readings = Path(__file__).with_name("readings.md").read_text()
+    (out / "libraries.md").write_text(_HEAD + _page(outcomes, facts) + readings)
 
 
 def _short(outcome: Outcome) -> Outcome:
