@@ -9,7 +9,7 @@ from torch import fx
 from normc.ops.call import Call, ContactKind
 from normc.ops.partners import partners_of
 from normc.ops.places import next_features, picked_alike
-from normc.ops.value import Value, dim_size, is_feature
+from normc.ops.value import Value, dim_size, is_feature, is_source
 from normc.plans.row import AxisUse
 
 PRODUCTS = {"mul", "div", "true_divide", "multiply", "divide", "prelu", "_prelu_kernel", "pow", "floor_divide"}
@@ -72,7 +72,7 @@ def _features(call: Call, data: Value, outer: frozenset[int]) -> set[int]:
 def _picks_places(call: Call, weight: Value, node: fx.Node) -> bool:
     """Whether a number that picked one entry of a weight counts the places of the activation that it meets."""
     along = {run.axis for dim in weight.dims for factor in dim for run in factor.runs}
-    left = {axis: where for axis, where in weight.offsets.items() if axis not in along}
+    left = {axis: where for axis, where in weight.offsets.items() if axis not in along and not is_source(axis)}
     return bool(left) and picked_alike(call, node, left)
 
 

@@ -314,3 +314,13 @@ def test_an_axis_that_the_next_layer_sums_over_is_one_of_features(name: str) -> 
     found = read(forward, x, 12, **shapes)
     assert found["g"] == ("gain", (), (0,), ())
     assert found["b"] == ("bias", (), (0,), ())
+
+
+def test_an_entry_of_a_weight_that_activations_had_a_part_in_counts_no_places() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = net.stem(x)
+        scaled = net.w * h.mean((0, 1))[:, None]
+        out: Tensor = net.head(h * scaled[0] + h @ scaled)
+        return out
+
+    assert read(forward, w=(12, 12))["w"][0] in ("hidden", "state", "gain")
