@@ -9,16 +9,21 @@ from collections import Counter
 from dataclasses import replace
 
 from normc.errors import NormcError
-from normc.facts import Facts, Log, analyses
+from normc.facts import Elsewhere, Facts, Log, analyses
 from normc.passes.geometry import Rows
 from normc.passes.request import Request
 from normc.plans.plan import NormPlan
 from normc.plans.row import Row
 from normc.resize.origin import Traced
-from normc.trace.graph import ModelGraph
+from normc.trace.graph import ModelGraph, Path
 from normc.update.switches import SWITCHABLE
 
+# Of a path that is traced for the sake of some parameters, those before `mass` are enough, and what it needs beside.
+ELSEWHERE = ("bind", "flow", "depth", "layout", "blocks", "role", "sanity", "magnitude", "sensitivity")
 ORDER = ("bind", "flow", "depth", "layout", "blocks", "role", "sanity", "magnitude", "mass", "sensitivity", "geometry")
+_BEFORE_MASS = ("layout", "blocks", "role", "sensitivity")  # facts that evidence is about
+_SHOWN = 4
+MOST_UNREACHED = "most of the model would not learn"  # how the note of that begins
 
 
 def analyse(model: ModelGraph, request: Request) -> NormPlan:
@@ -33,15 +38,42 @@ def analyse(model: ModelGraph, request: Request) -> NormPlan:
 
 def facts_of(model: ModelGraph, request: Request, log: Log) -> Facts:
     """What all passes find, in their order; their reasons go to `log`. NormcError as `analyse`."""
+    others = [(path, Log()) for path in model.others]
     facts = Facts().plus(request)
+    elsewhere: dict[str, Facts] = {}
+    for path, own in others:
+        elsewhere |= dict.fromkeys(path.reads, _passed(ELSEWHERE, path.graph, facts, own))
+    found = _passed(ORDER, model, facts.plus(Elsewhere(elsewhere)), log)
+    for path, own in others:
+        _tell(path, own, log)
+    return found
+
+
+def _passed(names: tuple[str, ...], model: ModelGraph, facts: Facts, log: Log) -> Facts:
     wanted = to_print()
-    for name in ORDER:
+    for name in names:
         before = {parameter: len(found) for parameter, found in log.evidence.items()}
         start = time.perf_counter()
         facts = facts.plus(analyses[name](model, facts, log))
         if wanted & {name, "all"}:
             _print(name, log, before, time.perf_counter() - start)
     return facts
+
+
+def _tell(path: Path, own: Log, log: Log) -> None:
+    """Evidence about what only that path reads is that path's, but for what is shared by all parameters."""
+    for name in path.reads:
+        shared = [found for found in log.evidence.get(name, ()) if found.fact not in _BEFORE_MASS]
+        log.evidence[name] = [*own.evidence.get(name, ()), *shared]
+        log.because(name, "path", f"read {path.why}", "the path that reads most doesn't read it")
+    count = f"{len(path.reads)} parameters are" if len(path.reads) > 1 else "1 parameter is"
+    log.notes.append(f"{count} planned {path.why}: {listed(path.reads)}")
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def to_print() -> set[str]:
@@ -61,7 +93,7 @@ def plan_of(model: ModelGraph, request: Request, facts: Facts, log: Log) -> Norm
         replace(facts[Rows].of[parameter.name], evidence=tuple(log.evidence.get(parameter.name, ())))
         for parameter in model.parameters
     )
-    notes = (*_guesses(model), *log.notes, *unused_note(rows))
+    notes = (*model.notes, *_guesses(model), *log.notes, *unused_note(rows))
     return NormPlan(
         rows=rows,
         model=model.model,
@@ -92,7 +124,10 @@ def unused_note(rows: tuple[Row, ...]) -> tuple[str, ...]:
     unused = [row for row in rows if row.role == "unused"]
     if not unused:
         return ()
-    size = sum(row.numel for row in unused)
+    size, whole = sum(row.numel for row in unused), sum(row.numel for row in rows)
+    if 2 * size > whole:
+        most = f"no gradient reaches {len(unused)} of {len(rows)} parameters, {size:,} of {whole:,} entries"
+        return (f"{MOST_UNREACHED}: {most}; see that forward returns what the loss is made of, and reads its inputs",)
     return (
         f"no gradient reaches {len(unused)} parameters ({size:,} entries); an example that uses them may change that",
     )

@@ -45,7 +45,8 @@ def plan(
     overrides       {"glob*": "sign"} or {"glob*": {"norm": ..., "scale": ..., "mass": ...}}, applied in order.
     heads           make every attention head of a query, key or value matrix a block with a norm of its own.
     frontend        what runs the model's code: "recorder", or "export" for torch.export, which runs fewer models and is
-                    slower; where both run a model, their plans are the same.
+                    slower; where both run a model, their plans are the same. What it can't run, the recorder runs, and
+                    the plan's notes say why.
     strict          raise NormcError if any parameter's role can't be inferred, or no gradient reaches one that requires
                     it, instead of marking its row.
     """

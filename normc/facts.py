@@ -26,9 +26,23 @@ class Facts:
         assert isinstance(found, kind)
         return found
 
+    def about(self, parameter: str) -> Facts:
+        """Facts of the path through the model on which that parameter is read: these, if nothing else is said."""
+        elsewhere = self.known.get(Elsewhere)
+        found = elsewhere.of.get(parameter, self) if isinstance(elsewhere, Elsewhere) else self
+        assert isinstance(found, Facts)
+        return found
+
     def plus(self, fact: object) -> Facts:
         """The same facts and one more."""
         return Facts({**self.known, type(fact): fact})
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Facts of other paths through the model, by the parameters that are read there alone."""
+
+    of: Mapping[str, Facts]
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from normc.analyse import analyse, unused_note
+from normc.analyse import MOST_UNREACHED, analyse, unused_note
 from normc.errors import NormcError
 from normc.passes.request import Request
 from normc.plans.plan import NormPlan
@@ -90,6 +91,9 @@ class Planner:
         found = changed(analyse(trace(model, *inputs, self.frontend), self.request), self.overrides)
         if self.strict:
             refuse_lost(found)
+        for note in found.notes:
+            if note.startswith(MOST_UNREACHED):
+                warnings.warn(f"{found.model}: {note}", stacklevel=4)
         return found
 
     @uncollected()

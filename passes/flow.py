@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import networkx as nx
-import torch
 from torch import fx
 
 from normc.facts import Facts, Log, analysis
@@ -20,10 +19,8 @@ from normc.ops.call import MATRIX, Contact, rule_for
 from normc.ops.value import Value
 from normc.passes.bind import Binding
 from normc.trace.graph import ModelGraph, op_name
+from normc.trace.reach import NO_GRADIENT, differentiable, ends_gradient, graded, in_backward
 
-NO_GRADIENT = {"aten.detach", "aten.argmax", "aten.argmin", "aten.argsort", "aten.zeros_like", "aten.ones_like",
-                "aten.empty_like", "aten.full_like", "aten.rand_like", "aten.randn_like", "aten.new_zeros",
-                "aten.new_ones", "aten.new_full", "aten.new_empty", "aten.bernoulli", "aten.one_hot"}  # fmt: skip
 # Files of the rules of ops that mix no features: a weight that is lost there is no layer.
 _NO_LAYERS = ("elementwise", "joining", "lookup", "reduction", "views")
 
@@ -79,11 +76,11 @@ def flow(model: ModelGraph, facts: Facts, log: Log) -> Flow:
     place = {node: i for i, node in enumerate(model.graph.nodes)}
     web = nx.DiGraph((source, node) for node in model.graph.nodes for source in node.all_input_nodes)
     output = next(node for node in model.graph.nodes if node.op == "output")
-    graded = _graded(web, output)
-    taught = graded
+    reached = graded(output)
+    taught = reached
     if steps := _differentiations(model):
         web.add_edges_from(steps)
-        taught = _graded(web, output)
+        taught = graded(output, web.predecessors)
     products = {c.node for found in binding.contacts.values() for c in found if _weighs(c)}
     weighted: set[fx.Node] = set()
     for node in reversed(list(model.graph.nodes)):
@@ -93,12 +90,7 @@ def flow(model: ModelGraph, facts: Facts, log: Log) -> Flow:
         if any(user in products or user in weighted for user in after):
             weighted.add(node)
     returned = frozenset(nx.ancestors(web, output)) if output in web else frozenset()
-    return Flow(graded, taught, frozenset(weighted), returned, _joins(model, binding, products, place), place)
-
-
-def in_backward(node: fx.Node) -> bool:
-    """Whether autograd ran the op, within a forward that differentiates."""
-    return "backward" in node.meta
+    return Flow(reached, taught, frozenset(weighted), returned, _joins(model, binding, products, place), place)
 
 
 def _weighs(contact: Contact) -> bool:
@@ -121,7 +113,7 @@ def _differentiations(model: ModelGraph) -> list[tuple[fx.Node, fx.Node]]:
     last: fx.Node | None = None
     for node in model.graph.nodes:
         starts = in_backward(node) and not any(in_backward(source) for source in node.all_input_nodes)
-        ends = node.op == "call_function" and _differentiable(node) and _goes_nowhere(node)
+        ends = node.op == "call_function" and differentiable(node) and _goes_nowhere(node)
         if last is not None and (starts or (ends and not in_backward(node))):
             steps.append((last, node))
         if ends and not in_backward(node):
@@ -131,39 +123,6 @@ def _differentiations(model: ModelGraph) -> list[tuple[fx.Node, fx.Node]]:
 
 def _goes_nowhere(node: fx.Node) -> bool:
     return all(ends_gradient(user) for user in node.users) and not ends_gradient(node)
-
-
-def ends_gradient(node: fx.Node) -> bool:
-    """Whether no gradient comes back through the op. Results that autograd saves are detached only while they wait."""
-    name = op_name(node)
-    if name == "aten.detach":
-        saved = bool(node.users) and all(in_backward(user) and op_name(user) == name for user in node.users)
-        return not (saved or in_backward(node))
-    return name in NO_GRADIENT
-
-
-def _graded(web: nx.DiGraph, output: fx.Node) -> frozenset[fx.Node]:
-    """Every node that the gradient of some floating-point output reaches."""
-    seen: set[fx.Node] = set()
-    waiting = [node for node in output.all_input_nodes if _differentiable(node)]
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if node.op == "call_function" and not node.meta.get("grad", True):
-            continue
-        if node.op == "call_function" and not ends_gradient(node):
-            waiting += [source for source in web.predecessors(node) if _differentiable(source)]
-    return frozenset(seen)
-
-
-def _differentiable(node: fx.Node) -> bool:
-    if node.op == "call_function" and not node.meta.get("grad", True):
-        return False
-    val = node.meta.get("val")
-    items = val if isinstance(val, (tuple, list)) else (val,)
-    return any(isinstance(v, torch.Tensor) and (v.dtype.is_floating_point or v.dtype.is_complex) for v in items)
 
 
 def _joins(

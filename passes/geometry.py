@@ -73,15 +73,14 @@ def _far(rows: Iterable[Row], recipe: Recipe) -> list[str]:
 
 def _draft(parameter: Parameter, facts: Facts) -> Row:
     name = parameter.name
-    layout = facts[Layouts].of[name]
-    roles = facts[Roles]
+    own = facts.about(name)
+    layout, roles, sensitivity = own[Layouts].of[name], own[Roles], own[Sensitivities].of[name]
     return Row(
         name=name, aliases=parameter.aliases, shape=parameter.shape, dtype=str(parameter.dtype).removeprefix("torch."),
         role=roles.of[name], uses=roles.uses[name], fan_in=layout.fan_in, fan_out=layout.fan_out,
         in_axes=layout.where("in", "index"), out_axes=layout.where("out"), block_axes=layout.where("block"),
-        kernel_axes=layout.where("kernel"), blocks=facts[Blocks].of.get(name, ()), norm="", rule="none",
-        mass=facts[Masses].of.get(name), sensitivity=facts[Sensitivities].of[name].sensitivity,
-        magnitude=facts[Sensitivities].of[name].magnitude,
+        kernel_axes=layout.where("kernel"), blocks=own[Blocks].of.get(name, ()), norm="", rule="none",
+        mass=facts[Masses].of.get(name), sensitivity=sensitivity.sensitivity, magnitude=sensitivity.magnitude,
         scale=Scale(sympy.Integer(0), (0.0,)), target=0.0, state_bytes=0, evidence=(),
-        fallback=facts[Fallbacks].of.get(name), frozen=not parameter.requires_grad,
+        fallback=own[Fallbacks].of.get(name), frozen=not parameter.requires_grad,
     )  # fmt: skip

@@ -11,9 +11,10 @@ from torch import fx
 from normc.facts import Facts, Log, analysis
 from normc.ops.call import MATRIX, Contact, ContactKind
 from normc.passes.bind import Binding
-from normc.passes.flow import Flow, in_backward
+from normc.passes.flow import Flow
 from normc.plans.row import AxisUse
 from normc.trace.graph import ModelGraph, Parameter, op_name, shape_of
+from normc.trace.reach import in_backward
 
 # Where a parameter is used in several ways, the first of these decides its layout; the other uses stay in its row.
 PRECEDENCE: tuple[ContactKind, ...] = ("contract", "convolve", "lookup", "operand", "join", "shift", "gain", "unknown")

@@ -41,7 +41,7 @@ class Masses:
 @analysis("mass")
 def mass(model: ModelGraph, facts: Facts, log: Log) -> Masses:
     """Group the parameters by depth, share each group's mass inside it, then rescale what the user asked for."""
-    reached = [p for p in model.parameters if facts[Roles].of[p.name] != "unused"]
+    reached = [p for p in model.parameters if _role(p, facts) != "unused"]
     tares = {pattern: _tared(pattern, wanted, model, reached, log) for pattern, wanted in facts[Request].tare.items()}
     found = dict.fromkeys((p.name for p in model.parameters), 0.0)
     frozen = [p.name for p in reached if not p.requires_grad]
@@ -60,8 +60,8 @@ def _shared(
     request, flow = facts[Request], facts[Flow]
     groups: dict[str, list[tuple[str, float]]] = {}
     for parameter in learning:
-        weight = _weight(facts[Roles].of[parameter.name], request.recipe)
-        for group in sorted({_group(c, flow) for c in facts[Binding].contacts[parameter.name]}):
+        weight, own = _weight(_role(parameter, facts), request.recipe), facts.about(parameter.name)
+        for group in sorted({_group(c, own[Flow]) for c in own[Binding].contacts[parameter.name]}):
             groups.setdefault(group, []).append((parameter.name, weight))
     shares = {parameter.name: 0.0 for parameter in learning}
     for group, members in groups.items():
@@ -81,6 +81,10 @@ def _shared(
         if share:
             log.because(name, "mass", f"{share:.6g}", f"{shares[name]:.6g} of {total:.6g} in all")
     return found
+
+
+def _role(parameter: Parameter, facts: Facts) -> Role:
+    return facts.about(parameter.name)[Roles].of[parameter.name]
 
 
 def _weight(role: Role, recipe: Recipe) -> float:

@@ -24,9 +24,10 @@ from normc.gains.local import UNIT, floats
 from normc.gains.weights import is_weight, uses_of, weight_factor
 from normc.ops.call import Contact
 from normc.passes.bind import Binding
-from normc.passes.flow import Flow, ends_gradient
+from normc.passes.flow import Flow
 from normc.passes.magnitude import Magnitudes
 from normc.trace.graph import ModelGraph, op_name
+from normc.trace.reach import ends_gradient
 
 _MOST = 1e100  # squares of larger gains leave the range of floats
 

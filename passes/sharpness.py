@@ -18,11 +18,11 @@ from normc.gains.local import At, floats
 from normc.gains.weights import is_weight, weight_factor
 from normc.ops.call import MATRIX, Contact
 from normc.passes.bind import Binding
-from normc.passes.flow import ends_gradient
 from normc.passes.magnitude import Magnitudes
 from normc.passes.sensitivity import counts
 from normc.plans.sharpness import Sharpness, unknown
 from normc.trace.graph import ModelGraph, op_name
+from normc.trace.reach import ends_gradient
 
 _MOST = 1e100
 AVERAGES = "average gains bound nothing: ask for the option gains=sharp"

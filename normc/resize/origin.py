@@ -86,6 +86,11 @@ class Traced:
 
     def at(self, plan: NormPlan, sizes: Mapping[str, int]) -> NormPlan:
         """The plan with other sizes. NormcError for a name or a size that can't be."""
+        if self.model.others:
+            raise NormcError(
+                f"{self.model.model} is planned on {len(self.model.others) + 1} paths, which can't be resized together",
+                "plan the model of that size itself",
+            )
         for name, size in sizes.items():
             self._check(name, size)
         model, notes = self._wide({name: size for name, size in sizes.items() if name not in self._stacks})
@@ -102,7 +107,7 @@ class Traced:
         """The scale of a row as a formula. None where the model has more ops than `most`: it takes several plans."""
         if most is not None and len(self.model.graph.nodes) > most:
             return None
-        repeated = [stack for stack in self._stacks.values() if not stack.problem]
+        repeated = [] if self.model.others else [stack for stack in self._stacks.values() if not stack.problem]
         found = law(plan, plan[name], repeated[0] if len(repeated) == 1 else None, self._at_depth)
         words = dict.fromkeys(number.words() for number in self._multipliers)
         read = f"; residual multipliers {', '.join(words)}" if found.note and words else ""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-from normc.trace.guesses import grouped_mm
+from normc.trace.forms import grouped_mm
 
 Shape = tuple[int, ...]
 

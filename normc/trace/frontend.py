@@ -17,42 +17,32 @@ from torch.utils import _pytree as pytree
 
 from normc.errors import NormcError
 from normc.trace.caches import fresh_caches
+from normc.trace.dataless import answered
 from normc.trace.export import exported
+from normc.trace.failures import Caught, Failure, explained
 from normc.trace.foreign import ask, is_a, signature_of
 from normc.trace.graph import ModelGraph, Parameter
-from normc.trace.guesses import Guess
+from normc.trace.guesses import Answers
 from normc.trace.names import call_names, unwrapped
-from normc.trace.provenance import Provenance, source_of
+from normc.trace.paths import explored, reads
+from normc.trace.provenance import Provenance
 from normc.trace.recorder import Recorder
+from normc.trace.scripted import plainly
 from normc.trace.stand_ins import Twins, quiet_fakes
 from normc.trace.untouched import rng_untouched, seed_for_tracing, untouched
 from normc.trace.values import tensor_leaves
 
-# What the code of a forward raises. Not MemoryError, not KeyboardInterrupt: those are not about the model.
-FORWARD_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-
-
-# Makes ready what runs a model, or its graph, inside a recorder, and returns the tensors that it gives.
-Prepare = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Twins, Provenance], Callable[[], list[Tensor]]]
+# Makes ready what runs a model, or its graph, inside a recorder, and returns what it gives.
+Prepare = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Twins, Provenance], Callable[[], object]]
 
 
 def python(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], twins: Twins, where: Provenance
-) -> Callable[[], list[Tensor]]:
+) -> Callable[[], object]:
     """The model's own forward, on twins of its tensors. Moves them in; the caller puts the real ones back."""
     twins.move_in(model.modules())
     fake_args, fake_kwargs = pytree.tree_map_only(Tensor, twins.of, (args, kwargs))
-    return lambda: tensor_leaves(where.run(unwrapped(model), fake_args, fake_kwargs))
+    return lambda: where.run(unwrapped(model), fake_args, fake_kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +52,17 @@ class Rung:
     name: str
     prepare: Prepare
     below_autograd: bool = True
-    truth: bool = True
     evaluating: bool = False
 
 
+_RECORDERS = (
+    Rung("recorder", python),
+    Rung("recorder after autograd", python, below_autograd=False),
+    Rung("recorder in eval", python, evaluating=True),
+)
 FRONTENDS: Mapping[str, tuple[Rung, ...]] = {
-    "recorder": (
-        Rung("recorder", python),
-        Rung("recorder with the opposite guess", python, truth=False),
-        Rung("recorder after autograd", python, below_autograd=False),
-        Rung("recorder in eval", python, evaluating=True),
-    ),
-    "export": (Rung("export", exported), Rung("export in eval", exported, evaluating=True)),
+    "recorder": _RECORDERS,
+    "export": (Rung("export", exported), *_RECORDERS),
 }
 
 
@@ -84,18 +73,11 @@ def find_ladder(frontend: str) -> tuple[Rung, ...]:
     return FRONTENDS[frontend]
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    error: BaseException
-    text: str
-    guessed: bool
-
-
 def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], frontend: str = "recorder") -> ModelGraph:
     """Run `model(*args, **kwargs)` once on fake tensors and return its graph. The model is left as it was.
 
     `frontend` says who runs the model's Python: the "recorder" itself, or torch.export ("export"), whose graph the
-    recorder then runs. Both give the same form of graph.
+    recorder then runs. Both give the same form of graph. What torch.export can't run, the recorder runs, with a note.
 
     Parameters and inputs may be on "meta". Names are those of `model.named_parameters()`, also of a compiled or
     wrapped model. A cache of a `use_cache` model is switched off unless `kwargs` says otherwise. NormcError if the
@@ -111,53 +93,67 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], fr
         if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
             raise NormcError(f"{name} is lazy and has no shape yet", "run one forward pass first")
     kwargs = {**_without_cache(model, args, kwargs), **kwargs}
-    failures: list[_Failure] = []
+    failures: list[Failure] = []
     for rung in ladder:
-        pointless = (not rung.truth and not failures[0].guessed) or (rung.evaluating and not model.training)
-        if pointless:
+        if rung.evaluating and not model.training:
             continue
-        result = _climb(rung, model, args, kwargs)
+        result = explored(lambda answers, rung=rung: _climb(rung, model, args, kwargs, answers))  # type: ignore[misc]
         if isinstance(result, ModelGraph):
-            return _in_eval(result, failures[0].text) if rung.evaluating else result
+            return _checked(_noted(result, rung, frontend, failures))
         failures.append(result)
-    name = type(unwrapped(model)).__name__
-    if frontend == "export":
-        raise NormcError(
-            f"torch.export can't trace the forward of {name}: {failures[0].text}",
-            'use frontend="recorder", which runs more models',
-        ) from failures[0].error
-    raise NormcError(
-        f"the forward of {name} can't be traced: {failures[0].text}",
-        "see that the model runs on these example inputs; if it does, tracing lacks that op: pass inputs that avoid it",
-    ) from failures[0].error
+        if result.blame == "loop":  # whoever runs it
+            break
+    told = failures[min(ladder.index(_RECORDERS[0]), len(failures) - 1)]
+    raise told.raised(type(unwrapped(model)).__name__) from told.error
 
 
-def _in_eval(graph: ModelGraph, failure: str) -> ModelGraph:
-    guess = f"that training uses what eval uses: in training mode the forward fails, {failure}"
+def _noted(graph: ModelGraph, rung: Rung, frontend: str, failures: list[Failure]) -> ModelGraph:
+    """With what has to be said where another rung than the first yielded it."""
+    if not rung.name.startswith(frontend):
+        graph = replace(graph, notes=(f"torch.export can't run this model, so the recorder did: {failures[0].text}",))
+    if not rung.evaluating:
+        return graph
+    guess = f"that training uses what eval uses: in training mode the forward fails, {failures[0].text}"
     return replace(graph, guesses=(*graph.guesses, guess))
 
 
-def _climb(rung: Rung, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelGraph | _Failure:
+def _checked(graph: ModelGraph) -> ModelGraph:
+    """The graph. NormcError if no gradient reaches any parameter."""
+    if graph.parameters and not reads(graph):
+        raise NormcError(
+            f"no gradient of what the forward of {graph.model} returns reaches any of its parameters",
+            "let forward return tensors that weights computed, with gradients on; of a distribution, its log_prob",
+        )
+    return graph
+
+
+def _climb(
+    rung: Rung, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], answers: Answers
+) -> ModelGraph | Failure:
     where = Provenance(model)
     paths = _attribute_paths(model)
     parameters = _parameters(model)
     twins = Twins(model, (args, kwargs))
-    recorder = Recorder(twins, where, Guess(rung.truth), paths)
+    recorder = Recorder(twins, where, answers, paths)
+    caught, found = Caught(), list[Tensor]()
     with rng_untouched(), fresh_caches(model), untouched(model, args, kwargs):
         seed_for_tracing()
         nodes = _place_all(recorder, model, args, kwargs)
         for module in model.modules() if rung.evaluating else ():
             module.training = False
-        try:
-            with _surroundings():
-                run = rung.prepare(model, args, kwargs, twins, where)
-                with twins.mode, _level(rung), recorder:
-                    found = run()
-                    recorder.finish(found)
-        except FORWARD_ERRORS as error:
-            return _Failure(error, _explain(error, recorder, where), bool(recorder.guesses))
+        with caught, _surroundings():
+            run = rung.prepare(model, args, kwargs, twins, where)
+            with twins.mode, _level(rung), recorder, answered(recorder.data_of):
+                out = run()
+                found = tensor_leaves(out)
+                recorder.finish(found)
+    if caught.error is not None:
+        return explained(caught.error, recorder, where, answers)
     if not found:
-        raise NormcError(f"the forward of {type(unwrapped(model)).__name__} returns no tensor", "return one")
+        raise NormcError(
+            f"the forward of {type(unwrapped(model)).__name__} returns no tensor, but {_kind(out)}",
+            "let it return one; of an object that computes when it is asked, what the loss asks it for",
+        )
     named = {parameter.name: nodes[parameter.name] for parameter in parameters}
     return ModelGraph(
         type(unwrapped(model)).__name__,
@@ -167,6 +163,10 @@ def _climb(rung: Rung, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str
         tuple(recorder.guesses),
         rung.name,
     )
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def _parameters(model: nn.Module) -> tuple[Parameter, ...]:
@@ -215,6 +215,7 @@ def _surroundings() -> Iterator[None]:
             warnings.simplefilter("ignore")
             stack.enter_context(quiet_fakes())
             stack.enter_context(torch.enable_grad())
+            stack.enter_context(plainly())
             if "torch._dynamo" in sys.modules:  # nothing can be compiled before that is imported
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             yield
@@ -241,15 +242,3 @@ def _without_cache(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str,
     except TypeError:
         return {}
     return {} if "use_cache" in bound.arguments else {"use_cache": False}
-
-
-def _explain(error: BaseException, recorder: Recorder, where: Provenance) -> str:
-    """What failed: the op, the module, the line of the model's code, and the error's own first line."""
-    message = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-    source = source_of(error)
-    module = where.failed_in(error) or "the model itself"
-    op = ""
-    if recorder.failure is not None and recorder.failure[0] is error:
-        op = f"{recorder.failure[1]} "
-        source = recorder.failure[3] or source
-    return f"{op}in {module}" + (f" ({source})" if source else "") + f" raised {message}"

@@ -35,7 +35,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class ModelGraph:
-    """A traced model. `nodes` maps every parameter's name to its placeholder; every parameter has one."""
+    """A traced model. `nodes` maps every parameter's name to its placeholder; every parameter has one.
+
+    `others` are the paths on which parameters are read that no gradient reaches on this one.
+    """
 
     model: str
     graph: fx.Graph
@@ -43,11 +46,22 @@ class ModelGraph:
     nodes: Mapping[str, fx.Node]
     guesses: tuple[str, ...] = ()
     frontend: str = "recorder"
+    others: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def describe(self, node: fx.Node) -> str:
         """`aten.addmm (modeling_gpt2.py:312)`, for evidence and errors."""
         source = node.meta.get("source", "")
         return f"{op_name(node)} ({source})" if source else op_name(node)
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Another path through a model's code: its graph, the parameters that it was traced for, and how it differs."""
+
+    graph: ModelGraph
+    reads: tuple[str, ...]
+    why: str
 
 
 def op_name(node: fx.Node) -> str:

@@ -1,105 +1,165 @@
-"""Made-up answers where a forward asks about data that a trace doesn't have. Each is marked on its node."""
+"""Answers to what a forward asks about data. What a trace doesn't know is made up, and marked on its node.
+
+A call that asks again and again while nothing new is read is a loop that waits for another answer: it gets one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from normc.trace.values import Structure
+from normc.trace.graph import op_name
+from normc.trace.provenance import Site
 
 aten = torch.ops.aten
 
-QUESTIONS: frozenset[torch._ops.OpOverload] = frozenset(
-    {aten._local_scalar_dense.default, aten.item.default, aten.is_nonzero.default, aten.equal.default}
-)
+Value: TypeAlias = bool | int | float
+
+PATIENCE = 8  # rounds of a loop with one answer
+_ROUNDS = 1024  # questions of one call, whatever is read in between
+_ENDLESS = 3_000  # rounds of a loop, whatever the answers
+_NUMBERS: tuple[float, ...] = (1.0, 0.0, 100.0, -100.0)
+_INTEGERS = 256
+_SAME = frozenset({"aten.equal", "aten.allclose", "aten.eq", "aten.isnan", "aten.isinf"})
+_CARRYING = frozenset({"view", "reshape", "squeeze", "unsqueeze", "select", "_to_copy", "to", "clone", "detach"})
+
+
+def is_question(func: torch._ops.OpOverload) -> bool:
+    """Whether `func` gives a plain value, and what it gives depends on data."""
+    return torch.Tag.data_dependent_output in func.tags or func is aten.is_nonzero.default
+
+
+def likely(func: torch._ops.OpOverload, operand: Tensor, node: fx.Node | None) -> Value:
+    """What is made up first: that things differ and are finite; otherwise yes, or one."""
+    if func in (aten.equal.default, aten.allclose.default):
+        return False
+    if func is aten.is_nonzero.default or operand.dtype == torch.bool:
+        return _is_likely(node)
+    return 1.0 if operand.dtype.is_floating_point else 1
+
+
+def _is_likely(node: fx.Node | None) -> bool:
+    """Of yes or no, by the comparison that it comes from. That some of many are equal is likely."""
+    truth, some = True, False
+    while node is not None and node.op == "call_function":
+        name = op_name(node)
+        short = name.removeprefix("aten.")
+        if name in _SAME:
+            return truth is (some and name == "aten.eq")
+        if short in ("logical_not", "bitwise_not"):
+            truth = not truth
+        elif short == "any":
+            some = True
+        elif short != "all" and short not in _CARRYING:
+            break
+        node = next(iter(node.all_input_nodes), None)
+    return truth
+
+
+def alternatives(value: Value) -> tuple[Value, ...]:
+    """Other answers than `value`, in the order in which they are tried."""
+    if isinstance(value, bool):
+        return (not value,)
+    others: tuple[Value, ...] = _NUMBERS if isinstance(value, float) else tuple(range(_INTEGERS))
+    return tuple(other for other in others if other != value)
+
+
+class Reads:
+    """How many different reads of parameters a growing graph holds: a loop that goes round adds none."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self._graph = graph
+        self._last: fx.Node | None = None
+        self._numbers: dict[fx.Node, int] = {}
+        self._known: dict[object, int] = {}
+
+    def count(self) -> int:
+        """Of the graph as it is now."""
+        node = next(iter(self._graph.nodes), None) if self._last is None else self._last.next
+        while node is not None and node.op != "root":
+            self._enter(node)
+            self._last, node = node, node.next
+        return len(self._known)
+
+    def _enter(self, node: fx.Node) -> None:
+        if "param" in node.meta:
+            self._numbers[node] = -len(self._numbers) - 1
+            return
+        operands = tuple(self._numbers.get(source) for source in node.all_input_nodes)
+        if any(number is not None for number in operands):
+            key = (id(node.target), operands, tuple(arg for arg in node.args if isinstance(arg, int)))
+            number = self._known.setdefault(key, len(self._known))
+            if None not in operands:  # made of parameters alone
+                self._numbers[node] = number
+
+
+class EndlessError(RuntimeError):
+    """A loop that no answer ends."""
+
+
+class SlowError(RuntimeError):
+    """A trace that takes too long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
-    """What a number that isn't known is taken to be: `truth` where a yes or no is asked, else one or nought."""
+class Asked:
+    """What was asked somewhere for the first time: the answer that it got, and whether that is the truth."""
 
-    truth: bool
-
-    def answer(self, func: torch._ops.OpOverload, operand: Tensor) -> bool | int | float:
-        """The answer to one of QUESTIONS about `operand`."""
-        if func in (aten.is_nonzero.default, aten.equal.default) or operand.dtype == torch.bool:
-            return self.truth
-        return float(self.truth) if operand.dtype.is_floating_point else int(self.truth)
+    site: Site
+    value: Value
+    known: bool
 
 
-def _rows(tensor: Tensor) -> int:
-    return max(1, tensor.shape[0]) if tensor.dim() else 1
+@dataclass(slots=True)
+class _Count:
+    asked: int = 0
+    rounds: int = 0
+    reads: int = -1
 
 
-def _indices(like: Tensor, *shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.int64, device=like.device)
+@dataclass(slots=True)
+class Answers:
+    """The answers of one trace. `chosen` has those that are to be given whatever is likely, or true."""
 
+    chosen: Mapping[Site, Value] = field(default_factory=dict)
+    patience: int = PATIENCE
+    asked: dict[Site, Asked] = field(default_factory=dict)
+    last: Site | None = None
+    tired: bool = False  # what was made up last is another answer than the first there
+    _counts: dict[Site, _Count] = field(default_factory=dict)
 
-def _hit_once(condition: Tensor) -> list[Tensor]:
-    return [_indices(condition, _rows(condition)) for _ in range(max(1, condition.dim()))]
+    def made_up(self, site: Site, first: Value, reads: int) -> Value:
+        """The answer to a question whose answer isn't known. `reads`: how much of the model has been read so far.
 
+        EndlessError if it won't stop asking.
+        """
+        return self._in_turn(site, self._asked(site, first, known=False), reads)
 
-def _distinct(tensor: Tensor, *_: Structure, **__: Structure) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(tensor.flatten()), _indices(tensor, tensor.numel()), _indices(tensor, tensor.numel())
+    def known(self, site: Site, truth: Value, reads: Reads) -> Value:
+        """The answer to a question whose answer is known: the truth, unless another was chosen."""
+        answer = self._asked(site, truth, known=True)
+        return answer if site not in self.chosen else self._in_turn(site, answer, reads.count())
 
+    def _in_turn(self, site: Site, base: Value, reads: int) -> Value:
+        count = self._counts.setdefault(site, _Count())
+        count.rounds = count.rounds + 1 if reads <= count.reads else 0
+        count.asked, count.reads = count.asked + 1, max(reads, count.reads)
+        if count.rounds > _ENDLESS:
+            raise EndlessError(f"{site.source or 'it'} keeps asking what depends on weights, whatever the answer")
+        turns = max(count.rounds, count.asked - _ROUNDS) // self.patience
+        self.last, self.tired = site, turns > 0
+        if not turns:
+            return base
+        others = alternatives(base)
+        return others[0] if len(others) == 1 else (base, *others)[turns % (len(others) + 1)]
 
-def _counts(tensor: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
-    return _indices(tensor, max(1, minlength))
-
-
-def _repeated(tensor: Tensor, repeats: Tensor | None = None, dim: int | None = None, **_: Structure) -> Tensor:
-    if repeats is None:
-        return _indices(tensor, tensor.numel())
-    return torch.empty_like(tensor if dim is not None else tensor.flatten())
-
-
-def _selected(tensor: Tensor, mask: Tensor) -> Tensor:
-    return torch.empty((_rows(mask),), dtype=tensor.dtype, device=tensor.device)
-
-
-def _indexed(tensor: Tensor, indices: list[Tensor | None]) -> Tensor:
-    """x[mask], x[:, mask] with one boolean mask: every row of the mask is hit once."""
-    at, mask = next((at, index) for at, index in enumerate(indices) if index is not None)
-    shape = (*tensor.shape[:at], _rows(mask), *tensor.shape[at + mask.dim() :])
-    return torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
-
-
-# Ops whose result's shape depends on data, by name: the shape if every row along the first axis is hit once.
-SHAPES: dict[str, Callable[..., Structure]] = {
-    "nonzero": lambda tensor: _indices(tensor, _rows(tensor), tensor.dim()),
-    "nonzero_numpy": _hit_once,
-    "where": _hit_once,
-    "argwhere": lambda tensor: _indices(tensor, _rows(tensor), tensor.dim()),
-    "masked_select": _selected,
-    "_unique": _distinct,
-    "_unique2": _distinct,
-    "unique_dim": _distinct,
-    "unique_consecutive": _distinct,
-    "bincount": _counts,
-    "repeat_interleave": _repeated,
-    "index": _indexed,
-}
-
-
-# Of those, the ops whose shape is decided by one operand (a mask, counts) alone: its place.
-DECIDED_BY: dict[str, int] = {"index": 1, "masked_select": 1, "repeat_interleave": 1}
-
-
-def grouped_mm(
-    left: Tensor,
-    right: Tensor,
-    offs: Tensor | None = None,
-    bias: Tensor | None = None,
-    out_dtype: torch.dtype | None = None,
-) -> Tensor:
-    """The shape of aten._grouped_mm, whose own fake kernel takes nothing but bfloat16 in aligned memory. No guess."""
-    if left.dim() == 3 and right.dim() == 3:
-        shape: tuple[int, ...] = (left.shape[0], left.shape[1], right.shape[2])
-    elif left.dim() == 2 and right.dim() == 2:
-        shape = (offs.shape[0] if offs is not None else 1, left.shape[0], right.shape[1])
-    else:
-        shape = (left.shape[-2], right.shape[-1])
-    return torch.empty(shape, dtype=out_dtype or left.dtype, device=left.device)
+    def _asked(self, site: Site, value: Value, known: bool) -> Value:
+        """The answer to give: what was chosen, if that answers this question."""
+        chosen = self.chosen.get(site)
+        value = chosen if chosen is not None and type(chosen) is type(value) else value
+        self.asked.setdefault(site, Asked(site, value, known))
+        return value

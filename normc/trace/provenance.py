@@ -9,7 +9,7 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -36,6 +36,14 @@ def is_entry(path: str, function: str) -> bool:
     return function == Provenance.run.__name__ and path == Provenance.run.__code__.co_filename
 
 
+class Site(NamedTuple):
+    """A place in a model's code: the path of its module, `file.py:line`, and which of the line's calls it is."""
+
+    module: str
+    source: str
+    call: int
+
+
 class Provenance:
     """Follows the calls of one model's modules."""
 
@@ -58,14 +66,18 @@ class Provenance:
 
     def source(self) -> str:
         """`file.py:line` of the innermost frame of the model's own code, or ""."""
+        return self.site().source
+
+    def site(self) -> Site:
+        """Where in the model's own code the op is called."""
         if self._line is not None:
-            return self._line
+            return Site(self.module, self._line, 0)
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not Provenance.run.__code__:
             if name := own_file(frame.f_code.co_filename):
-                return f"{name}:{frame.f_lineno}"
+                return Site(self.module, f"{name}:{frame.f_lineno}", frame.f_lasti)
             frame = frame.f_back
-        return ""
+        return Site(self.module, "", 0)
 
     def stand(self, module: str, source: str) -> None:
         """From now on every op counts as called there: a graph is run, and no Python of the model's."""

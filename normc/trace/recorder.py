@@ -8,19 +8,19 @@ from __future__ import annotations
 import itertools
 import operator
 import re
-from typing import Any, NamedTuple
+import time
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from normc.trace.effects import after_write, written_by
-from normc.trace.guesses import DECIDED_BY, QUESTIONS, SHAPES, Guess, grouped_mm
+from normc.trace.guesses import Answers, SlowError
 from normc.trace.higher import body_of
 from normc.trace.provenance import Provenance
-from normc.trace.remembered import Remembered
-from normc.trace.shadow import LARGEST, Known, Shadows
+from normc.trace.running import Answer, Call, Runner, can_be_taken_apart
 from normc.trace.stand_ins import Twins
 from normc.trace.values import Structure, Values, map_leaves, tensors_in
 
@@ -40,16 +40,9 @@ _FORM = frozenset(
 )
 # Ops of libraries that are an ATen op under another name, with the same operands.
 _SYNONYMS = {"transformers::grouped_mm_fallback": aten._grouped_mm.default}
+_LIMIT = 600  # seconds of one trace
 _OP_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError)
 _LITERALS = (int, float, bool, str, complex, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
-
-
-class Answer(NamedTuple):
-    """What an op gave: fake output, real output where known, and the guess, if one had to be made."""
-
-    out: Structure
-    known: Known | None
-    guessed: str
 
 
 class Recorder(TorchDispatchMode):
@@ -57,16 +50,17 @@ class Recorder(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self, twins: Twins, where: Provenance, guess: Guess, paths: dict[int, str]) -> None:
+    def __init__(self, twins: Twins, where: Provenance, answers: Answers, paths: dict[int, str]) -> None:
         """`paths` names tensors that modules hold as plain attributes, by id."""
         super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.graph = fx.Graph()
         self.guesses: list[str] = []
         self.failure: tuple[BaseException, str, str, str] | None = None
-        self._twins, self._where, self._guess, self._paths = twins, where, guess, paths
+        self._twins, self._where, self._paths = twins, where, paths
         self._values = Values(self._reread)
-        self._shadows = Shadows()
-        self._remembered = Remembered(twins.mode)
+        self._runner = Runner(twins, self._values, answers, self.graph)
+        self._shadows = self._runner.shadows
+        self._end = time.monotonic() + _LIMIT
         self._placed: fx.Node | None = None
         self._sharing: dict[int, list[fx.Node]] = {}  # nodes with one tensor as their `val`, by its id
         self._constants = itertools.count()
@@ -91,6 +85,16 @@ class Recorder(TorchDispatchMode):
             self._shadows.show(twin, node)
         return node
 
+    def data_of(self, fake: Tensor) -> Tensor:
+        """A copy of what `fake` stands for, where that is known; else ones, which is a guess."""
+        with _disable_current_modes():
+            known = self._shadows.value(fake)
+            if known is None:
+                site = self._where.site()
+                self.guesses.append(f"data of a tensor {_place(site.module, site.source)} taken for ones")
+                return torch.ones(fake.shape, dtype=fake.dtype)
+            return known.clone()
+
     def finish(self, tensors: list[Tensor]) -> None:
         """The output node: a flat tuple."""
         nodes = tuple(self._operand(self._twin(tensor)) for tensor in tensors)
@@ -106,16 +110,21 @@ class Recorder(TorchDispatchMode):
         if func in _FORM:
             return func(*args, **kwargs)
         operands = map_leaves(args, self._operand), map_leaves(kwargs, self._operand)
-        meta: dict[str, Any] = {"module": self._where.module, "source": self._where.source(), "grad": self._where.grad}
+        site = self._where.site()
+        if time.monotonic() > self._end:
+            raise SlowError(f"it has taken longer than {_LIMIT} s")
+        meta: dict[str, Any] = {"module": site.module, "source": site.source, "grad": self._where.grad}
         if torch._C._current_graph_task_id() != -1:  # no task, no backward
             meta["backward"] = True
         try:
             written = written_by(func, args, kwargs)
             if torch.Tag.inplace_view in func.tags:
                 self._freeze(written)
-            answer = self._run(func, args, kwargs, written)
+            call = Call(func, args, kwargs, written, site)
+            if (answer := self._runner.run(call)) is None:
+                return self._take_apart(call)
         except _OP_ERRORS as error:
-            self.failure = (error, _title(func), meta["module"], meta["source"])
+            self._failed(error, func, meta)
             raise
         if answer.known is None:
             for tensor in written:
@@ -137,49 +146,22 @@ class Recorder(TorchDispatchMode):
             operands = map_leaves(args, self._operand), map_leaves(kwargs, self._operand)
             out = func(*args, **kwargs)
         except _OP_ERRORS as error:
-            self.failure = self.failure or (error, _title(func), meta["module"], meta["source"])
+            self._failed(error, func, meta)
             raise
-        self._write_down(func, operands, meta, Answer(out, None, ""), [])
+        self._write_down(func, operands, meta, Answer(out), [])
         return out
 
-    def _run(
-        self, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], written: list[Tensor]
-    ) -> Answer:
-        name = func.overloadpacket.__name__
-        if func in QUESTIONS:
-            known = self._shadows.run(func, args, kwargs, written)
-            if known is not None:
-                return Answer(known.value, known, "" if known.certain else f"drawn at random: {known.value}")
-            value = self._guess.answer(func, args[0])
-            return Answer(value, None, f"answered {value}")
-        if name == "_grouped_mm":
-            return Answer(grouped_mm(*args, **kwargs), None, "")
-        try:
-            out = self._remembered.run(func, args, kwargs)
-        except RuntimeError:
-            if name not in SHAPES:
-                raise
-            return self._run_unknown_shape(func, args, kwargs, written)
-        small = sum(tensor.numel() for tensor in tensors_in(out)) <= LARGEST
-        return Answer(out, self._shadows.run(func, args, kwargs, written) if small else None, "")
+    def _failed(self, error: BaseException, func: Any, meta: dict[str, Any]) -> None:
+        """Keep which op raised `error` first."""
+        if self.failure is None or self.failure[0] is not error:
+            self.failure = (error, _title(func), meta["module"], meta["source"])
 
-    def _run_unknown_shape(
-        self, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], written: list[Tensor]
-    ) -> Answer:
-        known = self._shadows.run(func, args, kwargs, written)
-        if known is not None:
-            return Answer(map_leaves(known.value, self._fake_like), known, "" if known.certain else "drawn at random")
-        name = func.overloadpacket.__name__
-        form = self._shadows.form(func, args, kwargs, DECIDED_BY[name]) if name in DECIDED_BY else None
-        if form is not None:
-            return Answer(map_leaves(form.value, self._fake_like), None, "" if form.certain else "drawn at random")
-        out = SHAPES[name](*args, **kwargs)
-        return Answer(out, None, "took every row to be hit once")
-
-    def _fake_like(self, leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=self._twins.device)
+    def _take_apart(self, call: Call) -> Any:
+        """What the op gives, run in its parts, each of which is written down."""
+        if not can_be_taken_apart(call.func):
+            raise NotImplementedError(f"{_title(call.func)} has no kernel that needs no data")
+        with self:
+            return call.func.decompose(*call.args, **call.kwargs)
 
     def _write_down(
         self, func: Any, operands: tuple[Any, Any], meta: dict[str, Any], answer: Answer, written: list[Tensor]

@@ -44,9 +44,8 @@ class Remembered:
             self._pure[id(func)] = _pure(func), func
         if not self._pure[id(func)][0] or torch.is_inference_mode_enabled():
             return func(*args, **kwargs)
-        try:
-            key = (id(func), torch.get_default_dtype(), self._forms(args), *map(self._forms, kwargs.items()))
-        except _UnlikeError:
+        key = self.key(func, args, kwargs)
+        if key is None:
             return func(*args, **kwargs)
         if (form := self._known.get(key)) is not None:
             return self._made(form)
@@ -54,6 +53,13 @@ class Remembered:
         if key not in self._known:
             self._known[key] = self._form(out, tensors_in((args, kwargs)))
         return out
+
+    def key(self, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object | None:
+        """What decides the form of a result, if nothing but forms does; None for operands that aren't plain."""
+        try:
+            return id(func), torch.get_default_dtype(), self._forms(args), *map(self._forms, kwargs.items())
+        except _UnlikeError:
+            return None
 
     def _made(self, form: Form) -> Tensor:
         with no_dispatch():

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import _disable_current_modes
 
+from normc.trace.forms import filled
 from normc.trace.values import Structure, map_leaves, storage_key, tensors_in
 
 LARGEST = 200_000  # elements of one shadow
+_LARGEST_TRIED = 20_000_000  # elements of all operands that are made up
 _BUDGET = 64_000_000  # elements of all copies that writes force
 _KERNEL_ERRORS = (RuntimeError, TypeError, ValueError, IndexError)
 _UNFILLED = frozenset({"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"})
@@ -25,6 +27,17 @@ class Known(NamedTuple):
     """What an op really gives: `value` on the CPU; `certain` unless something was drawn at random or never filled."""
 
     value: Structure
+    certain: bool
+
+
+class Form(NamedTuple):
+    """A result of made-up numbers: `value` has the true form. `same` says which of its tensors are true, `decided`
+    whether operands that are known had a say, and `certain` whether those are.
+    """
+
+    value: Structure
+    same: tuple[bool, ...]
+    decided: bool
     certain: bool
 
 
@@ -68,6 +81,11 @@ class Shadows:
         if (key := storage_key(shadow.real)) is not None:
             self._shown.setdefault(key, []).append(node)
 
+    def value(self, fake: Tensor) -> Tensor | None:
+        """The real value of `fake`, where there is one. Not to be written to."""
+        shadow = self._shadows.get(id(fake))
+        return None if shadow is None else shadow.real
+
     def forget(self, written: Tensor) -> None:
         """A value that isn't known was written to the storage of `written`: nothing in it is known any more."""
         key = storage_key(written)
@@ -99,27 +117,33 @@ class Shadows:
             self._renew(tensor, known.certain)
         return known
 
-    def form(self, func: torch._ops.OpOverload, args: Structure, kwargs: Structure, deciding: int) -> Known | None:
-        """What `func` gives if all but the operand at place `deciding` were nought: right in shape, if that is known.
+    def form(self, func: torch._ops.OpOverload, args: Structure, kwargs: Structure) -> Form | None:
+        """The form of what `func` gives, if numbers that aren't known don't decide it: any others give the same."""
+        first, second = (self.tried(func, args, kwargs, alike) for alike in (True, False))
+        shapes = [map_leaves(value, _shape) for value in (first, second)]
+        if first is None or shapes[0] != shapes[1]:
+            return None
+        shadows = [self._shadows.get(id(tensor)) for tensor in tensors_in((args, kwargs))]
+        deciding = [shadow for shadow in shadows if shadow is not None]
+        pairs = zip(tensors_in(first), tensors_in(second), strict=True)
+        with _disable_current_modes():
+            same = [not one.dtype.is_floating_point and torch.equal(one, other) for one, other in pairs]
+        return Form(first, tuple(same), bool(deciding), all(shadow.certain for shadow in deciding))
 
-        The value means nothing and is nobody's to keep.
-        """
-        if len(args) <= deciding or sum(tensor.numel() for tensor in tensors_in((args, kwargs))) > 2 * LARGEST:
+    def tried(self, func: torch._ops.OpOverload, args: Structure, kwargs: Structure, alike: bool) -> Structure | None:
+        """What `func` gives with made-up numbers where operands aren't known; None if they are large, or it raises."""
+        if sum(tensor.numel() for tensor in tensors_in((args, kwargs))) > _LARGEST_TRIED:
             return None
-        deciders = [self._shadows.get(id(tensor)) for tensor in tensors_in(args[deciding])]
-        if not deciders or any(shadow is None for shadow in deciders):
-            return None
+
+        def real(leaf: Any) -> Any:
+            made_up = isinstance(leaf, Tensor) and id(leaf) not in self._shadows
+            return filled(leaf, alike) if made_up else self._real(leaf)
+
         with _disable_current_modes(), torch.no_grad():
             try:
-                value = func(*map_leaves(args, self._real_or_nought), **map_leaves(kwargs, self._real_or_nought))
+                return func(*map_leaves(args, real), **map_leaves(kwargs, real))
             except _KERNEL_ERRORS:
                 return None
-        return Known(value, all(shadow is not None and shadow.certain for shadow in deciders))
-
-    def _real_or_nought(self, leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and id(leaf) not in self._shadows:
-            return torch.zeros(leaf.shape, dtype=leaf.dtype)
-        return self._real(leaf)
 
     def _renew(self, written: Tensor, certain: bool) -> None:
         """An uncertain write makes every alias uncertain; a certain one mends only the tensor written to."""
@@ -146,3 +170,7 @@ class Shadows:
                     continue
                 with _disable_current_modes():
                     node.meta["concrete"] = shown.clone()
+
+
+def _shape(leaf: Any) -> Any:
+    return tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf

@@ -1,0 +1,57 @@
+"""Which nodes a gradient of the outputs reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import fx
+
+from normc.trace.graph import op_name
+
+NO_GRADIENT = frozenset({"aten.detach", "aten.argmax", "aten.argmin", "aten.argsort", "aten.zeros_like",
+                         "aten.ones_like", "aten.empty_like", "aten.full_like", "aten.rand_like", "aten.randn_like",
+                         "aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty", "aten.bernoulli",
+                         "aten.one_hot"})  # fmt: skip
+
+
+def inputs_of(node: fx.Node) -> Iterable[fx.Node]:
+    """The nodes that `node` is computed from."""
+    return node.all_input_nodes
+
+
+def graded(output: fx.Node, before: Callable[[fx.Node], Iterable[fx.Node]] = inputs_of) -> frozenset[fx.Node]:
+    """Every node that the gradient of some floating-point output reaches; `before` says where a gradient goes on to."""
+    seen: set[fx.Node] = set()
+    waiting = [node for node in output.all_input_nodes if differentiable(node)]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.op == "call_function" and not ends_gradient(node):
+            waiting += [source for source in before(node) if source not in seen and differentiable(source)]
+    return frozenset(seen)
+
+
+def differentiable(node: fx.Node) -> bool:
+    """Whether autograd may give the node's value a gradient: it was watching, and the value is no integer."""
+    if node.op == "call_function" and not node.meta.get("grad", True):
+        return False
+    val = node.meta.get("val")
+    items = val if isinstance(val, (tuple, list)) else (val,)
+    return any(isinstance(v, torch.Tensor) and (v.dtype.is_floating_point or v.dtype.is_complex) for v in items)
+
+
+def in_backward(node: fx.Node) -> bool:
+    """Whether autograd ran the op, within a forward that differentiates."""
+    return "backward" in node.meta
+
+
+def ends_gradient(node: fx.Node) -> bool:
+    """Whether no gradient comes back through the op. Results that autograd saves are detached only while they wait."""
+    name = op_name(node)
+    if name == "aten.detach":
+        saved = bool(node.users) and all(in_backward(user) and op_name(user) == name for user in node.users)
+        return not (saved or in_backward(node))
+    return name in NO_GRADIENT
