@@ -63,6 +63,8 @@ def _grouped(parameter: Parameter, layout: Layout, log: Log) -> tuple[Block, ...
         if part.use == "block" and 1 < part.size < parameter.shape[part.axis]:
             label = _stack_labels(layout.principal)
             spans = [_stretch(part, i, parameter.shape[part.axis]) for i in range(part.size)]
+            if part.axis in layout.where("block") or not _fill(spans, parameter.shape[part.axis]):
+                continue
             claim = f"{part.size} of {parameter.shape[part.axis] // part.size} on axis {part.axis}"
             node = layout.principal.node
             log.because(parameter.name, "blocks", claim, f"{op_name(node)} keeps them apart", node)
@@ -86,6 +88,12 @@ def _stretch(part: Part, index: int, size: int) -> Spans:
     return merge(
         (start + index * part.stride, start + (index + 1) * part.stride) for start in range(part.start, size, period)
     )
+
+
+def _fill(blocks: list[Spans], size: int) -> bool:
+    """Whether blocks fill an axis without overlap."""
+    spans = [span for block in blocks for span in block]
+    return merge(spans) == ((0, size),) and sum(stop - start for start, stop in spans) == size
 
 
 def _shares(

@@ -108,6 +108,7 @@ def axis_uses(shape: tuple[int, ...], contact: Contact) -> tuple[tuple[AxisUse, 
         plain = uses - {"block"} if len(uses) > 1 else uses
         if len(plain) > 1 and plain not in ({"index", "out"}, {"in", "kernel"}):
             problem = f"axis {index} is {' and '.join(sorted(plain))} at once"
+            problem += ": a matrix, or several, kept in one axis" if {"in", "out"} <= plain else ""
         axes.append(next((use for use in ("in", "out", "index", "kernel", "block") if use in plain), "none"))
     slid = frozenset(i for i, uses in enumerate(found) if "kernel" in uses or not uses)
     return _fill_ones(shape, axes, contact, slid), problem

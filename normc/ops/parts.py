@@ -98,13 +98,17 @@ def _turned(weight: Value, uses: Sequence[AxisUse]) -> bool:
 def scales(weight: Value, uses: Sequence[AxisUse], name: str, shape: tuple[int, ...]) -> bool:
     """Whether a parameter of a matrix runs along its fan-out alone, or along its fan-in alone: a gain inside of it.
 
-    So does a vector inside of a product of weights, or on a diagonal. Not so if the matrix has no other side, or if it
-    isn't known where all of the parameter's axes have gone.
+    So does a vector inside of a product of weights, or on a diagonal, and a single entry. Not so if the matrix has no
+    other side, or if it isn't known where all of the parameter's axes have gone.
     """
+    if is_entry(weight, name, shape):
+        return True
     own = {axis.number for axis in weight.axes() - set(weight.spread) if axis.parameter == name}
     if len(shape) == 1 and not weight.lost:
-        sides = {part.use for part in parts_of(weight, uses, name, True)} & {"in", "out"}
-        if len(sides) == 2 or (sides and any(inner.axis.parameter == name for inner in weight.inner)):
+        parts = [part for part in parts_of(weight, uses, name, True) if part.use in ("in", "out")]
+        if len({part.use for part in parts}) == 2 and len({part.stride for part in parts}) == 1:
+            return True
+        if parts and any(inner.axis.parameter == name for inner in weight.inner):
             return True
     inside = any(inner.axis.parameter == name and inner.use in ("in", "out") for inner in weight.inner)
     if inside or weight.lost or any(size > 1 and axis not in own for axis, size in enumerate(shape)):
@@ -117,8 +121,18 @@ def scales(weight: Value, uses: Sequence[AxisUse], name: str, shape: tuple[int, 
     return False
 
 
+def is_entry(weight: Value, name: str, shape: tuple[int, ...]) -> bool:
+    """Whether selects have left one entry of a parameter that has several, which multiplies all of the weight."""
+    along = {axis.number for axis in weight.axes() if axis.parameter == name}
+    summed = any(inner.axis.parameter == name and inner.use != "block" for inner in weight.inner)
+    fixed = {axis.number for axis in weight.offsets if axis.parameter == name}
+    return bool(fixed) and not along and not summed and {i for i, size in enumerate(shape) if size > 1} <= fixed
+
+
 def as_gain(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """The parts of a gain on one side of a matrix: they lie along features."""
+    """The parts of a gain on one side of a matrix: they lie along features. Of a single entry, where it lies."""
+    if not any(part.use in ("in", "kernel", "out") for part in parts):
+        return tuple(part for part in parts if part.size == 1)
     return tuple(part._replace(use="out") if part.use in ("in", "kernel") else part for part in parts)
 
 
