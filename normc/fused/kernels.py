@@ -84,7 +84,7 @@ def fused(family: Family) -> Fused | None:
     first = family.chains[0]
     parts = split(first.graph)
     kinds = {kind for _, kind in first.states}
-    if family.pieces or family.again or not kinds <= {"like", "count"} or first.row.frozen or first.row.numel == 0:
+    if family.pieces or family.again or not kinds <= {"like", "count"} or first.row.numel == 0:
         return None
     final = dict(zip((*placeholders(first.graph, "weight"), *placeholders(first.graph, "state")),
                      returned(first.graph), strict=True))  # fmt: skip

@@ -23,6 +23,8 @@ from normc.runtime import fused as runtime
 from normc.runtime import launcher
 from normc.update.module import load
 from tests.kernels.interpreting import interpret
+from tests.optimizer.test_waking import X as WAKING
+from tests.optimizer.test_waking import Adapted
 from tests.plans import Small, plan_of, small_rows, train
 
 pytest.importorskip("triton")
@@ -101,6 +103,26 @@ def test_null_spaces_stay_out_of_an_update() -> None:
     exact = u[:, :32] @ v[:32]
     step *= (step * exact).sum() / step.square().sum()
     assert float((step - exact).norm() / exact.norm()) < 0.12
+
+
+@pytest.mark.parametrize("recipe", ["muon", "modular-dual", "adamw"])
+def test_what_was_frozen_or_not_reached_steps_in_kernels_when_it_wakes(recipe: str) -> None:
+    ours, plain = Adapted(), Adapted()
+    start = copy.deepcopy(ours)
+    opts: list[Any] = [
+        compile_(model, WAKING, lr=5e-3, recipe=recipe, backend=backend, compile=False)
+        for model, backend in ((ours, TARGET), (plain, "reference"))
+    ]
+    for chosen in "AABBA":
+        for model, opt in zip((ours, plain), opts, strict=True):
+            model.use(chosen)
+            model.base.requires_grad_(chosen == "B")
+            model.zero_grad()
+            model(WAKING).square().mean().backward()
+            opt.step()
+    assert all(bucket.fused is not None for bucket in opts[0].update.buckets)
+    assert farthest(ours, plain) < 2e-5
+    assert all(not torch.equal(one, other) for one, other in zip(ours.parameters(), start.parameters(), strict=True))
 
 
 def test_buckets_of_the_common_recipes_are_fused() -> None:
