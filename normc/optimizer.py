@@ -125,7 +125,7 @@ class Optimizer(UpdateOptimizer):
 
     def replan(self, model: nn.Module, example_inputs: Any = None) -> NormPlan:
         """Plan again what no gradient reached, on inputs that reach it; return the plan. All other rows and all state
-        stay.
+        stay. What has a gradient now although no trace sees how becomes a fallback.
 
         A step does so by itself where the model, as it then stands, uses the parameter on the plan's own example. It
         can't for other inputs, nor in a copy or out of a pickle, which don't know the model. `example_inputs` are as
@@ -133,7 +133,8 @@ class Optimizer(UpdateOptimizer):
         """
         planner = self.planned.planner if self.planned is not None else planner_of(self.plan, None, "recorder", False)
         inputs = inputs_of(model, example_inputs)
-        found = planner.again(self.plan, model, inputs)
+        self._by_names()
+        found = planner.again(self.plan, model, inputs, self._woken())
         self._renew(found)
         self.planned = Planned.of(planner, model, inputs, found)
         return found

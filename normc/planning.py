@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,10 +15,13 @@ from torch.utils import _pytree as pytree
 
 from normc.analyse import MOST_UNREACHED, analyse, unused_note
 from normc.errors import NormcError
+from normc.facts import Log
+from normc.passes.geometry import finished
 from normc.passes.request import Request
+from normc.plans.override import as_torch_stores_it
 from normc.plans.plan import NormPlan
-from normc.plans.row import Row
-from normc.recipes import recipes
+from normc.plans.row import Evidence, Row
+from normc.recipes import Recipe, recipes
 from normc.trace import example_inputs as read_inputs
 from normc.trace import own_inputs, trace
 
@@ -97,12 +100,14 @@ class Planner:
         return found
 
     @uncollected()
-    def again(self, plan: NormPlan, model: nn.Module, inputs: Inputs) -> NormPlan:
+    def again(self, plan: NormPlan, model: nn.Module, inputs: Inputs, moved: Collection[str] = ()) -> NormPlan:
         """The plan, where its unused rows are those of the model as it now stands, if these inputs reach them.
 
-        All other rows stay, but for which are frozen. NormcError as `plan`.
+        What has `moved` although no trace sees how becomes a fallback. All other rows stay, but for which are frozen.
+        NormcError as `plan`.
         """
         fresh = analyse(trace(model, *inputs, self.frontend), self.request)
+        fresh = replace(fresh, rows=_admitted(fresh.rows, moved, self.request.recipe))
         reached = {row.name for row in fresh.rows if row.role != "unused"}
         known = {pattern: change for pattern, change in (self.overrides or {}).items()
                  if any(row.name in reached for row in fresh.matching(pattern))}  # fmt: skip
@@ -119,6 +124,29 @@ class Planner:
         if self.strict:
             refuse_lost(found)
         return found
+
+
+def _admitted(rows: tuple[Row, ...], moved: Collection[str], recipe: Recipe) -> tuple[Row, ...]:
+    """The rows, with a fallback for each of those names that the trace calls unused: it counts as a middling row."""
+    shares = sorted(row.mass for row in rows if row.mass) or [1.0]
+    drafts = tuple(_unseen(row, shares[len(shares) // 2]) if row.name in moved else row for row in rows)
+    recipe = recipe.seeing(drafts)
+    found = []
+    for draft, row in zip(drafts, rows, strict=True):
+        log = Log({row.name: list(draft.evidence)})
+        found.append(
+            row if draft is row else replace(finished(draft, recipe, log), evidence=tuple(log.evidence[row.name]))
+        )
+    return tuple(found)
+
+
+def _unseen(row: Row, mass: float) -> Row:
+    if row.role != "unused":
+        return row
+    row = as_torch_stores_it(row) if len(row.shape) > 1 else row
+    why = "it has a gradient, but a trace of the model doesn't see how"
+    told = Evidence("role", "state", why)
+    return replace(row, role="state", mass=mass, fallback=why, sensitivity=None, magnitude=None, evidence=(told,))
 
 
 def _renewed(old: Row, new: Row | None) -> Row:

@@ -38,22 +38,23 @@ def geometry(model: ModelGraph, facts: Facts, log: Log) -> Rows:
     recipe = facts[Request].recipe.seeing(drafts, facts[Depth].blocks)
     rows: dict[str, Row] = {}
     for draft in drafts:
-        chosen = recipe.geometry(draft)
-        if draft.mass == 0 and draft.role != "unused":
-            draft = replace(draft, frozen=True)
-            chosen = replace(chosen, rule="none", target=0.0, formula=sympy.Integer(0), why="mass 0 freezes it")
-        row = replace(
-            draft, norm=chosen.norm, rule=chosen.rule, target=chosen.target, scale=draft.scaled(chosen.formula)
-        )
-        rows[row.name] = replace(row, state_bytes=recipe.state_bytes(row))
-        log.because(row.name, "norm", chosen.norm, chosen.reason)
-        formula = show_formula(write_formula(chosen.formula))
-        reason = f"recipe {recipe.member(row).name}, radius {chosen.target:g}" + (
-            f" = {chosen.why}" if chosen.why else ""
-        )
-        log.because(row.name, "scale", f"{formula} = {row.scale.value:.6g}", reason)
+        rows[draft.name] = finished(draft, recipe, log)
     log.notes += _far(rows.values(), recipe)
     return Rows(rows, recipe)
+
+
+def finished(draft: Row, recipe: Recipe, log: Log) -> Row:
+    """A draft with the norm, radius and scale that the recipe has for it."""
+    chosen = recipe.geometry(draft)
+    if draft.mass == 0 and draft.role != "unused":
+        draft = replace(draft, frozen=True)
+        chosen = replace(chosen, rule="none", target=0.0, formula=sympy.Integer(0), why="mass 0 freezes it")
+    row = replace(draft, norm=chosen.norm, rule=chosen.rule, target=chosen.target, scale=draft.scaled(chosen.formula))
+    log.because(row.name, "norm", chosen.norm, chosen.reason)
+    formula = show_formula(write_formula(chosen.formula))
+    reason = f"recipe {recipe.member(row).name}, radius {chosen.target:g}" + (f" = {chosen.why}" if chosen.why else "")
+    log.because(row.name, "scale", f"{formula} = {row.scale.value:.6g}", reason)
+    return replace(row, state_bytes=recipe.state_bytes(row))
 
 
 def _far(rows: Iterable[Row], recipe: Recipe) -> list[str]:

@@ -92,7 +92,7 @@ def _with_norm(row: Row, norm: Norm, pattern: str) -> Row:
         and not row.out_axes
         and len(row.shape) > 1
     ):
-        row = _as_torch_stores_it(row)
+        row = as_torch_stores_it(row)
         evidence.append(
             Evidence("override", "fan-out on axis 0, fan-in on axis 1", "assumed, as torch.nn stores weights")
         )
@@ -103,7 +103,8 @@ def _with_norm(row: Row, norm: Norm, pattern: str) -> Row:
     return replace(row, norm=norm.name, scale=row.scaled(formula), fallback=None, evidence=(*row.evidence, *evidence))
 
 
-def _as_torch_stores_it(row: Row) -> Row:
+def as_torch_stores_it(row: Row) -> Row:
+    """The row of a matrix or filter with fan-out on axis 0 and fan-in on axis 1: an assumption."""
     kernel = tuple(range(2, len(row.shape)))
     return replace(
         row, out_axes=(0,), in_axes=(1,), kernel_axes=kernel, fan_out=row.shape[0], fan_in=math.prod(row.shape[1:])

@@ -55,8 +55,7 @@ class UpdateOptimizer(NamedOptimizer):
         if not self.update.ready:
             self._fail("step() before the plan is known", "run the model forward once before the first step()")
         members = self._by_names()
-        woken = [name for name, parameter in self._idle if parameter.grad is not None and _moves(parameter.grad)]
-        if woken:
+        if self._idle and (woken := self._woken()):
             self._wake(woken)
             members = self._by_names()
         launched = bool(self._fused) and self._launch(self._fused, members)
@@ -66,6 +65,10 @@ class UpdateOptimizer(NamedOptimizer):
             for group in self.param_groups:
                 group[SEED] += 1
         return loss
+
+    def _woken(self) -> list[str]:
+        """What has a gradient that the plan knows nothing of."""
+        return [name for name, parameter in self._idle if parameter.grad is not None and _moves(parameter.grad)]
 
     def _wake(self, names: Sequence[str]) -> None:
         """Gradients have come to parameters that the plan has no update for."""

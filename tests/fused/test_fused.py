@@ -23,8 +23,8 @@ from normc.runtime import fused as runtime
 from normc.runtime import launcher
 from normc.update.module import load
 from tests.kernels.interpreting import interpret
-from tests.optimizer.test_waking import X as WAKING
 from tests.optimizer.test_waking import Adapted
+from tests.optimizer.test_waking import X as WAKING
 from tests.plans import Small, plan_of, small_rows, train
 
 pytest.importorskip("triton")

@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,32 @@ def test_an_example_that_doesn_t_reach_it_is_one_error_whose_advice_helps() -> N
     opt.step()
     assert distance(model.side.weight, before["side.weight"]) > 0
     train(model, opt, 2, wide)
+
+
+@pytest.mark.parametrize("recipe", ["auto", "muon", "mup-adam", "lion"])
+def test_what_no_trace_sees_is_admitted_and_trains(recipe: str) -> None:
+    class Hidden(Gated):
+        def forward(self, x: Tensor) -> Tensor:
+            seen = torch.compiler.is_compiling() or type(x) is not Tensor
+            return super().forward(x) if seen else super().forward(x) + self.side(x).mean()
+
+    model = Hidden()
+    opt = compiled(model, recipe)
+    backward(model)
+    with pytest.raises(NormcError, match="replan"):
+        opt.step()
+    before = model.side.weight.detach().clone()
+    row = opt.replan(model, X)["side.weight"]
+    assert (row.role, row.norm) == ("state", "sign") and "doesn't see how" in str(row.fallback)
+    assert "FALLBACK" in opt.plan.text(120)
+    train(model, opt)
+    assert 0 < distance(model.side.weight, before) < 1
+    strict = compiled(model, recipe)
+    assert strict.planned is not None
+    strict.planned = replace(strict.planned, planner=replace(strict.planned.planner, strict=True))
+    backward(model)
+    with pytest.raises(NormcError, match="doesn't see how"):
+        strict.replan(model, X)
 
 
 @pytest.mark.parametrize("how", ["copied", "pickled", "its model is gone"])
