@@ -32,7 +32,8 @@ def doubted(at: At, local: Local) -> Doubted | None:
     tracked is, would be about the same with smaller operands, or can't be tried out.
     """
     bent = local.how == "probe" or gain_of(at.node) is pointwise
-    if at.model.nominal or at.samples is None or not bent:
+    known = not any(at.sizes.get(operand, local.size) is None for operand in at.data)
+    if at.model.nominal or at.samples is None or not bent or not known:
         return None
     largest = max((at.size(operand).rms for operand in at.data), default=1.0)
     low, high = LEAST * min(largest, 1.0), MOST * max(largest, 1.0)

@@ -131,7 +131,7 @@ def is_entry(weight: Value, name: str, shape: tuple[int, ...]) -> bool:
 
 def as_gain(parts: tuple[Part, ...]) -> tuple[Part, ...]:
     """The parts of a gain on one side of a matrix: they lie along features. Of a single entry, where it lies."""
-    if not any(part.use in ("in", "kernel", "out") for part in parts):
+    if any(part.size == 1 for part in parts) and not any(part.use in ("in", "kernel", "out") for part in parts):
         return tuple(part for part in parts if part.size == 1)
     return tuple(part._replace(use="out") if part.use in ("in", "kernel") else part for part in parts)
 

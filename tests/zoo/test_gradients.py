@@ -63,6 +63,8 @@ def _parameters() -> list[object]:
     for name in NAMES:
         for training in (False, True):
             marks = [pytest.mark.slow] if training and name not in QUICK else []
+            if name in AWAITED:
+                marks.append(pytest.mark.xfail(reason=AWAITED[name], strict=True))
             found.append(pytest.param(name, training, marks=marks, id=f"{name}-{'training' if training else 'eval'}"))
     return found
 
