@@ -14,7 +14,6 @@ from tests.zoo.models import CASES
 DIFFER = {
     "wavlm": "it masks its inputs with a learned vector while it trains",
     "wav2vec2-conformer": "it masks its inputs with a learned vector while it trains",
-    "longformer": "it takes its windows of the attention by other ops while it trains",
     **dict.fromkeys(("segformer", "swin", "swinv2"), "while it trains, it leaves branches out: other sizes"),
 }
 
