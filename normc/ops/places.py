@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, fx
 
 from normc.ops.call import Call, Record, rule_for
-from normc.ops.value import Axis, Dim, Value, is_feature, parameter_value
+from normc.ops.value import Axis, Factor, Value, is_feature, parameter_value
 from normc.trace.graph import op_name, shape_of
 
 _COMPARISONS = {"ne", "eq", "gt", "lt", "ge", "le", "new_zeros", "zeros_like"}
@@ -139,22 +139,35 @@ def next_features(call: Call, most: int = 64) -> set[int]:
     while waiting and len(seen) < most:
         at, value = waiting.pop(0)
         for user in at.users:
-            if (place := _summed(user, at)) is not None and abs(place) <= len(value.dims):
-                return _wholly(value.dims[place], call.shape)
+            if summed := _summed(user, at, len(value.dims)):
+                return _wholly([factor for place in summed for factor in value.dims[place]], call.shape)
             if user not in seen and (moved := _moved(user, at, value)) is not None:
                 seen.add(user)
                 waiting.append((user, moved))
     return set()
 
 
-def _summed(node: fx.Node, operand: fx.Node) -> int | None:
-    """Which dimension of its operand an op sums over, or has the features in."""
+def _summed(node: fx.Node, operand: fx.Node, rank: int) -> list[int]:
+    """Which dimensions of its operand an op sums over, or has the features in."""
     name, operands = _short(node), node.args
+    if name == "einsum":
+        return _summed_letters(node, operand, rank)
     if name in ("addmm", "baddbmm"):
         operands = operands[1:]
-    if name in ("addmm", "baddbmm", "matmul", "mm", "bmm") and operands[1:2] == (operand,):
-        return -2
-    return _CONTRACTED.get(name) if operands[:1] == (operand,) else None
+    second = name in ("addmm", "baddbmm", "matmul", "mm", "bmm") and operands[1:2] == (operand,)
+    place = -2 if second else _CONTRACTED.get(name) if operands[:1] == (operand,) else None
+    return [] if place is None or not -rank <= place < rank else [place]
+
+
+def _summed_letters(node: fx.Node, operand: fx.Node, rank: int) -> list[int]:
+    equation, operands = node.args[:2]
+    assert isinstance(equation, str) and isinstance(operands, (list, tuple))
+    left, arrow, output = equation.replace(" ", "").partition("->")
+    output = output if arrow else "".join(letter for letter in left if left.count(letter) == 1)
+    term = left.split(",")[operands.index(operand)] if operand in operands else ""
+    before, dots, after = term.partition("...")
+    letters = before + "." * (rank - len(before + after)) * bool(dots) + after
+    return [place for place, letter in enumerate(letters) if letter not in output + "."]
 
 
 def _moved(node: fx.Node, operand: fx.Node, value: Value) -> Value | None:
@@ -167,9 +180,9 @@ def _moved(node: fx.Node, operand: fx.Node, value: Value) -> Value | None:
     return value if family == "elementwise" and shape_of(node) == value.shape else None
 
 
-def _wholly(dim: Dim, shape: tuple[int, ...]) -> set[int]:
-    """The axes that run through the dimension from end to end."""
+def _wholly(factors: Iterable[Factor], shape: tuple[int, ...]) -> set[int]:
+    """The axes that run through the factors from end to end."""
     sizes: dict[int, int] = {}
-    for run in (run for factor in dim for run in factor.runs):
+    for run in (run for factor in factors for run in factor.runs):
         sizes[run.axis.number] = sizes.get(run.axis.number, 1) * run.size
     return {number for number, size in sizes.items() if size == shape[number]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import fx
@@ -198,8 +199,18 @@ def unfold(call: Call) -> Result:
     feature = is_feature(value.dims[index])
     windows = fresh_dim(call.shape[index], feature), fresh_dim(call.shape[-1], feature)
     if any(factor.runs for factor in value.dims[index]):
-        value = value.spread_out(value.shape).with_dims(map(plain, value.dims))
+        value = _spread_along(value, index)
     return value.with_dims((*value.dims[:index], windows[0], *value.dims[index + 1 :], windows[1]))
+
+
+def _spread_along(value: Value, index: int) -> Value:
+    """The value, of which the order along a dimension is no longer known; along none, if that runs through others."""
+    dims = [plain(dim) if i == index else dim for i, dim in enumerate(value.dims)]
+    axes = {run.axis for factor in value.dims[index] for run in factor.runs}
+    if axes & value.with_dims(dims).axes():
+        return value.spread_out(value.shape).with_dims(map(plain, value.dims))
+    origins = value.origins()
+    return replace(value, dims=tuple(dims), spread={**value.spread, **{axis: origins[axis] for axis in axes}})
 
 
 @rule("aten.im2col", "aten.col2im", "aten.pixel_shuffle", "aten.pixel_unshuffle")
@@ -207,8 +218,12 @@ def patches(call: Call) -> Result:
     """Channels and a window's entries trade places; what were places are places still."""
     value = call.value(call.first())
     channel = len(value.dims) - (2 if call.name == "aten.col2im" else 3)
-    feature = is_feature(value.dims[channel])
-    dims = (fresh_dim(size, feature and i == channel) for i, size in enumerate(call.shape))
+    feature, before = is_feature(value.dims[channel]), value.shape[channel]
+    dims = [fresh_dim(size) for size in call.shape]
+    channels, window = (before, call.shape[channel] // before) if before else (0, 1)
+    if window < 1 or channels * window != call.shape[channel]:
+        channels, window = call.shape[channel], 1
+    dims[channel] = (*fresh_dim(channels, feature), *fresh_dim(window))
     return value.spread_out(call.shape).with_dims(dims)
 
 

@@ -73,6 +73,12 @@ def crossed(net: Any, x: Tensor) -> Tensor:
     return out
 
 
+def in_windows(net: Any, x: Tensor) -> Tensor:
+    windows = F.unfold(net.stem(x), 4, stride=4).view(2, 12, 16, 4)
+    out: Tensor = net.head(windows.permute(0, 3, 2, 1).flatten(1, 2) + net.table)
+    return out
+
+
 PLACES: dict[str, tuple[Forward, Tensor, int, dict[str, tuple[int, ...]]]] = {
     "a table": (lambda n, x: n.head(n.stem(x) + n.table), X, 12, {"table": (9, 12)}),
     "the first rows of a table": (lambda n, x: n.head(n.stem(x) + n.table[:9]), X, 12, {"table": (16, 12)}),
@@ -85,6 +91,7 @@ PLACES: dict[str, tuple[Forward, Tensor, int, dict[str, tuple[int, ...]]]] = {
     "step by step": (by_steps, X, 12, {"table": (9, 12)}),
     "on raw inputs": (lambda n, x: n.head(n.stem(x + n.table)), X, 12, {"table": (9, 10)}),
     "on patches of features": (of_windows, IMAGE, 192, {"table": (4, 192)}),
+    "on entries of windows": (in_windows, IMAGE, 12, {"table": (64, 12)}),
     "on features put into channels": (unshuffled, IMAGE, 192, {"table": (4, 192)}),
 }
 
@@ -301,9 +308,22 @@ def turned(net: Any, x: Tensor) -> Tensor:
     return out
 
 
+def cut_up(net: Any, x: Tensor) -> Tensor:
+    h = (x * net.g + net.b).unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(3)
+    out: Tensor = net.head((h @ net.w).mean((1, 2)))
+    return out
+
+
+def by_letters(net: Any, x: Tensor) -> Tensor:
+    out: Tensor = net.head(torch.einsum("bct,oc->bto", x.mT * net.g + net.b, net.w))
+    return out
+
+
 CONTRACTED: dict[str, tuple[Forward, Tensor, dict[str, tuple[int, ...]]]] = {
     "patches of pixels": (patches, IMAGE, {"g": (48, 1, 1), "b": (48, 1, 1), "w": (12, 48, 1, 1)}),
     "channels before a convolution": (channels, IMAGE, {"g": (3, 1, 1), "b": (3, 1, 1)}),
+    "channels before patches": (cut_up, IMAGE, {"g": (3, 1, 1), "b": (3, 1, 1), "w": (48, 12)}),
+    "channels before an einsum": (by_letters, X, {"g": (10, 1), "b": (10, 1), "w": (12, 10)}),
     "inputs turned round": (turned, X, {"g": (10, 1), "b": (10, 1)}),
 }
 
