@@ -61,7 +61,8 @@ def role(model: ModelGraph, facts: Facts, log: Log) -> Roles:
         found = [(contact, *_role_of(contact, facts)) for contact in contacts]
         uses[name] = _distinct(Use(kind, op_name(c.node), c.node.meta.get("source", ""), c.node.meta.get("module", ""),
                                    axis_uses(parameter.shape, c)[0]) for c, kind, _ in found)  # fmt: skip
-        if model.nodes[name] not in facts[Flow].graded:
+        nothing = layout.principal is None and 0 in parameter.shape  # no entry meets anything
+        if nothing or model.nodes[name] not in facts[Flow].graded:
             roles[name] = "unused"
             why = "no gradient reaches it" if contacts else "nothing that the example ran reads it"
             log.because(name, "role", "unused", why)

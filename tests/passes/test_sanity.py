@@ -117,3 +117,10 @@ def test_a_bias_that_is_lost_makes_no_layer() -> None:
 
     rows = normc.plan(Shifted(), X).by_name
     assert (rows["last.weight"].role, bool(rows["w"].fallback)) == ("output", True)
+
+
+def test_tokens_of_which_there_are_none_are_no_fallback() -> None:
+    def part(h: Tensor, w: Tensor) -> Tensor:
+        return torch.cat([w.expand(len(h), -1, -1), h], dim=1)
+
+    assert normc.plan(Net(part, 1, 0, 12), X).by_name["w"].fallback is None
