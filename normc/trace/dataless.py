@@ -1,4 +1,4 @@
-"""What Python asks a tensor for beside any op: its array, its text. A fake tensor has neither: they are answered."""
+"""What Python asks a tensor for beside any op: its array, its text, whether it needs a gradient. Fakes are answered."""
 
 from __future__ import annotations
 
@@ -9,31 +9,57 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import _disable_current_modes
 
-_ASKED = ("numpy", "__format__")
+_BASE: Any = torch._C.TensorBase
+
+
+class GradientFunction:
+    """Stands for the `grad_fn` of an activation."""
 
 
 @contextlib.contextmanager
-def answered(real: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Inside, fake tensors give the array and the text of `real(fake)`."""
+def answered(real: Callable[[Tensor], Tensor], learns: Callable[[Tensor], bool]) -> Iterator[None]:
+    """Inside, fake tensors give the array and the text of `real(fake)`, and need a gradient if `learns(fake)`."""
     plain: Callable[[Tensor, str], str] = torch.Tensor.__format__
-    own = {name: torch.Tensor.__dict__.get(name) for name in _ASKED}
 
     def numpy(tensor: Tensor, *, force: bool = False) -> Any:
-        return torch._C.TensorBase.numpy(real(tensor) if isinstance(tensor, FakeTensor) else tensor, force=force)
+        if not isinstance(tensor, FakeTensor):
+            return _BASE.numpy(tensor, force=force)
+        with _disable_current_modes():
+            return _BASE.numpy(real(tensor))
 
     def text(tensor: Tensor, spec: str) -> str:
         if not isinstance(tensor, FakeTensor) or tensor.dim():
             return plain(tensor, spec)
-        return format(real(tensor).item(), spec)
+        with _disable_current_modes():
+            return format(real(tensor).item(), spec)
 
-    for name, stand_in in zip(_ASKED, (numpy, text), strict=True):
-        setattr(torch.Tensor, name, stand_in)
+    def needs_gradient(tensor: Tensor) -> bool:
+        return bool(_BASE.requires_grad.__get__(tensor)) or learns(tensor)
+
+    def function(tensor: Tensor) -> object:
+        made = not _BASE.requires_grad.__get__(tensor) and learns(tensor)
+        return GradientFunction() if made else _BASE.grad_fn.__get__(tensor)
+
+    def is_leaf(tensor: Tensor) -> bool:
+        return bool(_BASE.is_leaf.__get__(tensor)) and not isinstance(function(tensor), GradientFunction)
+
+    asked: tuple[tuple[type, str, object], ...] = (
+        (torch.Tensor, "numpy", numpy),
+        (torch.Tensor, "__format__", text),
+        (FakeTensor, "requires_grad", property(needs_gradient, _BASE.requires_grad.__set__)),
+        (FakeTensor, "grad_fn", property(function)),
+        (FakeTensor, "is_leaf", property(is_leaf)),
+    )
+    own = [kind.__dict__.get(name) for kind, name, _ in asked]
+    for kind, name, answer in asked:
+        setattr(kind, name, answer)
     try:
         yield
     finally:
-        for name, before in own.items():
+        for (kind, name, _), before in zip(asked, own, strict=True):
             if before is None:
-                delattr(torch.Tensor, name)
+                delattr(kind, name)
             else:
-                setattr(torch.Tensor, name, before)
+                setattr(kind, name, before)

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from normc.trace.graph import op_name
 from normc.trace.names import unwrapped
-from normc.trace.provenance import Provenance, is_entry, own_file
+from normc.trace.provenance import Provenance, is_entry, own_file, within_functions
 from normc.trace.stand_ins import Twins
 from normc.trace.untouched import untouched
 from normc.trace.unwritten import Unwritten
@@ -192,17 +192,8 @@ def _quietly() -> Iterator[None]:
 @contextlib.contextmanager
 def _whole_functions() -> Iterator[None]:
     """Hide from export that a custom autograd function switches gradients off inside: it has a backward of its own."""
-    apply = torch.autograd.Function.__dict__["apply"]
-
-    def hidden(function: type, *args: Any, **kwargs: Any) -> Any:
-        with torch._C.DisableTorchFunction():
-            return apply.__func__(function, *args, **kwargs)
-
-    torch.autograd.Function.apply = classmethod(hidden)  # type: ignore[assignment]
-    try:
+    with within_functions(torch._C.DisableTorchFunction):
         yield
-    finally:
-        torch.autograd.Function.apply = apply  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ def _climb(
             module.training = False
         with caught, _surroundings():
             run = rung.prepare(model, args, kwargs, twins, where)
-            with twins.mode, _level(rung), recorder, answered(recorder.data_of):
+            with twins.mode, _level(rung), recorder, answered(recorder.data_of, recorder.learns):
                 out = run()
                 found = tensor_leaves(out)
                 recorder.finish(found)
@@ -166,7 +166,7 @@ def _climb(
 
 
 def _kind(value: object) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    return "nothing" if value is None else f"an object of type {type(value).__name__}"
 
 
 def _parameters(model: nn.Module) -> tuple[Parameter, ...]:

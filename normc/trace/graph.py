@@ -6,6 +6,7 @@ Every node of `graph` carries in `meta`:
   source   where the model's own code called it: "modeling_gpt2.py:312" ("" if no frame outside torch was found)
   grad     whether autograd was recording
   backward present (True) where autograd's engine ran the op: part of a derivative that the forward asks for
+  function present (True) where the forward of a custom autograd function ran the op
   concrete a real tensor or number where the value is known (it depends on no parameter, and is small); else absent
   guessed  present where a data-dependent answer had to be made up; says which
 Placeholders carry one of `param`, `buffer`, `input` (its name or path) instead of source.

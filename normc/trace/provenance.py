@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.autograd.function import _SingleLevelFunction
 
 _PACKAGE = Path(__file__).parents[1]
 _LIBRARIES = tuple(
@@ -94,17 +95,21 @@ class Provenance:
             return self.module
         return self._failure[1] if self._failure is not None and self._failure[0] is error else ""
 
+    @property
+    def in_function(self) -> bool:
+        """Whether the forward of a custom autograd function runs."""
+        return bool(self._recording)
+
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:
-        """Patch nn.Module.__call__ and autograd.Function.apply while the model runs."""
-        call, apply = nn.Module.__call__, torch.autograd.Function.__dict__["apply"]
+        """Patch nn.Module.__call__, and what runs a custom autograd function, while the model runs."""
+        call = nn.Module.__call__
         nn.Module.__call__ = self._watch(call)  # type: ignore[method-assign]
-        torch.autograd.Function.apply = classmethod(self._watch_function(apply.__func__))  # type: ignore[assignment]
         try:
-            yield
+            with within_functions(self._recorded):
+                yield
         finally:
             nn.Module.__call__ = call  # type: ignore[method-assign]
-            torch.autograd.Function.apply = apply  # type: ignore[method-assign]
 
     def _watch(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -123,15 +128,37 @@ class Provenance:
 
         return watched
 
-    def _watch_function(self, apply: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(function: type, *args: Any, **kwargs: Any) -> Any:
-            self._recording.append(self.grad)
-            try:
-                return apply(function, *args, **kwargs)
-            finally:
-                self._recording.pop()
+    @contextlib.contextmanager
+    def _recorded(self) -> Iterator[None]:
+        self._recording.append(self.grad)
+        try:
+            yield
+        finally:
+            self._recording.pop()
 
-        return watched
+
+@contextlib.contextmanager
+def within_functions(what: Callable[[], contextlib.AbstractContextManager[object]]) -> Iterator[None]:
+    """Inside, `what()` is entered around the forward of every custom autograd function.
+
+    `Function.apply` may have been looked up long before: what it calls next is watched.
+    """
+    base: Any = _SingleLevelFunction
+    before = base.__dict__.get("apply")
+
+    def apply(function: type, *args: Any, **kwargs: Any) -> Any:
+        run = super(base, function).apply if before is None else before.__get__(None, function)
+        with what():
+            return run(*args, **kwargs)
+
+    base.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        if before is None:
+            del base.apply
+        else:
+            base.apply = before
 
 
 def source_of(error: BaseException) -> str:

@@ -49,9 +49,33 @@ def in_backward(node: fx.Node) -> bool:
 
 
 def ends_gradient(node: fx.Node) -> bool:
-    """Whether no gradient comes back through the op. Results that autograd saves are detached only while they wait."""
+    """Whether no gradient comes back through the op. Results that autograd saves are detached only while they wait, and
+    what a custom function detaches has the gradient that its backward gives it.
+    """
     name = op_name(node)
+    if name == "aten.detach" and "function" in node.meta:
+        return False
     if name == "aten.detach":
         saved = bool(node.users) and all(in_backward(user) and op_name(user) == name for user in node.users)
         return not (saved or in_backward(node))
     return name in NO_GRADIENT
+
+
+def needs_gradient(node: fx.Node) -> bool:
+    """Whether autograd would record a gradient for the node: something that requires one goes into it."""
+    waiting, seen = [node], {node}
+    while waiting:
+        at = waiting.pop()
+        if at.op == "placeholder":
+            if isinstance(val := at.meta["val"], torch.Tensor) and _requires_grad(val):
+                return True
+        elif differentiable(at) and not ends_gradient(at):
+            fresh = [source for source in at.all_input_nodes if source not in seen]
+            seen.update(fresh)
+            waiting += fresh
+    return False
+
+
+def _requires_grad(tensor: torch.Tensor) -> bool:
+    """What torch itself keeps, whatever else is answered in its place."""
+    return bool(torch._C.TensorBase.requires_grad.__get__(tensor))  # type: ignore[attr-defined]  # a descriptor

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, _get_current_dispatch_mode
 
 from normc.trace.effects import after_write, written_by
 from normc.trace.guesses import Answers, SlowError
 from normc.trace.higher import body_of
 from normc.trace.provenance import Provenance
+from normc.trace.reach import needs_gradient
 from normc.trace.running import Answer, Call, Runner, can_be_taken_apart
 from normc.trace.stand_ins import Twins
 from normc.trace.values import Structure, Values, map_leaves, tensors_in
@@ -95,6 +96,16 @@ class Recorder(TorchDispatchMode):
                 return torch.ones(fake.shape, dtype=fake.dtype)
             return known.clone()
 
+    def learns(self, fake: Tensor) -> bool:
+        """Whether autograd would give `fake` a gradient: a learning parameter goes into it.
+
+        No, where an op that runs asks it: torch remembers what it gives, and the answer is for the model's code.
+        """
+        if _get_current_dispatch_mode() is not self:
+            return False
+        node = self._values.find(fake)
+        return node is not None and needs_gradient(node)
+
     def finish(self, tensors: list[Tensor]) -> None:
         """The output node: a flat tuple."""
         nodes = tuple(self._operand(self._twin(tensor)) for tensor in tensors)
@@ -116,6 +127,8 @@ class Recorder(TorchDispatchMode):
         meta: dict[str, Any] = {"module": site.module, "source": site.source, "grad": self._where.grad}
         if torch._C._current_graph_task_id() != -1:  # no task, no backward
             meta["backward"] = True
+        if self._where.in_function:
+            meta["function"] = True
         try:
             written = written_by(func, args, kwargs)
             if torch.Tag.inplace_view in func.tags:

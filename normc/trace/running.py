@@ -87,7 +87,8 @@ class Runner:
         if known is not None:
             return Answer(self._like(known.value), known, "" if known.certain else "drawn at random")
         form = self.shadows.form(func, args, kwargs)
-        if form is not None and (form.decided or torch.Tag.dynamic_output_shape not in func.tags):
+        open_ = torch.Tag.dynamic_output_shape in func.tags or can_be_taken_apart(func)
+        if form is not None and (form.decided or not open_):
             return self._formed(form, "" if form.certain else "drawn at random")
         if func.name() == "aten::_pack_padded_sequence":
             lengths = self._like(whole := whole_sequences(*args))

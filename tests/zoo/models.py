@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from tests.zoo.adapted import ADAPTED
+from tests.zoo.asking import ASKING
 from tests.zoo.awkward import AWKWARD
 from tests.zoo.case import Case, pixels, tokens
 from tests.zoo.convolutional import CONVOLUTIONAL
@@ -190,5 +191,5 @@ def _together(*parts: dict[str, Case]) -> dict[str, Case]:
 CASES: dict[str, Case] = _together(
     FAMOUS, AWKWARD, FAMILIES, DECODERS, RECURRING, ENCODERS, SEEING, GATHERING, HEARING, FORETELLING, CONVOLUTIONAL,
     VOLUMES, GENERATIVE, HYBRIDS, MIXERS, OTHER, LATENTS, SEQUENCES, SCANS, TRANSFORMING, EXPERTS, WRAPPED, ADAPTED,
-    SHELVES,
+    SHELVES, ASKING,
 )  # fmt: skip

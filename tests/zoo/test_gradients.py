@@ -16,15 +16,6 @@ from tests.zoo.functions import FUNCTIONS
 from tests.zoo.models import CASES
 from tests.zoo.test_untouched import DIFFER
 
-# Rows that autograd reaches and the plan calls unused. Whoever mends one removes its line.
-ASKED = "a traced activation says that it needs no gradient"
-BOUND = "the method of a custom function is only watched if it is looked up while the model is traced"
-AWAITED = {
-    **dict.fromkeys(("custom function, bound before", "custom function of gradients, bound before"), BOUND),
-    **dict.fromkeys(("asked for its gradient", "asked for its function", "asked whether it is a leaf"), ASKED),
-    "custom function of gradients": "a detach within a custom function is taken for the end of gradients",
-}
-
 # Rows that get a step, and no gradient from this example. Each with its reason.
 IDLE = dict.fromkeys(
     ("asked and yes", "asked and no", "equal to a number", "not equal to a number", "asked for an item",
@@ -63,8 +54,6 @@ def _parameters() -> list[object]:
     for name in NAMES:
         for training in (False, True):
             marks = [pytest.mark.slow] if training and name not in QUICK else []
-            if name in AWAITED:
-                marks.append(pytest.mark.xfail(reason=AWAITED[name], strict=True))
             found.append(pytest.param(name, training, marks=marks, id=f"{name}-{'training' if training else 'eval'}"))
     return found
 
