@@ -26,7 +26,7 @@ def product(call: Call, left: Any, right: Any) -> Value:
     if both and a.expanded() == b.expanded():
         return _weight_product(call, a, b)
     if {a.kind, b.kind} == {"weight", "constant"}:
-        if fills_slot(call.node):
+        if fills_slot(call.node) or not call.node.meta.get("grad", True):  # one round of a power iteration
             return _weight_product(call, a, b)
         if b.kind == "weight" and len(b.dims) == 2 and chooses(call, left) == "hard":
             picked = picked_dims(b.dims[0], call.shape[: len(a.dims) - 1], "index")

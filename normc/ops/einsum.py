@@ -79,6 +79,8 @@ def product(call: Call, operands: Sequence[Any], terms: Sequence[str], output: s
     values = [call.value(node) for node in operands]
     if all(value.kind == "constant" for value in values):
         return Value("constant", tuple(fresh_dim(size) for size in call.shape))
+    if not call.node.meta.get("grad", True) and not any(v.kind == "data" or has_sources(v) for v in values):
+        return _of_weights(call, values, terms, output)  # one round of a power iteration
     if len(values) == 2 and {values[0].kind, values[1].kind} == {"weight", "constant"}:
         at = 0 if values[0].kind == "weight" else 1
         looked_up = _one_hot(values[at], terms[at], operands[1 - at], terms[1 - at], output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
+
+from normc.trace.provenance import own_file
 
 _BASE: Any = torch._C.TensorBase
 
@@ -35,15 +38,19 @@ def answered(real: Callable[[Tensor], Tensor], learns: Callable[[Tensor], bool])
         with _disable_current_modes():
             return format(real(tensor).item(), spec)
 
+    def computed(tensor: Tensor) -> bool:
+        """Whether autograd would have recorded `tensor`, if the model's own code asks; torch's knows what is so."""
+        asks = sys._getframe(2).f_code.co_filename
+        return bool(own_file(asks)) and not _BASE.requires_grad.__get__(tensor) and learns(tensor)
+
     def needs_gradient(tensor: Tensor) -> bool:
-        return bool(_BASE.requires_grad.__get__(tensor)) or learns(tensor)
+        return computed(tensor) or bool(_BASE.requires_grad.__get__(tensor))
 
     def function(tensor: Tensor) -> object:
-        made = not _BASE.requires_grad.__get__(tensor) and learns(tensor)
-        return GradientFunction() if made else _BASE.grad_fn.__get__(tensor)
+        return GradientFunction() if computed(tensor) else _BASE.grad_fn.__get__(tensor)
 
     def is_leaf(tensor: Tensor) -> bool:
-        return bool(_BASE.is_leaf.__get__(tensor)) and not isinstance(function(tensor), GradientFunction)
+        return not computed(tensor) and bool(_BASE.is_leaf.__get__(tensor))
 
     asked: tuple[tuple[type, str, object], ...] = (
         (torch.Tensor, "numpy", numpy),

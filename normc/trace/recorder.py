@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, _get_current_dispatch_mode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from normc.trace.effects import after_write, written_by
 from normc.trace.guesses import Answers, SlowError
@@ -97,12 +97,7 @@ class Recorder(TorchDispatchMode):
             return known.clone()
 
     def learns(self, fake: Tensor) -> bool:
-        """Whether autograd would give `fake` a gradient: a learning parameter goes into it.
-
-        No, where an op that runs asks it: torch remembers what it gives, and the answer is for the model's code.
-        """
-        if _get_current_dispatch_mode() is not self:
-            return False
+        """Whether autograd would give `fake` a gradient: a learning parameter goes into it."""
         node = self._values.find(fake)
         return node is not None and needs_gradient(node)
 

@@ -184,3 +184,30 @@ def test_a_table_with_a_largest_norm_is_a_table(kind: type[nn.Module]) -> None:
     bounded, plain = normc.plan(Table(kind, max_norm=1.0), ids), normc.plan(Table(kind), ids)
     assert (bounded["table.weight"].role, bounded["table.weight"].norm) == ("embedding", "colnorm")
     assert bounded.hash == plain.hash
+
+
+def _power(left: Callable[[Tensor, Tensor], Tensor], right: Callable[[Tensor, Tensor], Tensor]) -> Body:
+    """A spectral norm by hand: one round of a power iteration without gradients, kept in a buffer."""
+
+    def body(net: Net, x: Tensor) -> Tensor:
+        u = net.kept[0]
+        with torch.no_grad():
+            v = F.normalize(right(net.w, u), dim=0)
+            u.copy_(F.normalize(left(net.w, v), dim=0))
+        return net.head(F.linear(x, net.w / (u @ net.w @ v)).relu())
+
+    return body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _power(lambda w, v: w @ v, lambda w, u: w.t() @ u),
+        _power(torch.mv, lambda w, u: torch.mv(w.t(), u)),
+        _power(lambda w, v: torch.einsum("oi,i->o", w, v), lambda w, u: torch.einsum("oi,o->i", w, u)),
+    ],
+    ids=["matmul", "mv", "einsum"],
+)
+def test_a_power_iteration_says_nothing_of_the_weights_axes(body: Body) -> None:
+    plan = normc.plan(Net(body), torch.randn(5, 4))
+    assert (plan["w"].role, plan["w"].in_axes, plan["w"].out_axes) == ("input", (1,), (0,))
