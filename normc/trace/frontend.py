@@ -29,7 +29,7 @@ from normc.trace.provenance import Provenance
 from normc.trace.recorder import Recorder
 from normc.trace.scripted import plainly
 from normc.trace.stand_ins import Twins, quiet_fakes
-from normc.trace.untouched import rng_untouched, seed_for_tracing, untouched
+from normc.trace.untouched import drawn_from, rng_untouched, seed_for_tracing, untouched
 from normc.trace.values import tensor_leaves
 
 # Makes ready what runs a model, or its graph, inside a recorder, and returns what it gives.
@@ -137,7 +137,8 @@ def _climb(
     recorder = Recorder(twins, where, answers, paths)
     caught, found = Caught(), list[Tensor]()
     with rng_untouched(), fresh_caches(model), untouched(model, args, kwargs):
-        seed_for_tracing()
+        seed_for_tracing(answers.draw)
+        undrawn = drawn_from()
         nodes = _place_all(recorder, model, args, kwargs)
         for module in model.modules() if rung.evaluating else ():
             module.training = False
@@ -147,6 +148,7 @@ def _climb(
                 out = run()
                 found = tensor_leaves(out)
                 recorder.finish(found)
+        answers.drew = drawn_from() != undrawn
     if caught.error is not None:
         return explained(caught.error, recorder, where, answers)
     if not found:

@@ -127,6 +127,8 @@ class Answers:
 
     chosen: Mapping[Site, Value] = field(default_factory=dict)
     patience: int = PATIENCE
+    draw: int = 0  # which numbers Python and NumPy draw
+    drew: bool = False  # whether they were asked for any
     asked: dict[Site, Asked] = field(default_factory=dict)
     last: Site | None = None
     tired: bool = False  # what was made up last is another answer than the first there

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils import _pytree as pytree
 
-from normc.trace.foreign import signature_of
+from normc.trace.foreign import ask, signature_of
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -18,8 +18,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, (DataParallel, DistributedDataParallel)):
             inner: object = model.module
-        elif "torch._dynamo.eval_frame" in sys.modules and hasattr(model, "_orig_mod"):
-            inner = model._orig_mod
+        elif "torch._dynamo.eval_frame" in sys.modules:
+            inner = ask(model, "_orig_mod")
         else:
             return model
         if not isinstance(inner, nn.Module):

@@ -20,6 +20,7 @@ _REPAIRS = 12  # other answers that are tried where a trace fails
 _TURNS = 2  # of them, for one question
 _MISSES = 6  # traces in a row that read nothing new
 _MISSES_OF_KNOWN = 2  # the same, for another answer than the true one
+_MISSES_OF_DRAWS = 8  # the same, for other random numbers
 _MOST = 64  # traces of one model
 _NODES = 100_000  # of all traces but the first
 _LONGER = 64
@@ -42,15 +43,21 @@ def explored(run: Run) -> ModelGraph | Failure:
     if isinstance(first.found, Failure):
         return first.found
     unread = {parameter.name for parameter in first.found.parameters} - reads(first.found)
-    if not unread or not first.answers.asked:
+    if not unread or not (first.answers.asked or first.answers.drew):
         return first.found
-    return _best([first, *_more(run, first, unread)])
+    trials = [first, *_more(run, first, unread)]
+    trials += _other_draws(run, first, unread.difference(*(_names(trial) for trial in trials)))
+    return _best(trials)
 
 
 def reads(graph: ModelGraph) -> set[str]:
     """Names of the parameters that a gradient reaches."""
     reached = graded(graph.graph.output_node())
     return {name for name, node in graph.nodes.items() if node in reached}
+
+
+def _names(trial: Trial) -> set[str]:
+    return reads(trial.found) if isinstance(trial.found, ModelGraph) else set()
 
 
 def _first_that_runs(run: Run) -> Trial:
@@ -115,7 +122,7 @@ def _more(run: Run, first: Trial, unread: set[str]) -> Iterator[Trial]:
         if (answers := idea.answers()) is None:
             continue
         trial = _tried(run, answers)
-        new = unread & reads(trial.found) if isinstance(trial.found, ModelGraph) else set()
+        new = unread & _names(trial)
         nodes += len(trial.found.graph.nodes) if isinstance(trial.found, ModelGraph) else 0
         waiting[:0] = idea.next(not new)
         missed = 0 if new else missed + 1
@@ -123,6 +130,19 @@ def _more(run: Run, first: Trial, unread: set[str]) -> Iterator[Trial]:
             unread = unread - new
             waiting[:0] = _ideas(trial, seen)
             seen |= set(trial.answers.asked)
+            yield trial
+
+
+def _other_draws(run: Run, first: Trial, unread: set[str]) -> Iterator[Trial]:
+    """Trials on which Python and NumPy draw other numbers (a layer is left out by chance), while those read more."""
+    missed = 0
+    for draw in range(1, _MOST):
+        if not unread or not first.answers.drew or missed >= _MISSES_OF_DRAWS:
+            return
+        trial = _tried(run, Answers(first.answers.chosen, first.answers.patience, draw))
+        missed += 1
+        if new := unread & _names(trial):
+            missed, unread = 0, unread - new
             yield trial
 
 
@@ -138,10 +158,10 @@ def _best(trials: list[Trial]) -> ModelGraph:
     honest = [trial for trial in trials if not any(_is_known(site, trials) for site in trial.answers.chosen)]
     best = max(honest, key=_read)
     assert isinstance(best.found, ModelGraph)
-    covered, others = reads(best.found), []
+    covered, others = _names(best), []
     for trial in trials:
         assert isinstance(trial.found, ModelGraph)
-        if new := reads(trial.found) - covered:
+        if new := _names(trial) - covered:
             covered |= new
             names = tuple(parameter.name for parameter in trial.found.parameters if parameter.name in new)
             others.append(Path(trial.found, names, _difference(trial.answers, best.answers)))
@@ -155,7 +175,7 @@ def _is_known(site: Site, trials: list[Trial]) -> bool:
 def _read(trial: Trial) -> int:
     """How many entries of parameters a gradient reaches."""
     assert isinstance(trial.found, ModelGraph)
-    found = reads(trial.found)
+    found = _names(trial)
     return sum(math.prod(parameter.shape) for parameter in trial.found.parameters if parameter.name in found)
 
 
@@ -164,4 +184,6 @@ def _difference(answers: Answers, best: Answers) -> str:
     sites = dict.fromkeys((*answers.chosen, *best.chosen))
     asked = [answers.asked[site] for site in sites if site in answers.asked]
     said = [f"{question.value} at {question.site.source or 'the question'}" for question in asked]
-    return f"on the path that is taken if the answer is {' and '.join(said)}" if said else "on another path"
+    if not said:
+        return "on the path that other random numbers take"
+    return f"on the path that is taken if the answer is {' and '.join(said)}"

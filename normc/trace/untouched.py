@@ -171,9 +171,16 @@ def rng_untouched() -> Iterator[None]:
             numpy.random.set_state(array)
 
 
-def seed_for_tracing() -> None:
-    """The same draws in every trace. Only generators that `rng_untouched` puts back; CUDA's aren't drawn from."""
+def seed_for_tracing(draw: int = 0) -> None:
+    """The same draws in every trace, of Python and NumPy by their number. CUDA's generators aren't drawn from."""
     torch.default_generator.manual_seed(0)
-    random.seed(0)
+    random.seed(draw)
     if (numpy := sys.modules.get("numpy")) is not None:
-        numpy.random.seed(0)
+        numpy.random.seed(draw)
+
+
+def drawn_from() -> tuple[object, ...]:
+    """How far the generators of Python and NumPy are: another answer after something was drawn."""
+    numpy: Any = sys.modules.get("numpy")
+    _, keys, place, *rest = numpy.random.get_state() if numpy is not None else (0, b"", 0)
+    return random.getstate(), bytes(keys), place, *rest

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -194,3 +196,32 @@ def test_another_size_of_several_paths_is_refused() -> None:
     plan = normc.plan(Net(_either), torch.randn(6, 4))
     with pytest.raises(normc.NormcError, match="planned on 2 paths"):
         plan.at(**{plan.dimensions[0].name: 16})
+
+
+class Dropping(Net):
+    """Leaves layers out by Python's or NumPy's random numbers while it trains, or takes one of several."""
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.stem(x).tanh()
+        for expert in self.experts:
+            if self.training and self.body(self, h) < 0.5:
+                continue
+            h = expert(h).tanh()
+        return self.head(h + self.a(h) + self.b(h) + self.c(h) + self.gate(h).mean())
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_layers_that_are_left_out_by_chance_are_planned(draw: Callable[[], float]) -> None:
+    model = Dropping(lambda net, h: draw())
+    states = random.getstate(), repr(np.random.get_state())
+    plan = normc.plan(model, torch.randn(6, 4))
+    assert all(row.role != "unused" for row in plan.rows)
+    assert (random.getstate(), repr(np.random.get_state())) == states
+    assert plan.hash == normc.plan(model, torch.randn(6, 4)).hash
+    assert any("random numbers" in note for note in plan.notes)
+
+
+def test_one_of_several_by_chance_is_each_of_them() -> None:
+    model = Net(lambda net, h: net.head(random.choice([net.a, net.b, net.c])(h)))
+    plan = normc.plan(model, torch.randn(6, 4))
+    assert {plan[f"{layer}.weight"].role for layer in "abc"} == {"hidden"}
