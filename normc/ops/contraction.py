@@ -11,7 +11,6 @@ from normc.ops.choosing import chooses
 from normc.ops.lookup import picked_dims
 from normc.ops.meeting import meet_elementwise
 from normc.ops.overlay import overlaid
-from normc.ops.slots import fills_slot
 from normc.ops.value import Dim, Inner, Made, Value, as_feature, dim_size, fresh_dim, mixed, plain, result_dim
 
 
@@ -26,7 +25,8 @@ def product(call: Call, left: Any, right: Any) -> Value:
     if both and a.expanded() == b.expanded():
         return _weight_product(call, a, b)
     if {a.kind, b.kind} == {"weight", "constant"}:
-        if fills_slot(call.node) or not call.node.meta.get("grad", True):  # one round of a power iteration
+        vector = len(a.dims) == len(b.dims) == 2 and a.shape[-1] == 1
+        if vector or not call.node.meta.get("grad", True):  # one round of a power iteration
             return _weight_product(call, a, b)
         if b.kind == "weight" and len(b.dims) == 2 and chooses(call, left) == "hard":
             picked = picked_dims(b.dims[0], call.shape[: len(a.dims) - 1], "index")
@@ -70,7 +70,7 @@ def _meet_summed(call: Call, weight: Value, uses: Sequence[str], data: Any) -> N
 
 def _made(call: Call, data: Value, weight: Value, node: Any, summed: int) -> tuple[Made, ...]:
     """What a product is as a weight: a constant times a weight, or a mixture of matrices by what chooses them."""
-    if data.kind == "constant" and len(data.dims) > 1:
+    if data.kind == "constant":
         return call.stack(_weight_product(call, *((data, weight) if summed == -2 else (weight, data))), "built")
     kept = weight.dims[-3 - summed] if len(weight.dims) == 2 else ()
     if len({run.axis for factor in kept for run in factor.runs}) < 2 or not chooses(call, node):

@@ -11,7 +11,6 @@ from torch import fx
 from normc.ops.call import Call, Result, rule
 from normc.ops.meeting import DIFFERENCES, LOSSES, PRODUCTS, SUMS, meet_elementwise, short
 from normc.ops.overlay import broadcast, united, varying
-from normc.ops.slots import fills_slot
 from normc.ops.value import Made, Value, as_feature, covered, fresh_dim, plain, repeated_dim
 from normc.trace.graph import op_name
 
@@ -65,10 +64,6 @@ def combined(call: Call, nodes: list[fx.Node], values: list[Value], shape: tuple
     data = [item for item in data if not is_mask(item[0])] or data  # a mask says which entries stay, and is none
     if not data:
         return _among_weights(call, weights, values, shape)
-    if any(sum(bool(dim) for dim in weight.dims) > 1 for weight in weights) and fills_slot(call.node):
-        for slot, (node, _) in enumerate(data):
-            call.consume(node, slot)
-        return _among_weights(call, weights, values, shape)
     joined = _joined_data(call, data, shape)
     own = [value.shape for _, value in data]
     outer = frozenset(
@@ -81,17 +76,18 @@ def combined(call: Call, nodes: list[fx.Node], values: list[Value], shape: tuple
 
 
 def _made(call: Call, nodes: list[fx.Node], values: list[Value], shape: tuple[int, ...]) -> tuple[Made, ...]:
-    """What a product of weights with activations is as a weight, or a choice among weights by what is computed."""
+    """What a product or sum of weights and activations is as a weight, or a choice that activations make among them."""
     weights = [value for value in values if value.kind == "weight"]
     data = [(node, value) for node, value in zip(nodes, values, strict=True) if value.kind == "data"]
     name = short(call)
     if name in _CHOICES and all(is_mask(node) for node, _ in data):
         return call.stack(_among_weights(call, weights, values, shape))
-    if name not in ("mul", "multiply") and not (name in ("div", "true_divide") and values[0].kind == "weight"):
+    scaled = name in ("mul", "multiply") or (name in ("div", "true_divide") and values[0].kind == "weight")
+    if not scaled and not (is_sum(call) and any(sum(map(bool, weight.dims)) > 1 for weight in weights)):
         return ()
     whole = _among_weights(call, weights, values, shape)
     dims = [varying(dim, place, data, shape) for place, dim in enumerate(whole.dims)]
-    made = Made("product", whole.with_dims(dims), frozenset({call.node.name}), data[0][0])
+    made = Made("product" if scaled else "sum", whole.with_dims(dims), frozenset({call.node.name}), data[0][0])
     return (made,) if not whole.lost else ()
 
 

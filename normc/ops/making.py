@@ -7,14 +7,13 @@ activation, with fan-in and fan-out of its own, shows that it is one; any other 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from torch import fx
 
 from normc.ops.call import MATRIX, Call, Contact, Record, Result, Rule
 from normc.ops.elementwise import is_linear, is_sum
-from normc.ops.meeting import short
 from normc.ops.overlay import broadcast
 from normc.ops.slots import slot_of
 from normc.ops.value import Axis, Dim, Made, Value, is_source
@@ -23,6 +22,7 @@ _PRODUCTS = ("contraction", "einsum", "convolution")
 _SUMS = (*_PRODUCTS, "reduction")
 _FAMILIES = (*_SUMS, "views", "elementwise", "joining", "matrices", "frequency", "quantising")
 
+_FORMS = ("built", "stack", "product", "sum")
 # Operands, each seen as one of the weights that it is a sum of.
 Group = Mapping[fx.Node, Made]
 
@@ -43,10 +43,10 @@ class _Attempt:
 def result_of(call: Call, rule: Rule) -> Result:
     """What a rule says of a call, with operands seen as the weights that they would make where that makes sense."""
     operands = call.node.all_input_nodes if call.name != "operator.getitem" else []
-    made = {node: found for node in operands if (found := call.value(node).made)}
-    if not made:
+    made = {node: found for node in operands if (found := _open(call, node))}
+    if not made and not any(call.value(node).made for node in operands):
         return _begun(call, rule)
-    plain = call.seeing({node: replace(call.value(node), made=()) for node in made})
+    plain = call.seeing({node: replace(call.value(node), made=()) for node in operands if call.value(node).made})
     family = rule.__module__.rsplit(".", 1)[-1]
     items = [item for items in made.values() for item in items]
     if family == "elementwise" and is_sum(call) and len(made) == len(operands) > 1 and _of_products(items):
@@ -55,18 +55,26 @@ def result_of(call: Call, rule: Rule) -> Result:
     if family in _FAMILIES and _may_be_weights(call, family, made):
         attempt = next(filter(None, (_tried(plain, rule, family, groups) for groups in _groups(family, made))), attempt)
     call.record.end(item for item in items if item not in (*attempt.shown, *attempt.kept))
-    result = _without_sources(attempt.result) if attempt.shown else _begun(plain, rule)
-    return _carried(result, attempt.grown)
+    names = frozenset[str]().union(*(item.weight.parameters for terms in attempt.grown for item in terms))
+    result = _without_sources(attempt.result) if attempt.shown else _begun(plain, rule, names)
+    return _carried(result, attempt.grown, call.record.begun.keys() & {call.node.name})
 
 
-def _begun(call: Call, rule: Rule) -> Result:
-    """The rule's result; contacts of what it begins to make hold only as long as that is no weight."""
+def _open(call: Call, node: fx.Node) -> tuple[Made, ...]:
+    """What a value may be as a weight. Of a sum that has been an activation elsewhere that is no question any more."""
+    made = call.value(node).made
+    return tuple(item for item in made if item.form != "sum" or not item.origins & call.record.ended)
+
+
+def _begun(call: Call, rule: Rule, names: frozenset[str] = frozenset()) -> Result:
+    """The rule's result; contacts of what it begins to make, and of `names`, hold only as long as that is no weight."""
     before = len(call.record.contacts)
     result = rule(call)
-    for item in (item for value in ((result,) if isinstance(result, Value) else result) for item in value.made):
-        if call.node.name in item.origins:
-            begun = [c for c in call.record.contacts[before:] if c.parameter in item.weight.parameters]
-            call.record.begun.setdefault(call.node.name, []).extend(begun)
+    values = (result,) if isinstance(result, Value) else result
+    own = [item.weight.parameters for value in values for item in value.made if call.node.name in item.origins]
+    names = names.union(*own)
+    if begun := [contact for contact in call.record.contacts[before:] if contact.parameter in names]:
+        call.record.begun[call.node.name] = begun
     return result
 
 
@@ -77,24 +85,27 @@ def _may_be_weights(call: Call, family: str, made: Mapping[fx.Node, Sequence[Mad
     if family in _PRODUCTS:
         if (slot := slot_of(call.node)) is not None:
             return slot in made
-        return not any(value.kind == "weight" for value in others) or all(_is_matrix(item.weight) for item in items)
+        if any(item.form == "sum" for item in items):
+            return False
+        alone = not any(value.kind == "weight" for value in others)
+        return alone or all(item.form == "built" or _is_matrix(item.weight) for item in items)
     if family != "elementwise":
         return True
     if _of_products(items) and not is_linear(call):
         return False  # a function of a product is none
     scaled = any(value.kind == "data" for value in others)
-    return not scaled or short(call) in ("mul", "multiply", "div", "where", "masked_fill")
+    return not scaled or is_linear(call)
 
 
 def _of_products(items: Sequence[Made]) -> bool:
-    return any(item.form == "product" for item in items)
+    return any(item.form in ("product", "sum") for item in items)
 
 
 def _groups(family: str, made: Mapping[fx.Node, Sequence[Made]]) -> Iterator[list[Group]]:
-    """Which operands to see as weights: all; in a product matrices together, then each operand by itself."""
+    """Which operands to see as weights: all; in a product, unless constants made all, first what are matrices."""
     single = all(len(items) == 1 for items in made.values())
     together = {node: items[0] for node, items in made.items()}
-    if family in _PRODUCTS and single:
+    if family in _PRODUCTS and any(item.form != "built" for item in together.values()):
         together = {node: item for node, item in together.items() if _is_matrix(item.weight)}
     if single and len(together) > 1:
         yield [together]
@@ -133,16 +144,15 @@ def _tried(plain: Call, rule: Rule, family: str, groups: Sequence[Group]) -> _At
 
 
 def _contracts(trial: Call, made: Sequence[Made]) -> bool:
-    """Whether a trial has shown weights: by a product with fan-in and fan-out. In a layer's own place for a weight, or
-    of what constants and functions made, any use is one.
+    """Whether a trial has shown weights: by a product with fan-in and fan-out, or in a layer's own place for a weight.
+
+    A product with a constant has to stand there: else the constant is an activation, a table of sines.
     """
     names = frozenset[str]().union(*(item.weight.parameters for item in made))
     found = [contact for contact in trial.record.contacts if contact.parameter in names]
     if slot_of(trial.node) is not None:
         return bool(found)
-    if all(item.form == "built" for item in made):
-        return bool(found) and all(item.weight.via for item in made)
-    return any(_is_product(contact, made) for contact in found)
+    return all(item.form != "built" for item in made) and any(_is_product(contact, made) for contact in found)
 
 
 def _is_product(contact: Contact, made: Sequence[Made]) -> bool:
@@ -163,13 +173,15 @@ def _grown(result: Result, made: Sequence[Made]) -> list[Made]:
     """Results that are weights still, or were multiplied by another activation; none if some are neither."""
     origins = frozenset[str]().union(*(item.origins for item in made))
     data = next((item.data for item in made if item.data is not None), None)
-    form = max((item.form for item in made), key=("built", "stack", "product").index)
+    form = max((item.form for item in made), key=_FORMS.index)
     found: list[Made] = []
     for value in (result,) if isinstance(result, Value) else result:
         if value.kind == "weight" and not value.lost:
             found.append(Made(form, value, origins, data))
         elif value.made:
-            found.append(value.made[0]._replace(origins=origins, data=data or value.made[0].data))
+            grown = value.made[0]
+            form = max((form, grown.form), key=_FORMS.index)
+            found.append(Made(form, grown.weight, origins, data or grown.data))
         else:
             return []
     return found
@@ -182,15 +194,12 @@ def _joined(result: Result, made: Sequence[Made]) -> Result:
     return replace(result, made=tuple(grown))
 
 
-def _carried(result: Result, grown: Sequence[Sequence[Made]]) -> Result:
+def _carried(result: Result, grown: Sequence[Sequence[Made]], begun: Set[str]) -> Result:
     """The results, which remember what they would be as weights."""
     if not grown:
         return result
-    values = (result,) if isinstance(result, Value) else result
-    kept = []
-    for place, value in enumerate(values):
-        begun = frozenset[str]().union(*(item.origins for item in value.made))
-        kept.append(replace(value, made=tuple(t[place]._replace(origins=t[place].origins | begun) for t in grown)))
+    kept = [replace(value, made=tuple(terms[place]._replace(origins=terms[place].origins | begun) for terms in grown))
+            for place, value in enumerate((result,) if isinstance(result, Value) else result)]  # fmt: skip
     return kept[0] if isinstance(result, Value) else kept
 
 

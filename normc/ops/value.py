@@ -102,14 +102,14 @@ class Inner(NamedTuple):
 class Made(NamedTuple):
     """What an activation would be as a weight, or a term of it that is.
 
-    form      "stack": chosen or mixed from several; "product": of a weight and an activation, entry by entry;
-              "built": by constants
+    form      "built": by constants; "stack": chosen or mixed from several; "product", "sum": of a weight and an
+              activation, entry by entry
     weight    its runs tell where activations vary too: along axes that `source_axis` names
     origins   the nodes that began it
     data      the activation that was multiplied into it
     """
 
-    form: Literal["stack", "product", "built"]
+    form: Literal["built", "stack", "product", "sum"]
     weight: Value
     origins: frozenset[str]
     data: fx.Node | None = None
