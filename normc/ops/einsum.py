@@ -50,6 +50,18 @@ def rows(call: Call) -> Result:
     return product(call, [left, right], terms, "".join((*batch, "a", "b")))
 
 
+@rule("aten.linalg_vecdot", "aten.cosine_similarity", "aten.pairwise_distance")
+def along(call: Call) -> Result:
+    """Inner products, cosines or distances of two operands along one dimension, which lie over each other otherwise."""
+    operands = list(call.node.args[:2])
+    ranks = [len(call.value(node).dims) for node in operands]
+    letters = _alphabet(max(ranks))
+    summed = letters[place(-1 if call.name == "aten.pairwise_distance" else int(call["dim"]), len(letters))]
+    terms = ["".join(letters[len(letters) - rank :]) for rank in ranks]
+    kept = "Z" if call["keepdim"] else ""
+    return product(call, operands, terms, "".join(kept if letter == summed else letter for letter in letters))
+
+
 @rule("aten.outer", "aten.ger")
 def outer(call: Call) -> Result:
     left, right = call.node.args[:2]
@@ -150,7 +162,7 @@ def _of_weights(call: Call, values: list[Value], terms: Sequence[str], output: s
     lost = "" if all(len(set(term)) == len(term) for term in terms) else call.name
     return Value(
         "weight",
-        tuple(overlaid([d for d in dims[letter] if dim_size(d) == size], size)
+        tuple(overlaid([d for d in dims.get(letter, ()) if dim_size(d) == size], size)
               for letter, size in zip(output, call.shape, strict=True)),
         frozenset().union(*(value.parameters for value in weights)),
         {axis: offset for value in weights for axis, offset in value.offsets.items()},

@@ -16,9 +16,7 @@ from normc.trace.graph import op_name
 
 _SPLITS = ("aten.chunk", "aten.split", "aten.split_with_sizes", "aten.unbind", "aten.glu")
 _CHOICES = {"where", "masked_fill"}
-_LINEAR = (
-    PRODUCTS | SUMS | {"neg", "clone", "where", "masked_fill", "copy", "fill", "lerp", "addcmul", "complex"} - {"pow"}
-)
+_LINEAR = (PRODUCTS | SUMS | _CHOICES | {"neg", "clone", "copy", "fill", "lerp", "addcmul", "complex"}) - {"pow"}
 
 
 @rule(
@@ -164,7 +162,7 @@ def _joined_data(call: Call, data: list[tuple[fx.Node, Value]], shape: tuple[int
     axes = [value.axes() for value in values]
     carriers = [value for value, own in zip(values, axes, strict=True) if own]
     if len(carriers) == 1 and _only_scales(carriers[0], values):
-        via = () if short(call) in _LINEAR else (("", short(call)),)
+        via = () if is_linear(call) else (("", short(call)),)
         dims = broadcast(values, shape)
         return replace(carriers[0], dims=dims, touched=touched, via=tuple(dict.fromkeys((*carriers[0].via, *via))))
     same = all(own == axes[0] for own in axes)

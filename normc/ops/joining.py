@@ -173,8 +173,7 @@ def write(call: Call) -> Result:
     if kinds == {"constant"}:
         return Value("constant", tuple(fresh_dim(size) for size in call.shape))
     if "data" not in kinds:
-        weight = next(value for value in values if value.kind == "weight")
-        return weight if weight.shape == call.shape else replace(weight.spread_out(call.shape), lost=call.name)
+        return _written([value for value in values if value.kind == "weight"], call)
     _meet_tokens(call, nodes, values)
     touched = any(value.touched or value.kind == "weight" for value in values)
     if (filled := _filled(values, call.shape)) is not None:
@@ -185,7 +184,8 @@ def write(call: Call) -> Result:
         return replace(base, touched=touched) if base.shape == call.shape else base.spread_out(call.shape, True)
     call.consume(nodes[0], 0)
     shaped = base if base.shape == call.shape else next((v for v in values if v.shape == call.shape), None)
-    features = [any(is_feature(v.dims[i]) for v in values if v.shape == call.shape) for i in range(len(call.shape))]
+    alike = [value for value in values if len(value.dims) == len(call.shape)]
+    features = [any(is_feature(value.dims[i]) for value in alike) for i in range(len(call.shape))]
     if shaped is None:
         return Value(
             "data",
@@ -193,6 +193,30 @@ def write(call: Call) -> Result:
             touched=touched,
         )
     return Value("data", tuple(fresh_dim(size, features[i]) for i, size in enumerate(call.shape)), touched=touched)
+
+
+def _written(weights: list[Value], call: Call) -> Value:
+    """Weights written into another or into a constant: its axes, if there is one and it has the result's shape."""
+    names = frozenset[str]().union(*(weight.parameters for weight in weights))
+    if len(names) == len(weights[0].parameters) and weights[0].shape == call.shape:
+        return weights[0]
+    via = tuple(dict.fromkeys(step for weight in weights for step in weight.via))
+    return Value("weight", tuple(fresh_dim(size) for size in call.shape), names, via=via, lost=call.name)
+
+
+@rule("aten.block_diag")
+def block_diagonal(call: Call) -> Result:
+    """Matrices along the diagonal: each keeps its own stretch of the rows and of the columns."""
+    values = [call.value(node) for node in call.operands]
+    if any(value.kind == "data" or len(value.dims) != 2 for value in values):
+        for slot, (node, value) in enumerate(zip(call.operands, values, strict=True)):
+            if value.kind == "weight":
+                call.meet(value, ["none"] * len(value.dims), "unknown", node)
+            call.consume(node, slot)
+        return Value("data", tuple(fresh_dim(size, True) for size in call.shape), touched=True)
+    rows = _cat_weights(values, 0, (call.shape[0], values[0].shape[1]))
+    dims = [_stretches([value.dims[i] for value in values], size) for i, size in enumerate(call.shape)]
+    return rows.with_dims(dims)
 
 
 def _filled(values: list[Value], shape: tuple[int, ...]) -> Value | None:

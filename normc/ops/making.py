@@ -82,11 +82,11 @@ def _may_be_weights(call: Call, family: str, made: Mapping[fx.Node, Sequence[Mad
     """Whether a trial is worth its time: a product with a weight of its own is none, nor a sum with an activation."""
     others = [call.value(node) for node in call.node.all_input_nodes if node not in made]
     items = [item for items in made.values() for item in items]
+    if family in _SUMS and any(item.form == "sum" for item in items):
+        return slot_of(call.node) in made
     if family in _PRODUCTS:
         if (slot := slot_of(call.node)) is not None:
             return slot in made
-        if any(item.form == "sum" for item in items):
-            return False
         alone = not any(value.kind == "weight" for value in others)
         return alone or all(item.form == "built" or _is_matrix(item.weight) for item in items)
     if family != "elementwise":

@@ -93,6 +93,8 @@ def split_leading(value: Value, index: int, groups: int) -> Value:
         return value.with_dims((*value.dims[:index], (), (), *value.dims[index + 1 :]))
     if len(dim) > 1 and dim[0].size == groups:
         return value.with_dims((*value.dims[:index], dim[:1], dim[1:], *value.dims[index + 1 :]))
+    if len(dim) > 1 and dim_size(dim) == groups:
+        return value.with_dims((*value.dims[: index + 1], (), *value.dims[index + 1 :]))
     halves = split_factor(dim[0], groups) if len(dim) == 1 else None
     if halves is None:
         shape = list(value.shape)

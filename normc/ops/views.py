@@ -27,7 +27,7 @@ def place(index: int, rank: int) -> int:
     "aten.feature_dropout", "aten.alpha_dropout", "aten.native_dropout", "aten.resolve_conj", "aten.resolve_neg",
     "aten._conj", "aten.conj", "aten._conj_physical", "aten.real", "aten.imag", "aten.triu",
     "aten.tril", "aten._assert_tensor_metadata", "aten.positive", "aten.fill_diagonal", "aten.rename", "aten.zero",
-    "aten.detach_copy",
+    "aten.detach_copy", "aten.fft_fftshift", "aten.fft_ifftshift",
 )  # fmt: skip
 def same(call: Call) -> Result:
     """Entry for entry the first operand."""
