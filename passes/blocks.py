@@ -60,7 +60,7 @@ def _grouped(parameter: Parameter, layout: Layout, log: Log) -> tuple[Block, ...
     """Blocks that the op itself keeps apart inside an axis: a convolution's groups, heads of a batched product."""
     assert layout.principal is not None
     for part in layout.principal.parts:
-        if part.use == "block" and 1 < part.size < parameter.shape[part.axis]:
+        if part.use == "block" and 1 < part.size < parameter.shape[part.axis] and _tiles(part, parameter):
             label = _stack_labels(layout.principal)
             spans = [_stretch(part, i, parameter.shape[part.axis]) for i in range(part.size)]
             if part.axis in layout.where("block") or not _fill(spans, parameter.shape[part.axis]):
@@ -70,6 +70,11 @@ def _grouped(parameter: Parameter, layout: Layout, log: Log) -> tuple[Block, ...
             log.because(parameter.name, "blocks", claim, f"{op_name(node)} keeps them apart", node)
             return tuple(Block(label(i), part.axis, span) for i, span in enumerate(spans))
     return ()
+
+
+def _tiles(part: Part, parameter: Parameter) -> bool:
+    """Whether whole periods of the blocks fill the axis: not so of its frequencies."""
+    return parameter.shape[part.axis] % (part.size * part.stride or 1) == 0
 
 
 def _stack_labels(contact: Contact) -> Callable[[int], str]:

@@ -204,13 +204,14 @@ def contracted(call: Call, terms: Sequence[Term], output: str) -> Value:
         for letter, dim in zip(letters, call.data(node, slot).dims, strict=True):
             seen.setdefault(letter, dim)
     features = Value("data", tuple(seen.get(letter, ()) for letter in output), touched=True)
+    outer = frozenset(i for i, letter in enumerate(output) if not seen.get(letter))
     made: tuple[Made, ...] = ()
     for slot in product.weights:
         value, letters = terms[slot].value, terms[slot].letters
         kind, uses = product.uses(slot)
         host = product.host(slot, uses)
         if kind == "gain" and host is not None and set(letters) <= set(output):
-            meet_elementwise(call.named("aten.mul"), _placed(value, letters, output), features, host, call.shape)
+            meet_elementwise(call.named("aten.mul"), _placed(value, letters, output), features, host, call.shape, outer)
         else:
             call.meet(value, uses, kind, host)
         if product.mixes(slot, uses):

@@ -10,8 +10,7 @@ from torch import fx
 from normc.ops.call import Call, ContactKind, Result, rule
 from normc.ops.overlay import overlaid
 from normc.ops.partners import partners_of
-from normc.ops.slots import fills_slot
-from normc.ops.value import Dim, Value, as_feature, fresh_dim
+from normc.ops.value import Dim, Made, Value, as_feature, fresh_dim
 from normc.plans.row import AxisUse
 
 _PLACES = {
@@ -40,16 +39,17 @@ def over_channels(call: Call) -> Result:
 def _normalise(call: Call, names: tuple[str, ...], channel: int | None) -> Result:
     node = call["input"]
     value = call.value(node)
+    made: tuple[Made, ...] = ()
     if value.kind == "weight":
-        made = channel is not None or fills_slot(call.node)
-        value = _normalised_weight(call, value, names, channel) if made else call.data(node, 0)
-        if value.kind == "weight":
-            return [value] if len(call.shapes) > 1 else value
+        weight = _normalised_weight(call, value, names, channel)
+        if channel is not None:
+            return [weight] if len(call.shapes) > 1 else weight
+        value, made = call.data(node, 0), call.stack(weight, "built")
     for name in names:
         meet_affine(call, call[name], "gain" if name == "weight" else "shift", node, channel)
     feature = len(value.dims) - 1 if channel is None else min(channel, len(value.dims) - 1)
     dims: list[Dim] = [as_feature(dim) if i == feature else dim for i, dim in enumerate(value.dims)]
-    result = value.with_dims(dims)
+    result = replace(value.with_dims(dims), made=made)
     if len(call.shapes) == 1:
         return result
     return [

@@ -116,6 +116,7 @@ def _uses(call: Call, weight: Value, gone: list[int]) -> list[AxisUse] | None:
     "aten._upsample_bicubic2d_aa", "aten._upsample_bilinear2d_aa", "aten.upsample_linear1d",
     "aten.upsample_trilinear3d", "aten.max_pool1d_with_indices", "aten.upsample_nearest3d",
     "aten.upsample_nearest_exact2d", "aten.grid_sampler", "aten.grid_sampler_2d",
+    "torchvision.roi_align", "torchvision.roi_pool",
 )  # fmt: skip
 def resize_places(call: Call) -> Result:
     """Pooling and interpolation: leading axes stay; a resized place stays a place of the parameter."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.ops.net import Forward, Shapes, planned, rows
+from tests.ops.net import Around, Forward, Shapes, planned, rows
 
 SQUARE: Shapes = {"w": (24, 24)}
 FACTORS: Shapes = {"u": (24, 8), "v": (8, 24)}
@@ -29,6 +29,20 @@ SPELLINGS: dict[str, tuple[Shapes, Forward, list[str]]] = {
         FACTORS,
         lambda net, h: torch.linalg.multi_dot([h.flatten(0, 1), net.u, net.v]).unflatten(0, (4, 6)),
         ["hidden io spectral"] * 2,
+    ),
+    "block_diag": (
+        {"a": (12, 12), "b": (12, 12)},
+        lambda net, h: h @ torch.block_diag(net.a, net.b),
+        ["hidden io spectral"] * 2,
+    ),
+    "vecdot": (SQUARE, lambda net, h: torch.linalg.vecdot(h[..., None, :], net.w), ["hidden oi spectral"]),
+    "cosines": (SQUARE, lambda net, h: F.cosine_similarity(h[..., None, :], net.w, dim=-1), ["hidden oi spectral"]),
+    "circulant blocks": (
+        {"w": (4, 4, 6)},
+        lambda net, h: torch.fft.irfft(
+            torch.einsum("btqk,pqk->btpk", torch.fft.rfft(h.unflatten(-1, (4, 6))), torch.fft.rfft(net.w)), n=6
+        ).flatten(2),
+        ["hidden oib spectral"],
     ),
     "kron": (
         {"a": (4, 6), "b": (6, 4)},
@@ -144,6 +158,8 @@ def distances(net: object, h: Tensor, table: Tensor) -> Tensor:
         lambda net, h: distances(net, h, net.w),
         lambda net, h: -torch.cdist(h.mean(1), net.w),
         lambda net, h: -torch.cdist(net.w, h.mean(1)).T,
+        lambda net, h: F.pairwise_distance(h.mean(1)[:, None], net.w),
+        lambda net, h: F.pairwise_distance(h.mean(1)[:, None], net.w, keepdim=True),
     ],
 )
 def test_prototypes_are_the_rows_of_an_output(forward: Forward) -> None:
@@ -161,3 +177,23 @@ def test_numbers_that_make_a_matrix_by_a_fixed_index_are_each_by_themselves() ->
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_a_number_that_the_model_only_returns_is_a_scalar(shape: tuple[int, ...]) -> None:
     assert rows({"w": shape}, lambda net, h: (h, net.w.exp()), head=False)[0].startswith("scalar")
+
+
+def test_weights_that_are_written_into_one_are_admitted_both() -> None:
+    def assembled(net: Around, h: Tensor) -> Tensor:
+        whole = torch.zeros(24, 24)
+        whole[:12], whole[12:] = net.a, net.b
+        return F.linear(h, whole)
+
+    plan = planned({"a": (12, 24), "b": (12, 24)}, assembled)
+    assert [plan.by_name[name].fallback is None for name in "ab"] == [False, False]
+
+
+def test_a_bias_behind_a_filter_of_frequencies_lies_along_the_channels() -> None:
+    def filtered(net: Around, h: Tensor) -> Tensor:
+        modes = torch.fft.fftshift(torch.fft.rfft(h.mT), dim=-1)
+        kept = torch.zeros_like(modes)
+        kept[..., :3] = modes[..., :3] * 2
+        return (torch.fft.irfft(torch.fft.ifftshift(kept, dim=-1), n=6) + net.b).mT
+
+    assert rows({"b": (24, 1)}, filtered) == ["bias o- rms"]
