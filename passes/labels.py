@@ -19,8 +19,7 @@ def labels(reached: Sequence[Collection[Place]]) -> list[str]:
     for number, places in enumerate(reached):
         names = {_name(place) for place in places} - {""}
         found.append(names.pop() if len(names) == 1 else f"part {number}")
-    repeated = {label for label in found if found.count(label) > 1}
-    return [f"{label} {i}" if label in repeated else label for i, label in enumerate(found)]
+    return [f"{label} {found[:i].count(label)}" if found.count(label) > 1 else label for i, label in enumerate(found)]
 
 
 def _name(place: Place) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from normc.ops.partners import Partner
-from normc.ops.parts import Part, as_gain, parts_of, scales, with_picked
+from normc.ops.parts import Part, gain_parts, parts_of, with_picked
 from normc.ops.separation import Separation, separation
 from normc.ops.value import Axis, Dim, Made, Spans, Value, as_feature, dim_size, plain, unknown
 from normc.plans.row import AxisUse
@@ -197,8 +197,10 @@ class Call:
             parts = parts_of(weight, uses, name, product, "out" if kind == "lookup" else "block", chosen)
             spans = tuple((axis.number, where) for axis, where in sorted(origins.items()) if axis.parameter == name)
             actual: ContactKind = "unknown" if weight.lost else kind
-            if product and scales(weight, uses, name, self.record.shapes.get(name, ())):
-                actual, parts = "gain", as_gain(parts)
+            shape = self.record.shapes.get(name, ())
+            inside = gain_parts(weight, uses, name, shape, parts) if product else None
+            if inside is not None:
+                actual, parts = "gain", inside
             via = tuple(op for parameter, op in weight.via if parameter == name)
             moving = varying and not any(factor.picked == "index" for dim in weight.dims for factor in dim)
             own = tuple(partner for partner in partners if partner.own.parameter == name)

@@ -95,14 +95,12 @@ def _turned(weight: Value, uses: Sequence[AxisUse]) -> bool:
     return bool(firsts & sides["in"] - sides["out"])
 
 
-def scales(weight: Value, uses: Sequence[AxisUse], name: str, shape: tuple[int, ...]) -> bool:
+def _scales(weight: Value, uses: Sequence[AxisUse], name: str, shape: tuple[int, ...]) -> bool:
     """Whether a parameter of a matrix runs along its fan-out alone, or along its fan-in alone: a gain inside of it.
 
-    So does a vector inside of a product of weights, or on a diagonal, and a single entry. Not so if the matrix has no
-    other side, or if it isn't known where all of the parameter's axes have gone.
+    So does a vector inside of a product of weights, or on a diagonal. Not so if the matrix has no other side, or if it
+    isn't known where all of the parameter's axes have gone.
     """
-    if is_entry(weight, name, shape):
-        return True
     own = {axis.number for axis in weight.axes() - set(weight.spread) if axis.parameter == name}
     if len(shape) == 1 and not weight.lost:
         parts = [part for part in parts_of(weight, uses, name, True) if part.use in ("in", "out")]
@@ -121,18 +119,27 @@ def scales(weight: Value, uses: Sequence[AxisUse], name: str, shape: tuple[int, 
     return False
 
 
-def is_entry(weight: Value, name: str, shape: tuple[int, ...]) -> bool:
-    """Whether selects have left one entry of a parameter that has several, which multiplies all of the weight."""
-    along = {axis.number for axis in weight.axes() if axis.parameter == name}
+def _is_entry(weight: Value, name: str, shape: tuple[int, ...]) -> bool:
+    """Whether selects have left one entry of a parameter, which multiplies what other parameters make."""
+    along = weight.axes()
+    if not along or any(axis.parameter == name for axis in along):
+        return False
     summed = any(inner.axis.parameter == name and inner.use != "block" for inner in weight.inner)
     fixed = {axis.number for axis in weight.offsets if axis.parameter == name}
-    return bool(fixed) and not along and not summed and {i for i, size in enumerate(shape) if size > 1} <= fixed
+    return bool(fixed) and not summed and {i for i, size in enumerate(shape) if size > 1} <= fixed
 
 
-def as_gain(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """The parts of a gain on one side of a matrix: they lie along features. Of a single entry, where it lies."""
-    if any(part.size == 1 for part in parts) and not any(part.use in ("in", "kernel", "out") for part in parts):
+def gain_parts(
+    weight: Value, uses: Sequence[AxisUse], name: str, shape: tuple[int, ...], parts: tuple[Part, ...]
+) -> tuple[Part, ...] | None:
+    """The parts of a gain on one side of a matrix, which lie along features, or where a single entry lies.
+
+    None if the parameter is no gain inside of the matrix.
+    """
+    if _is_entry(weight, name, shape):
         return tuple(part for part in parts if part.size == 1)
+    if not _scales(weight, uses, name, shape):
+        return None
     return tuple(part._replace(use="out") if part.use in ("in", "kernel") else part for part in parts)
 
 
