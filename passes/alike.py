@@ -92,6 +92,12 @@ class Alike:
         return self._numbers.setdefault(seen, len(self._numbers))
 
 
+def kinds(places: tuple[Place, ...]) -> frozenset[tuple[str, int]]:
+    """The places' ops, and in which operand of each, where that makes a difference."""
+    names = ((op_name(node).rstrip("_"), slot) for node, slot in places)
+    return frozenset((name, 0 if name in _EITHER_WAY else slot) for name, slot in names)
+
+
 def moves(node: fx.Node) -> bool:
     """Whether an op changes no entries, only their places."""
     return _family(node) == "views"

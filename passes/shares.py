@@ -7,8 +7,8 @@ from collections.abc import Hashable
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
-from normc.ops.value import Spans, merge
-from normc.passes.alike import Alike, Place
+from normc.ops.value import Spans, covered, merge
+from normc.passes.alike import Alike, Place, kinds
 from normc.passes.labels import labels
 
 T = TypeVar("T", bound=Hashable)
@@ -32,7 +32,8 @@ class Share(NamedTuple):
 def shares(places: list[tuple[Spans, Place]], axis: int, size: int) -> list[Share] | None:
     """Shares by the places that entries reach; None if there are too many stretches.
 
-    Members that are treated alike, as heads in a loop are, make one share.
+    Members that are treated alike, as heads in a loop are, make one share. So do single entries that ops of one kind
+    take, each with an operand of its own: coefficients of a mixture.
     """
     parts = partition(places, size)
     if parts is None:
@@ -40,8 +41,10 @@ def shares(places: list[tuple[Spans, Place]], axis: int, size: int) -> list[Shar
     common = set(parts[0][0]).intersection(*(where for where, _ in parts[1:]))
     own = [tuple(place for place in where if place not in common) for where, _ in parts]
     members: dict[int, list[Spans]] = {}
-    for first, (_, spans) in zip(Alike().together(own), parts, strict=True):
-        members.setdefault(first, []).append(spans)
+    single: dict[frozenset[tuple[str, int]], int] = {}
+    for first, where, (_, spans) in zip(Alike().together(own), own, parts, strict=True):
+        number = single.setdefault(kinds(where), first) if covered(spans) == 1 else first
+        members.setdefault(number, []).append(spans)
     names = labels([set(parts[first][0]) for first in members])
     return [
         Share(label, axis, tuple(spans), parts[first][0])

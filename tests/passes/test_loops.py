@@ -144,7 +144,39 @@ class TwoStreams(Fused):
         return one.relu() + other.relu()
 
 
+class Mixture(Fused):
+    """A gate's entries multiply the results of layers in a loop, the last one those of none."""
+
+    rows = 4
+
+    def more(self) -> None:
+        self.ways = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+
+    def core(self, h: Tensor) -> Tensor:
+        *gates, last = self.fused(h).softmax(-1).split(1, -1)
+        return sum((gate * way(h) for gate, way in zip(gates, self.ways, strict=True)), last * h)
+
+
+class Levels(Fused):
+    """A query, a context, and a gate for each of its levels, which are made one from the other (FocalNet)."""
+
+    rows = 2 * WIDTH + 3
+
+    def more(self) -> None:
+        self.ways = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(2))
+
+    def core(self, h: Tensor) -> Tensor:
+        q, context, gates = self.fused(h).split([WIDTH, WIDTH, 3], -1)
+        y = torch.zeros_like(q)
+        for level, way in enumerate(self.ways):
+            context = way(context).relu()
+            y = y + context * gates[..., level : level + 1]
+        return q * (y + context.mean(1, keepdim=True).relu() * gates[..., 2:])
+
+
 EXPECTED: dict[type[Fused], str] = {
+    Mixture: "",
+    Levels: "part 0 24, part 1 24, up 3",
     HeadLoop: "q 24, k 24, v 24",
     SummedHeadLoop: "q 24, k 24, v 24",
     WrittenHeadLoop: "q 24, k 24, v 24",
