@@ -16,6 +16,7 @@ from normc.ops.parts import Part
 from normc.ops.value import Axis, Spans, merge
 from normc.passes.alike import Place
 from normc.passes.bind import Binding
+from normc.passes.flow import Flow
 from normc.passes.heads import by_heads
 from normc.passes.layout import Layout, Layouts
 from normc.passes.request import Request
@@ -38,7 +39,8 @@ def blocks(model: ModelGraph, facts: Facts, log: Log) -> Blocks:
     binding, layouts = facts[Binding], facts[Layouts]
     consumed: dict[Axis, list[Consumption]] = {}
     for consumption in binding.consumptions:
-        consumed.setdefault(consumption.axis, []).append(consumption)
+        if consumption.node.op == "output" or consumption.node in facts[Flow].graded:
+            consumed.setdefault(consumption.axis, []).append(consumption)
     found: dict[str, tuple[Block, ...]] = {}
     for parameter in model.parameters:
         layout = layouts.of[parameter.name]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from normc.facts import Log
@@ -18,6 +19,7 @@ from normc.trace.graph import Parameter
 
 # A block of a weight's output axis; without a label, all of the axis.
 Met = tuple[Axis, str]
+_MOST_STEPS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +53,19 @@ class Vectors:
         return tuple(Block(label, axis, spans) for label, (_, spans) in zip(names, parts, strict=True))
 
     def _met(self, contact: Contact, own: Axis) -> Iterator[tuple[Spans, Met]]:
-        """Entries of `own` with the block that they meet."""
+        """Entries of `own` with the block that they meet: as a dimension tells that has all of each in one block."""
+        several: dict[Axis, dict[int, list[Partner]]] = {}
         for partner in contact.partners:
             if partner.own == own:
-                blocks = [block for block in self.found.get(partner.axis.parameter, ())
-                          if block.axis == partner.axis.number and not block.label.startswith("group")]  # fmt: skip
-                within = [(_within(partner, block.spans), (partner.axis, block.label)) for block in blocks]
-                whole = merge(_entries(partner, 0, partner.size))
-                if sum(stop - start for spans, _ in within for start, stop in spans) == partner.size:
-                    yield from ((spans, met) for spans, met in within if spans)
-                else:
-                    yield whole, (partner.axis, "")
+                several.setdefault(partner.axis, {}).setdefault(partner.spot, []).append(partner)
+        for axis, spots in several.items():
+            blocks = [block for block in self.found.get(axis.parameter, ())
+                      if block.axis == axis.number and not block.label.startswith("group")]  # fmt: skip
+            told = (list(_told(partners, blocks)) for partners in spots.values())
+            first = next(iter(spots.values()))
+            whole = [(merge(span for partner in first for span in _own(partner, range(partner.size))), "")]
+            for spans, label in next((found for found in told if found), whole):
+                yield spans, (axis, label)
 
     def _labels(self, parts: list[tuple[Met, ...]]) -> list[str]:
         """The blocks' own labels; of an output without blocks, what all of it is."""
@@ -75,22 +79,39 @@ class Vectors:
         return found
 
 
-def _within(partner: Partner, spans: Spans) -> Spans:
-    """The partner's own entries of which all that they meet lies in the spans."""
+def _told(partners: list[Partner], blocks: list[Block]) -> Iterator[tuple[Spans, str]]:
+    """The entries of each block; nothing if a step lies in no single block, or there are too many steps."""
+    steps = [(partner, [_inside(partner, block.spans) for block in blocks]) for partner in partners]
+    if all(sum(map(len, inside)) == partner.size for partner, inside in steps):
+        for number, block in enumerate(blocks):
+            spans = merge(span for partner, inside in steps for span in _own(partner, inside[number]))
+            if spans:
+                yield spans, block.label
+
+
+def _inside(partner: Partner, spans: Spans) -> Sequence[int]:
+    """The steps at which all that is met lies in the spans."""
     low, high = partner.around[0][0], partner.around[-1][1]
-    inside: list[tuple[int, int]] = []
-    for start, stop in spans:
-        if partner.step == 0:
-            first, last = (0, partner.size) if start <= partner.first + low and partner.first + high <= stop else (0, 0)
-        else:
-            first = max(0, -(-(start - partner.first - low) // partner.step))
-            last = min(partner.size, (stop - partner.first - high) // partner.step + 1)
-        inside += _entries(partner, first, last)
-    return merge(inside)
+    if len(partner.around) == 1 and len(spans) == 1 and partner.step:
+        (start, stop) = spans[0]
+        first = max(0, -(-(start - partner.first - low) // partner.step))
+        return range(first, max(first, min(partner.size, (stop - partner.first - high) // partner.step + 1)))
+    if partner.size * len(partner.around) > _MOST_STEPS:
+        return ()
+    starts = [start for start, _ in spans]
+
+    def holds(start: int, stop: int) -> bool:
+        at = bisect_right(starts, start) - 1
+        return at >= 0 and stop <= spans[at][1]
+
+    firsts = ((i, partner.first + i * partner.step) for i in range(partner.size))
+    return [i for i, first in firsts if all(holds(first + start, first + stop) for start, stop in partner.around)]
 
 
-def _entries(partner: Partner, first: int, last: int) -> list[tuple[int, int]]:
-    start = partner.start + first * partner.stride
-    if partner.stride == 1 or last <= first:
-        return [(start, start + max(0, last - first))]
-    return [(start + i * partner.stride, start + i * partner.stride + 1) for i in range(last - first)]
+def _own(partner: Partner, steps: Sequence[int]) -> list[tuple[int, int]]:
+    """The parameter's own entries at these steps."""
+    if isinstance(steps, range) and partner.beside == ((partner.beside[0][0], partner.beside[0][0] + partner.stride),):
+        first = partner.start + partner.beside[0][0]
+        return [(first + steps.start * partner.stride, first + steps.stop * partner.stride)] if steps else []
+    firsts = (partner.start + i * partner.stride for i in steps)
+    return [(first + start, first + stop) for first in firsts for start, stop in partner.beside]

@@ -6,44 +6,46 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from normc.ops.strands import flat
-from normc.ops.value import Axis, Dim, Run, Spans, Value, plain, sums
+from normc.ops.value import Axis, Dim, Run, Spans, Thread, Value, plain, sums
 
 _MOST_PAIRS = 4096
 
 
 class Partner(NamedTuple):
-    """`size` entries of a parameter's axis `own`, `start` and on, `stride` apart, and what they meet.
+    """`size` steps along dimension `spot` of a product or sum, at which entries of `own` meet entries of `axis`.
 
-    Entry i meets entries of `axis`, a weight's output: `first` + i * `step` + each of `around`.
+    Step i has entries `start` + i * `stride` + each of `beside` of the axis `own`. Of the output axis of a weight,
+    `axis`, it has entries `first` + i * `step` + each of `around`.
     """
 
+    spot: int
     own: Axis
     start: int
     stride: int
+    beside: Spans
     axis: Axis
     first: int
     step: int
-    size: int
     around: Spans
+    size: int
 
 
 def partners_of(weight: Value, data: Value, spots: Sequence[int]) -> tuple[Partner, ...]:
     """What meets what where the weight's dimensions lie over the dimensions `spots` of an activation."""
     found: list[Partner] = []
-    for dim, spot in zip(weight.dims, spots, strict=True):
-        own, others = _open(dim), _open(data.dims[spot])
-        if len(own) * len(others) > _MOST_PAIRS:
+    for place, spot in enumerate(spots):
+        own, others = _open(weight.dims[place]), _open(data.dims[spot])
+        if not own or not others or len(own) * len(others) > _MOST_PAIRS:
             continue
-        around = _around(data, spot) if own and others else {}
+        beside, around = _rest(weight, place), _rest(data, spot)
         for run in own:
-            start = run.start + weight.offsets.get(run.axis, 0)
             for other in others:
                 low = max(run.offset, other.offset)
                 size = min(run.offset + run.size, other.offset + other.size) - low
                 if size > 0:
-                    first = other.start + (low - other.offset) * other.stride
-                    found.append(Partner(run.axis, start + (low - run.offset) * run.stride, run.stride, other.axis,
-                                         first, other.stride, size, around[other.thread]))  # fmt: skip
+                    start, first = (r.start + (low - r.offset) * r.stride for r in (run, other))
+                    found.append(Partner(spot, run.axis, start, run.stride, beside[run.thread], other.axis, first,
+                                         other.stride, around[other.thread], size))  # fmt: skip
     return tuple(found)
 
 
@@ -52,11 +54,11 @@ def _open(dim: Dim) -> list[Run]:
     return [run for run in flat(dim) or () if not run.strand.startswith("!")]
 
 
-def _around(data: Value, spot: int) -> dict[tuple[Axis, str], Spans]:
-    """For every thread, what its other dimensions add to an entry of this one."""
-    rest = data.with_dims(plain(dim) if i == spot else dim for i, dim in enumerate(data.dims)).threads()
+def _rest(value: Value, spot: int) -> dict[Thread, Spans]:
+    """For every thread along a dimension, what the other dimensions add to each of its entries."""
+    rest = value.with_dims(plain(dim) if i == spot else dim for i, dim in enumerate(value.dims)).threads()
     found = {}
-    for run in (run for factor in data.dims[spot] for run in factor.runs):
-        start = 0 if run.strand else data.offsets.get(run.axis, 0)
+    for run in (run for factor in value.dims[spot] for run in factor.runs):
+        start = 0 if run.strand else value.offsets.get(run.axis, 0)
         found[run.thread] = sums(((start, start + 1),), rest.get(run.thread, ()))
     return found

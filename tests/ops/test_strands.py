@@ -107,5 +107,6 @@ def test_a_vector_meets_the_entries_that_it_lies_over(pair: tuple[Value, torch.T
             met.setdefault(partner.start + i * partner.stride, set()).update(
                 first + place for start, stop in partner.around for place in range(start, stop)
             )
+            assert partner.beside == ((0, 1),)
     expected = {i: set(real.reshape(-1, size)[:, i].tolist()) for i in range(size)} if size > 1 else {}
     assert met == expected

@@ -157,6 +157,21 @@ class Mixture(Fused):
         return sum((gate * way(h) for gate, way in zip(gates, self.ways, strict=True)), last * h)
 
 
+class Threshold(Fused):
+    """An entry is compared, and a layer is left out where it is small: no gradient tells it from the others."""
+
+    rows = WIDTH
+
+    def more(self) -> None:
+        self.way = nn.Linear(WIDTH, WIDTH)
+
+    def core(self, h: Tensor) -> Tensor:
+        y = self.fused(h)
+        for _ in range(2):
+            y = torch.where(y[..., :1] > 0.5, y, self.way(y))
+        return y
+
+
 class Levels(Fused):
     """A query, a context, and a gate for each of its levels, which are made one from the other (FocalNet)."""
 
@@ -176,6 +191,7 @@ class Levels(Fused):
 
 EXPECTED: dict[type[Fused], str] = {
     Mixture: "",
+    Threshold: "",
     Levels: "part 0 24, part 1 24, up 3",
     HeadLoop: "q 24, k 24, v 24",
     SummedHeadLoop: "q 24, k 24, v 24",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import normc
-from tests.passes.fused import BATCH, HEADS, PLACES, WIDTH, Fused, attend, blocks_of, by_head
+from tests.passes.fused import BATCH, HEAD, HEADS, PLACES, WIDTH, Fused, attend, blocks_of, by_head
 
 THIRDS = "q 24, k 24, v 24"
 
@@ -66,6 +66,29 @@ class ScaleOfQueries(Fused):
         return attend(by_head(q * self.scale) * self.each, by_head(k), by_head(v))
 
 
+class ByHead(Fused):
+    """Rows by head, a shift of that form for all, and one for the queries (DeBERTa)."""
+
+    def more(self) -> None:
+        self.shift, self.queries = nn.Parameter(torch.zeros(3 * WIDTH)), nn.Parameter(torch.zeros(WIDTH))
+
+    def core(self, h: Tensor) -> Tensor:
+        y = self.fused(h).unflatten(-1, (HEADS, 3, HEAD)) + self.shift.view(HEADS, 3, HEAD)
+        q, k, v = y.transpose(1, 2).unbind(-2)
+        return attend(q + self.queries.view(HEADS, 1, HEAD), k, v)
+
+
+class ByEntry(Fused):
+    """Queries, keys and values in turn, entry by entry."""
+
+    def more(self) -> None:
+        self.shift = nn.Parameter(torch.zeros(3 * WIDTH))
+
+    def core(self, h: Tensor) -> Tensor:
+        y = (self.fused(h) + self.shift).unflatten(-1, (WIDTH, 3))
+        return attend(*map(by_head, y.unbind(-1)))
+
+
 class Planes(Fused):
     """A fused convolution behind which stands a batch norm."""
 
@@ -87,6 +110,10 @@ EXPECTED: dict[tuple[type[Fused], str], str] = {
     (ScaleOfHalf, "norm.weight"): "k 24, q 24",
     (ScaleOfQueries, "scale"): "",
     (ScaleOfQueries, "each"): "",
+    (ByHead, "fused.bias"): "q ~24, k ~24, v ~24",
+    (ByHead, "shift"): "q ~24, k ~24, v ~24",
+    (ByHead, "queries"): "",
+    (ByEntry, "shift"): "q ~24, k ~24, v ~24",
     (Planes, "conv.bias"): "gate 24, up 24",
     (Planes, "norm.weight"): "gate 24, up 24",
     (Planes, "norm.bias"): "gate 24, up 24",
