@@ -14,7 +14,7 @@ from torch import fx
 
 from normc.facts import Facts, Log, analysis
 from normc.gains.activations import BENDING, pointwise
-from normc.gains.collapse import Doubted, doubted
+from normc.gains.collapse import Doubted, doubted, plausible
 from normc.gains.local import UNIT, At, Local, Model, Size, entry, floats, gain_of, gains
 from normc.gains.probe import measured, probed
 from normc.gains.sample import Samples, operand_of
@@ -67,6 +67,7 @@ def magnitude(model: ModelGraph, facts: Facts, log: Log) -> Magnitudes:
         binding.values, sizes, lambda node: node in products or op_name(node) in _ANEW, lambda node: _drawn(node, roles)
     )
     mixed: set[fx.Node] = set()
+    tries = 0
     for node in model.graph.nodes:
         at = At(node, convention, sizes, binding.values, node in products, False, tables, samples, mixed)
         if at.kind(node) == "weight" and not convention.nominal and at.data and at.name not in _SHAPED:
@@ -85,10 +86,11 @@ def magnitude(model: ModelGraph, facts: Facts, log: Log) -> Magnitudes:
             continue
         if local.how == "probe":
             log.gains_probed.setdefault(op_name(node), node)
-        other = doubted(at, local)
-        if other is not None:
-            _note(node, local, other, binding, log)
-            local = other.local
+        if not plausible(at, local) and tries < _TRIES:
+            tries += 1
+            if (other := doubted(at, local)) is not None:
+                _note(node, local, other, binding, log)
+                local = other.local
         sizes[node], found[node] = local.size, local
         samples.forget()
     return Magnitudes(convention, sizes, found, unknown, samples)
@@ -100,6 +102,8 @@ def _note(node: fx.Node, local: Local, other: Doubted, binding: Binding, log: Lo
     names = [name for name, found in binding.contacts.items() if any(contact.node in behind for contact in found)]
     named = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     where = f" ({node.meta['source']})" if node.meta.get("source") else ""
+    if any(note.startswith(f"{op_name(node)}{where} ") for note in log.notes):
+        return  # another layer's
     does = "explodes" if local.size.rms > 1 else "nearly vanishes"
     log.notes.append(
         f"{op_name(node)}{where} {does} for operands of the sizes that the plan assumes: its result is "
@@ -151,6 +155,7 @@ _ANEW = frozenset(name for name in gains if gains.home(name).endswith(".normalis
 
 
 _NAMED = 3
+_TRIES = 20  # sizes that are tried anew in one model: each runs a stretch of the graph
 _TABLES = ("position", "token", "embedding")
 _SUMMING = ("input", "hidden", "output", "router", "depthwise")
 

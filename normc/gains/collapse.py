@@ -27,18 +27,28 @@ class Doubted(NamedTuple):
     factor: float
 
 
-def doubted(at: At, local: Local) -> Doubted | None:
-    """The least halving of all that the op's operands are made of at which its result is plausible. None where the size
-    tracked is, would be about the same with smaller operands, or can't be tried out.
-    """
+def plausible(at: At, local: Local) -> bool:
+    """Whether the size of an op's result is near that of its operands, is exact whatever it is, or can't be asked."""
     bent = local.how == "probe" or gain_of(at.node) is pointwise
     known = not any(at.sizes.get(operand, local.size) is None for operand in at.data)
     if at.model.nominal or at.samples is None or not bent or not known:
-        return None
+        return True
+    low, high = _bounds(at)
+    return low <= local.size.rms <= high
+
+
+def _bounds(at: At) -> tuple[float, float]:
     largest = max((at.size(operand).rms for operand in at.data), default=1.0)
-    low, high = LEAST * min(largest, 1.0), MOST * max(largest, 1.0)
-    if low <= local.size.rms <= high:
+    return LEAST * min(largest, 1.0), MOST * max(largest, 1.0)
+
+
+def doubted(at: At, local: Local) -> Doubted | None:
+    """The least halving of all that the op's operands are made of at which its result is plausible. None where it is
+    about the same with smaller operands, or can't be tried out.
+    """
+    if at.samples is None:
         return None
+    low, high = _bounds(at)
     for halvings in range(1, _HALVINGS + 1):
         factor = 2.0**-halvings
         try:
