@@ -150,7 +150,7 @@ def written(at: At) -> Local:
     shares = [1.0 if at.name == "copy" else min(math.prod(shape_of(node)) / whole, 1.0) for node in sources]
     rest = max(1 - sum(shares), 0.0) if at.name in _REPLACING else 1.0
     # The gradient goes past a write that autograd didn't see.
-    unseen = at.name == "after_write" and not all(is_seen(source) for source in at.node.all_input_nodes[1:])
+    unseen = at.name == "after_write" and not all(is_seen(source, base) for source in at.node.all_input_nodes[1:])
     back, sizes = [], []
     for operand, share in zip((base, *sources), (rest, *shares), strict=True):
         if (size := at.added(operand)) is not None:

@@ -26,7 +26,8 @@ def product(call: Call, left: Any, right: Any) -> Value:
         return _weight_product(call, a, b)
     if {a.kind, b.kind} == {"weight", "constant"}:
         vector = len(a.dims) == len(b.dims) == 2 and a.shape[-1] == 1
-        if vector or not call.node.meta.get("grad", True):  # one round of a power iteration
+        followed = call.node.meta.get("grad", True) and not (a.lost or b.lost)
+        if vector or not followed:  # one round of a power iteration, or what becomes a weight still
             return _weight_product(call, a, b)
         if b.kind == "weight" and len(b.dims) == 2 and chooses(call, left) == "hard":
             picked = picked_dims(b.dims[0], call.shape[: len(a.dims) - 1], "index")

@@ -23,14 +23,15 @@ def after_write(old: torch.Tensor, write: Structure) -> torch.Tensor:
     return old
 
 
-def is_seen(write: fx.Node) -> bool:
-    """Whether autograd records what that node writes: not under no_grad, nor through `.data` or a detached view."""
+def is_seen(write: fx.Node, base: fx.Node) -> bool:
+    """Whether autograd records that `write` changes `base`: not under no_grad, nor through a detached view of it."""
     at = write
-    while at.target is not torch.ops.aten.detach.default and at.args and isinstance(at.args[0], fx.Node):
-        if at is not write and not _is_view(at.target):
+    while at is not base and at.target is not torch.ops.aten.detach.default and at.args:
+        source = at.args[0]
+        if not isinstance(source, fx.Node) or (at is not write and not _is_view(at.target)):
             break
-        at = at.args[0]
-    return bool(write.meta.get("grad", True)) and at.target is not torch.ops.aten.detach.default
+        at = source
+    return bool(write.meta.get("grad", True)) and (at is base or at.target is not torch.ops.aten.detach.default)
 
 
 def _is_view(target: object) -> bool:

@@ -211,3 +211,20 @@ def _power(left: Callable[[Tensor, Tensor], Tensor], right: Callable[[Tensor, Te
 def test_a_power_iteration_says_nothing_of_the_weights_axes(body: Body) -> None:
     plan = normc.plan(Net(body), torch.randn(5, 4))
     assert (plan["w"].role, plan["w"].in_axes, plan["w"].out_axes) == ("input", (1,), (0,))
+
+
+def _into(detached: bool) -> Body:
+    def body(net: Net, x: Tensor) -> Tensor:
+        h = F.linear(x, net.w).relu()
+        kept = torch.zeros_like(h)
+        kept = kept.detach() if detached else kept
+        kept[:, :3] = h[:, :3]
+        return net.head(kept)
+
+    return body
+
+
+def test_a_gradient_goes_through_a_write_into_what_was_detached_before() -> None:
+    x = torch.randn(5, 4)
+    detached, plain = normc.plan(Net(_into(True)), x)["w"], normc.plan(Net(_into(False)), x)["w"]
+    assert detached.sensitivity and detached.sensitivity == plain.sensitivity
