@@ -141,7 +141,7 @@ def bent(contact: Contact) -> tuple[str, ...]:
 def _matrix_role(contact: Contact, facts: Facts) -> tuple[Role, str]:
     flow = facts[Flow]
     uses = {part.use for part in contact.parts}
-    if not uses & {"in", "out", "kernel"}:
+    if contact.kind == "contract" and not uses & {"in", "out", "kernel"}:
         return "state", "what its axes do in the product is not known: each entry by itself"
     if curves := [op for op in bent(contact) if "." not in op]:  # a function of a whole matrix is a matrix
         return "state", f"each entry passes through {', '.join(curves)} before the product"

@@ -59,6 +59,11 @@ def through_depthwise(net: Net, x: Tensor) -> Tensor:
     return a.sigmoid() * b
 
 
+def scaled_channels(net: Net, x: Tensor) -> Tensor:
+    """A depthwise convolution whose filters have one entry each."""
+    return nn.functional.conv1d(x.mT, net.c, groups=8).mT
+
+
 def bounded(net: Net, x: Tensor) -> Tensor:
     """A learned least value."""
     return torch.maximum(x, net.w)
@@ -130,6 +135,7 @@ def rearranged(net: Net, x: Tensor) -> Tensor:
         (stacked, 12, {"w": (12, 8)}, ["hidden oi spectral 4 4 4"]),
         (two_axes, 8, {"w": (2, 4)}, ["gain oo rms"]),
         (through_depthwise, 8, {"w": (8, 16), "c": (16, 1, 3)}, ["hidden io spectral 8 8", "depthwise bik rownorm"]),
+        (scaled_channels, 8, {"c": (8, 1, 1)}, ["depthwise bik rownorm"]),
         (bounded, 8, {"w": (8,)}, ["bias o rms"]),
         (repeated_query, 8, {"q": (1, 3, 8), "w": (8, 8)}, ["token -xo rms", "hidden io spectral"]),
         (sines, 8, {"w": (4, 8)}, ["input io spectral"]),
