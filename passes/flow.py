@@ -19,7 +19,7 @@ from normc.ops.call import MATRIX, Contact, rule_for
 from normc.ops.value import Value
 from normc.passes.bind import Binding
 from normc.trace.graph import ModelGraph, op_name
-from normc.trace.reach import NO_GRADIENT, differentiable, ends_gradient, graded, in_backward
+from normc.trace.reach import NO_GRADIENT, differentiable, ends_gradient, graded, graded_through, in_backward
 
 # Files of the rules of ops that mix no features: a weight that is lost there is no layer.
 _NO_LAYERS = ("elementwise", "joining", "lookup", "reduction", "views")
@@ -80,7 +80,7 @@ def flow(model: ModelGraph, facts: Facts, log: Log) -> Flow:
     taught = reached
     if steps := _differentiations(model):
         web.add_edges_from(steps)
-        taught = graded(output, web.predecessors)
+        taught = graded_through(output, web.predecessors)
     products = {c.node for found in binding.contacts.values() for c in found if _weighs(c)}
     weighted: set[fx.Node] = set()
     for node in reversed(list(model.graph.nodes)):

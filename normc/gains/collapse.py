@@ -29,6 +29,8 @@ class Doubted(NamedTuple):
 
 def plausible(at: At, local: Local) -> bool:
     """Whether the size of an op's result is near that of its operands, is exact whatever it is, or can't be asked."""
+    if LEAST <= local.size.rms <= MOST:
+        return True  # whatever the operands' are
     bent = local.how == "probe" or gain_of(at.node) is pointwise
     known = not any(at.sizes.get(operand, local.size) is None for operand in at.data)
     if at.model.nominal or at.samples is None or not bent or not known:

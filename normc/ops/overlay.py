@@ -41,6 +41,8 @@ def overlaid(there: list[Dim], size: int) -> Dim:
     """Dimensions of one size that lie over each other, as one with the runs of all."""
     if size == 1 or not there:
         return fresh_dim(size)
+    if all(dim is there[0] for dim in there):
+        return there[0]
     carriers = [dim for dim in there if any(factor.runs for factor in dim)] or there
     finest = max(carriers, key=len)
     sizes = tuple(factor.size for factor in finest)

@@ -20,7 +20,7 @@ _REPAIRS = 12  # other answers that are tried where a trace fails
 _TURNS = 2  # of them, for one question
 _MISSES = 6  # traces in a row that read nothing new
 _MISSES_OF_KNOWN = 2  # the same, for another answer than the true one
-_MISSES_OF_DRAWS = 8  # the same, for other random numbers
+_MISSES_OF_DRAWS = 4  # the same, for other random numbers
 _MOST = 64  # traces of one model
 _NODES = 100_000  # of all traces but the first
 _LONGER = 64
@@ -42,8 +42,10 @@ def explored(run: Run) -> ModelGraph | Failure:
     first = _first_that_runs(run)
     if isinstance(first.found, Failure):
         return first.found
+    if not (first.answers.asked or first.answers.drew):
+        return first.found
     unread = {parameter.name for parameter in first.found.parameters} - reads(first.found)
-    if not unread or not (first.answers.asked or first.answers.drew):
+    if not unread:
         return first.found
     trials = [first, *_more(run, first, unread)]
     trials += _other_draws(run, first, unread.difference(*(_names(trial) for trial in trials)))

@@ -20,8 +20,15 @@ def inputs_of(node: fx.Node) -> Iterable[fx.Node]:
     return node.all_input_nodes
 
 
-def graded(output: fx.Node, before: Callable[[fx.Node], Iterable[fx.Node]] = inputs_of) -> frozenset[fx.Node]:
-    """Every node that the gradient of some floating-point output reaches; `before` says where a gradient goes on to."""
+def graded(output: fx.Node) -> frozenset[fx.Node]:
+    """Every node that the gradient of some floating-point output reaches. Kept: a graph doesn't change once traced."""
+    if "graded" not in output.meta:
+        output.meta["graded"] = graded_through(output, inputs_of)
+    return frozenset(output.meta["graded"])
+
+
+def graded_through(output: fx.Node, before: Callable[[fx.Node], Iterable[fx.Node]]) -> frozenset[fx.Node]:
+    """The same, where `before` says to which nodes a gradient goes on from one."""
     seen: set[fx.Node] = set()
     waiting = [node for node in output.all_input_nodes if differentiable(node)]
     while waiting:
