@@ -7,7 +7,7 @@ from dataclasses import replace
 from normc.ops.call import Call, Result, rule
 from normc.ops.choosing import chooses
 from normc.ops.slices import cut
-from normc.ops.value import Dim, Value, as_feature, dim_size, fresh_dim, is_feature, is_source, mixed, plain
+from normc.ops.value import Dim, Inner, Value, as_feature, dim_size, fresh_dim, is_feature, is_source, mixed, plain
 from normc.ops.views import place
 from normc.plans.row import AxisUse
 from normc.trace.graph import op_name
@@ -124,7 +124,9 @@ def resize_places(call: Call) -> Result:
     results = []
     for shape in call.shapes:
         dims = [d if dim_size(d) == n else resized(d, n) for d, n in zip(value.dims, shape, strict=False)]
-        result = replace(value, dims=tuple(dims))
+        gone = [run for d, n in zip(value.dims, shape, strict=False) if n == 1 for factor in d for run in factor.runs]
+        left = [Inner(run.axis, "index", 1) for run in gone if value.kind == "weight" and not is_source(run.axis)]
+        result = replace(value, dims=tuple(dims), inner=(*value.inner, *left))
         results.append(result if result.shape == shape else value.spread_out(shape))
     return results if len(results) > 1 else results[0]
 

@@ -90,10 +90,11 @@ class Inner(NamedTuple):
     "in", "out": a product of two weights, `bond`, has summed it: fan-in of the left one, fan-out of the right one.
     "block": a select took one of `size` stretches that lie `stride` apart, so the axis holds a stack. "mixed": a sum or
     a choice took all of the stack together. "pair": its two entries are the real and the imaginary part of numbers.
+    "index": it holds places, of which one is left.
     """
 
     axis: Axis
-    use: Literal["in", "out", "block", "mixed", "pair"]
+    use: Literal["in", "out", "block", "mixed", "pair", "index"]
     size: int
     stride: int = 1
     bond: str = ""
