@@ -94,7 +94,9 @@ def _summed(call: Call, weight: Value) -> Value:
 def _uses(call: Call, weight: Value, gone: list[int]) -> list[AxisUse] | None:
     """How a sum over the product of a weight and an activation uses the weight; None if no matrix sums them.
 
-    What has no fan-out is a gain that was summed up, and a choice mixes matrices.
+    What has no fan-out is a vector, whose products with features are summed over features alone: where samples are
+    summed too (a loss), places or layers are (shares), or two activations meet (a score), it is a gain that was summed
+    up. A choice mixes matrices.
     """
     own = [any(not is_source(run.axis) for factor in dim for run in factor.runs) for dim in weight.dims]
     sources = [{run.axis.parameter for factor in dim for run in factor.runs if is_source(run.axis)}
@@ -105,7 +107,11 @@ def _uses(call: Call, weight: Value, gone: list[int]) -> list[AxisUse] | None:
     near = set[str]().union(*(sources[i] for i in shared))
     found: list[AxisUse] = ["in" if i in shared else "block" if i in gone or sources[i] & near else "out"
                             for i in range(len(weight.dims))]  # fmt: skip
-    return found if shared and any(use == "out" and there for use, there in zip(found, own, strict=True)) else None
+    if any(use == "out" and there for use, there in zip(found, own, strict=True)):
+        return found if shared else None
+    alone = len(near) == 1 and not any(sources[i] for i in gone if i not in shared)
+    features = {i for i, dim in enumerate(weight.dims) if is_feature(dim)}
+    return found if alone and (not features or features & set(shared)) else None
 
 
 @rule(

@@ -200,11 +200,6 @@ def test_labels_that_are_dropped_at_random_are_no_places() -> None:
     assert normc.plan(Dropped(), (torch.arange(6), torch.randn(6, 12))).by_name["table.weight"].role == "embedding"
 
 
-def centres(net: Any, x: Tensor) -> Tensor:
-    out: Tensor = net.head((-((net.stem(x)[..., None, :] - net.table) ** 2).sum(-1)).exp())
-    return out
-
-
 def residuals(net: Any, x: Tensor) -> Tensor:
     h = net.stem(x)
     shares = h.softmax(-1)[..., :7, None]
@@ -227,7 +222,6 @@ def transitions(net: Any, x: Tensor) -> Tensor:
 
 
 OUTER: dict[str, tuple[Forward, int, tuple[int, int], str]] = {
-    "centres of radial functions": (centres, 7, (7, 12), "state"),
     "residuals to centres": (residuals, 12, (7, 12), "state"),
     "shift and scale": (shifted, 12, (2, 12), "bias"),
     "transitions": (transitions, 12, (12, 12), "bias"),
