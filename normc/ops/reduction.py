@@ -95,8 +95,8 @@ def _uses(call: Call, weight: Value, gone: list[int]) -> list[AxisUse] | None:
     """How a sum over the product of a weight and an activation uses the weight; None if no matrix sums them.
 
     What has no fan-out is a vector, whose products with features are summed over features alone: where samples are
-    summed too (a loss), places or layers are (shares), or two activations meet (a score), it is a gain that was summed
-    up. A choice mixes matrices.
+    summed too (a loss), places, layers or experts are (shares), or two activations meet (a score), it is a gain that
+    was summed up. A choice mixes matrices.
     """
     own = [any(not is_source(run.axis) for factor in dim for run in factor.runs) for dim in weight.dims]
     sources = [{run.axis.parameter for factor in dim for run in factor.runs if is_source(run.axis)}
@@ -111,7 +111,8 @@ def _uses(call: Call, weight: Value, gone: list[int]) -> list[AxisUse] | None:
         return found if shared else None
     alone = len(near) == 1 and not any(sources[i] for i in gone if i not in shared)
     features = {i for i, dim in enumerate(weight.dims) if is_feature(dim)}
-    return found if alone and (not features or features & set(shared)) else None
+    innermost = max((i for i, there in enumerate(own) if there), default=-1) in shared
+    return found if alone and innermost and (not features or features & set(shared)) else None
 
 
 @rule(

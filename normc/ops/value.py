@@ -89,7 +89,7 @@ class Inner(NamedTuple):
 
     "in", "out": a product of two weights, `bond`, has summed it: fan-in of the left one, fan-out of the right one.
     "block": a select took one of `size` stretches that lie `stride` apart: the axis holds a stack. "index": one of
-    several places is left. "mixed": a sum or choice took a stack together. "pair": two entries are a number's complex parts.
+    several places is left. "mixed": a sum or choice took a stack together. "pair": real and imaginary parts of numbers.
     """
 
     axis: Axis

@@ -86,7 +86,7 @@ def test_a_base_beside_splines_is_a_matrix() -> None:
         return (net.a * h.tanh()[..., None] + net.b * curves).sum(2)
 
     found = rows({"a": (24, 24), "b": (24, 24), "c": (24, 24, 5)}, layer)
-    assert found[:2] == ["hidden io spectral", "gain oo rms"]
+    assert found[:2] == ["hidden io spectral", "gain bo rms"]
 
 
 # A sum over the product with a vector is what `h @ a` is: a matrix of one output, or one for every head.
