@@ -136,7 +136,7 @@ def _climb(
     twins = Twins(model, (args, kwargs))
     recorder = Recorder(twins, where, answers, paths)
     caught, found = Caught(), list[Tensor]()
-    with rng_untouched(), fresh_caches(model), untouched(model, args, kwargs):
+    with rng_untouched(), fresh_caches(model, where.visited), untouched(model, args, kwargs):
         seed_for_tracing(answers.draw)
         undrawn = drawn_from()
         nodes = _place_all(recorder, model, args, kwargs)
