@@ -84,7 +84,7 @@ def _made(call: Call, nodes: list[fx.Node], values: list[Value], shape: tuple[in
     scaled = name in ("mul", "multiply") or (name in ("div", "true_divide") and values[0].kind == "weight")
     table = any(sum(map(bool, weight.dims)) > 1 for weight in weights)
     measured = name in LOSSES and call.shape == shape
-    if not scaled and not measured and not (is_sum(call) and (table or name in DIFFERENCES)):
+    if not scaled and not (table and (measured or is_sum(call))):
         return ()
     whole = _among_weights(call, weights, values, shape)
     dims = [varying(dim, place, data, shape) for place, dim in enumerate(whole.dims)]

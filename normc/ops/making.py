@@ -141,7 +141,7 @@ def _tried(plain: Call, rule: Rule, family: str, groups: Sequence[Group]) -> _At
         trial = plain.seeing(weights, Record(plain.record.shapes), host)
         result = rule(trial.named("aten.sum") if any(item.form in ("sum", "distance") for item in group.values())
                       and trial.name in _NORMS else trial)  # fmt: skip
-        vector = family == "reduction" and len(groups) == 1 and not _is_chosen(group.values())
+        vector = family == "reduction" and len(groups) == 1 and _scales(group.values())
         if family in _SUMS and _contracts(trial, list(group.values()), vector):
             plain.record.keep(trial.record)
             plain.record.shown |= frozenset[str]().union(*(item.origins for item in group.values()))
@@ -153,9 +153,10 @@ def _tried(plain: Call, rule: Rule, family: str, groups: Sequence[Group]) -> _At
     return attempt
 
 
-def _is_chosen(made: Iterable[Made]) -> bool:
-    """Whether weights were picked from tables or stacks."""
-    return any(factor.picked for item in made for dim in item.weight.dims for factor in dim)
+def _scales(made: Iterable[Made]) -> bool:
+    """Whether weights, none of them picked from a table or stack, were multiplied by activations."""
+    picked = any(factor.picked for item in made for dim in item.weight.dims for factor in dim)
+    return not picked and all(item.form == "product" for item in made)
 
 
 def _contracts(trial: Call, made: Sequence[Made], vector: bool) -> bool:

@@ -96,7 +96,6 @@ VECTORS: list[tuple[Shapes, Forward, str]] = [
     ({"a": (24,)}, lambda net, h: torch.einsum("btd,d->bt", h, net.a), "i spectral"),
     ({"a": (24,)}, lambda net, h: (h * net.a).sum(-1), "i spectral"),
     ({"a": (24,)}, lambda net, h: torch.mul(net.a, h).mean(dim=2), "i spectral"),
-    ({"a": (24,)}, lambda net, h: (h - net.a).square().sum(-1), "i spectral"),
     ({"a": (1, 4, 6)}, lambda net, h: torch.einsum("bthd,xhd->bth", h.unflatten(-1, (4, 6)), net.a), "obi spectral"),
     ({"a": (1, 4, 6)}, lambda net, h: (F.leaky_relu(h.unflatten(-1, (4, 6))) * net.a).sum(-1), "obi spectral"),
 ]
