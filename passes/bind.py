@@ -16,6 +16,7 @@ from normc.facts import Facts, Log, analysis
 from normc.ops.call import Call, Consumption, Contact, Record, rule_for
 from normc.ops.making import result_of, settled
 from normc.ops.separation import Separation
+from normc.ops.stacked import beside_stacks
 from normc.ops.value import Kind, Value, parameter_value, unknown
 from normc.trace.graph import ModelGraph, op_name, shape_of
 
@@ -43,7 +44,7 @@ def bind(model: ModelGraph, facts: Facts, log: Log) -> Binding:
         else:
             values[node] = _leaf(node)
     contacts: dict[str, list[Contact]] = {parameter.name: [] for parameter in model.parameters}
-    for contact in settled(record, values):
+    for contact in beside_stacks(settled(record, values), record.shapes):
         contacts[contact.parameter].append(contact)
     found = {name: tuple(own) for name, own in contacts.items()}
     return Binding(found, tuple(record.consumptions), tuple(record.separations), values)

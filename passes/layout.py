@@ -60,16 +60,24 @@ def live(contacts: tuple[Contact, ...], flow: Flow) -> tuple[Contact, ...]:
     return tuple(contact for contact in taught if not in_backward(contact.node)) or taught
 
 
-def rank(contact: Contact, shape: tuple[int, ...]) -> tuple[int, bool]:
+def rank(contact: Contact, shape: tuple[int, ...]) -> tuple[float, bool]:
     """The weight of a use, least first.
 
     A vector that is the lesser part of a table (the place of its class) comes last, and of a stack its entry 0, whose
-    number says least.
+    number says least. So do sums over all of it (a log-determinant's term). A table that is added place by place is
+    one of places, whatever it stands beside elsewhere.
     """
     covered = math.prod(sum(stop - start for start, stop in spans) for _, spans in contact.spans)
-    lesser = contact.kind in _VECTORS and 2 * covered < math.prod(shape)
+    lesser = contact.kind in _VECTORS and (2 * covered < math.prod(shape) or summed_up(contact))
     first = any(part.size == 1 and part.stride == 0 and part.start == 0 for part in contact.parts)
-    return PRECEDENCE.index(contact.kind) + (len(PRECEDENCE) if lesser else 0), first
+    placed = contact.kind == "shift" and any(part.use == "index" for part in contact.parts)
+    own = PRECEDENCE.index("join") - 0.5 if placed else PRECEDENCE.index(contact.kind)
+    return own + (len(PRECEDENCE) if lesser else 0), first
+
+
+def summed_up(contact: Contact) -> bool:
+    """Whether nothing but a sum over all entries of a parameter meets the activation."""
+    return bool(contact.parts) and all(part.use == "block" and part.size > 1 for part in contact.parts)
 
 
 def _layout(parameter: Parameter, contacts: tuple[Contact, ...], flow: Flow, log: Log) -> Layout:

@@ -13,7 +13,7 @@ from normc.ops.call import Contact
 from normc.ops.value import Value
 from normc.passes.bind import Binding
 from normc.passes.flow import Flow
-from normc.passes.layout import Layout, Layouts, axis_uses, live, rank
+from normc.passes.layout import Layout, Layouts, axis_uses, live, rank, summed_up
 from normc.plans.row import Role, Use
 from normc.trace.graph import ModelGraph, Parameter, op_name
 
@@ -219,6 +219,8 @@ def _shift_role(contact: Contact) -> tuple[Role, str]:
     uses = {part.use for part in contact.parts}
     if contact.alike and all(part.size == 1 for part in contact.parts):
         return "scalar", "one number at a time, added" if contact.parts else "one number, added"
+    if summed_up(contact):
+        return "state", "its entries are summed up before they are added"
     if "index" in uses:
         return "position", "it is added with one entry for each place"
     if bent(contact) and "out" in uses:
@@ -233,6 +235,8 @@ def _gain_role(contact: Contact) -> tuple[Role, str]:
         return "scalar", "one number, multiplied"
     if all(part.size == 1 for part in contact.parts):
         return "scalar", "one number at a time, multiplied"
+    if summed_up(contact):
+        return "state", "its entries are summed up before they multiply"
     if not contact.varying:
         return "position", "places choose which of its entries are multiplied"
     if bent(contact) or "index" in {part.use for part in contact.parts}:

@@ -33,7 +33,8 @@ def shares(places: list[tuple[Spans, Place]], axis: int, size: int) -> list[Shar
     """Shares by the places that entries reach; None if there are too many stretches.
 
     Members that are treated alike, as heads in a loop are, make one share. So do single entries that ops of one kind
-    take, each with an operand of its own: coefficients of a mixture.
+    take, each with an operand of its own: coefficients of a mixture. A single entry that goes wherever the rest go, and
+    is read by itself besides (a state's entry that tells when to halt), is no part of its own.
     """
     parts = partition(places, size)
     if parts is None:
@@ -42,8 +43,11 @@ def shares(places: list[tuple[Spans, Place]], axis: int, size: int) -> list[Shar
     own = [tuple(place for place in where if place not in common) for where, _ in parts]
     members: dict[int, list[Spans]] = {}
     single: dict[frozenset[tuple[str, int]], int] = {}
+    rest = own.index(()) if () in own else None
     for first, where, (_, spans) in zip(Alike().together(own), own, parts, strict=True):
-        number = single.setdefault(kinds(where), first) if covered(spans) == 1 else first
+        number = first
+        if covered(spans) == 1:
+            number = single.setdefault(kinds(where), first) if rest is None else rest
         members.setdefault(number, []).append(spans)
     names = labels([set(parts[first][0]) for first in members])
     return [

@@ -88,6 +88,14 @@ def _is_one_hot(node: fx.Node) -> bool:
     return bool(((concrete == 0) | (concrete == 1)).all()) and bool((concrete.sum(-1) == 1).all())
 
 
+def permutes(node: object) -> bool:
+    """Whether a constant matrix but changes the order of what it is multiplied with."""
+    if not isinstance(node, fx.Node) or not _is_one_hot(node):
+        return False
+    concrete: Tensor = node.meta["concrete"]
+    return concrete.dim() == 2 and concrete.shape[0] == concrete.shape[1] and bool((concrete.sum(0) == 1).all())
+
+
 def _counts(node: fx.Node) -> bool:
     """Whether a constant holds 0, 1, 2, ..."""
     concrete = node.meta.get("concrete")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from normc.ops.call import Call, Result, rule
-from normc.ops.choosing import chooses
+from normc.ops.choosing import chooses, permutes
 from normc.ops.lookup import picked_dims
 from normc.ops.meeting import meet_elementwise
 from normc.ops.overlay import overlaid
@@ -25,6 +25,9 @@ def product(call: Call, left: Any, right: Any) -> Value:
     if both and a.expanded() == b.expanded():
         return _weight_product(call, a, b)
     if {a.kind, b.kind} == {"weight", "constant"}:
+        constant, weight = (left, b) if b.kind == "weight" else (right, a)
+        if weight.shape == call.shape and permutes(constant):
+            return weight
         vector = len(a.dims) == len(b.dims) == 2 and a.shape[-1] == 1
         followed = call.node.meta.get("grad", True) and not (a.lost or b.lost)
         if vector or not followed:  # one round of a power iteration, or what becomes a weight still

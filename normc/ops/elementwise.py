@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import fx
@@ -81,11 +82,14 @@ def _made(call: Call, nodes: list[fx.Node], values: list[Value], shape: tuple[in
     if name in _CHOICES and all(is_mask(node) for node, _ in data):
         return call.stack(_among_weights(call, weights, values, shape))
     scaled = name in ("mul", "multiply") or (name in ("div", "true_divide") and values[0].kind == "weight")
-    if not scaled and not (is_sum(call) and any(sum(map(bool, weight.dims)) > 1 for weight in weights)):
+    table = any(sum(map(bool, weight.dims)) > 1 for weight in weights)
+    measured = name in LOSSES and call.shape == shape
+    if not scaled and not (table and (measured or is_sum(call))):
         return ()
     whole = _among_weights(call, weights, values, shape)
     dims = [varying(dim, place, data, shape) for place, dim in enumerate(whole.dims)]
-    made = Made("product" if scaled else "sum", whole.with_dims(dims), frozenset({call.node.name}), data[0][0])
+    form: Literal["product", "sum", "distance"] = "product" if scaled else "distance" if measured else "sum"
+    made = Made(form, whole.with_dims(dims), frozenset({call.node.name}), data[0][0])
     return (made,) if not whole.lost else ()
 
 
@@ -125,6 +129,12 @@ def is_linear(call: Call) -> bool:
 def is_sum(call: Call) -> bool:
     """Whether an op entry by entry is a sum or a difference."""
     return short(call) in {"add"} | DIFFERENCES - LOSSES
+
+
+def is_size(call: Call) -> bool:
+    """Whether an op says entry by entry how large its operand is: a square, a power, what is left without a sign."""
+    squared = short(call) in ("mul", "multiply") and call.operands[:1] == call.operands[1:]
+    return squared or short(call) in ("square", "abs", "pow")
 
 
 def _is_even(node: fx.Node) -> bool:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx
 
-from normc.ops.call import MATRIX, Call, Contact, Record, Result, Rule
-from normc.ops.elementwise import is_linear, is_sum
+from normc.ops.call import MATRIX, Call, Contact, Record, Result, Rule, rule_for
+from normc.ops.elementwise import is_linear, is_size, is_sum
 from normc.ops.overlay import broadcast
 from normc.ops.slots import slot_of
 from normc.ops.value import Axis, Dim, Made, Value, is_source
@@ -22,7 +22,8 @@ _PRODUCTS = ("contraction", "einsum", "convolution")
 _SUMS = (*_PRODUCTS, "reduction")
 _FAMILIES = (*_SUMS, "views", "elementwise", "joining", "matrices", "frequency", "quantising")
 
-_FORMS = ("built", "stack", "product", "sum")
+_FORMS = ("built", "stack", "product", "sum", "distance")
+_NORMS = ("aten.norm", "aten.linalg_vector_norm", "aten.linalg_norm")
 # Operands, each seen as one of the weights that it is a sum of.
 Group = Mapping[fx.Node, Made]
 
@@ -82,8 +83,10 @@ def _may_be_weights(call: Call, family: str, made: Mapping[fx.Node, Sequence[Mad
     """Whether a trial is worth its time: a product with a weight of its own is none, nor a sum with an activation."""
     others = [call.value(node) for node in call.node.all_input_nodes if node not in made]
     items = [item for items in made.values() for item in items]
-    if family in _SUMS and any(item.form == "sum" for item in items):
-        return slot_of(call.node) in made
+    forms = {item.form for item in items}
+    if family in _SUMS and forms & {"sum", "distance"}:
+        measured = family == "reduction" and (forms == {"distance"} or call.name in _NORMS)
+        return measured or slot_of(call.node) in made
     if family in _PRODUCTS:
         if (slot := slot_of(call.node)) is not None:
             return slot in made
@@ -92,13 +95,18 @@ def _may_be_weights(call: Call, family: str, made: Mapping[fx.Node, Sequence[Mad
     if family != "elementwise":
         return True
     if _of_products(items) and not is_linear(call):
-        return False  # a function of a product is none
+        return forms == {"distance"} or _measures(call, items)  # a function of a product is none
     scaled = any(value.kind == "data" for value in others)
     return not scaled or is_linear(call)
 
 
 def _of_products(items: Sequence[Made]) -> bool:
-    return any(item.form in ("product", "sum") for item in items)
+    return any(item.form in ("product", "sum", "distance") for item in items)
+
+
+def _measures(call: Call, items: Sequence[Made]) -> bool:
+    """Whether an op makes of a difference how large its entries are, of which a sum is a distance."""
+    return all(item.form == "sum" for item in items) and is_size(call)
 
 
 def _groups(family: str, made: Mapping[fx.Node, Sequence[Made]]) -> Iterator[list[Group]]:
@@ -131,34 +139,48 @@ def _tried(plain: Call, rule: Rule, family: str, groups: Sequence[Group]) -> _At
         host = next((item.data for item in group.values() if item.data is not None), None)
         weights = {node: item.weight for node, item in group.items()}
         trial = plain.seeing(weights, Record(plain.record.shapes), host)
-        result = rule(trial)
-        if family in _SUMS and _contracts(trial, list(group.values())):
+        result = rule(trial.named("aten.sum") if any(item.form in ("sum", "distance") for item in group.values())
+                      and trial.name in _NORMS else trial)  # fmt: skip
+        vector = family == "reduction" and len(groups) == 1 and _scales(group.values())
+        if family in _SUMS and _contracts(trial, list(group.values()), vector):
             plain.record.keep(trial.record)
             plain.record.shown |= frozenset[str]().union(*(item.origins for item in group.values()))
             attempt.shown += group.values()
             attempt.result = result
-        elif terms := _grown(result, list(group.values())):
+        elif terms := _grown(trial, result, list(group.values())):
             attempt.kept += group.values()
             attempt.grown.append(terms)
     return attempt
 
 
-def _contracts(trial: Call, made: Sequence[Made]) -> bool:
+def _scales(made: Iterable[Made]) -> bool:
+    """Whether weights, none of them picked from a table or stack, were multiplied by activations."""
+    picked = any(factor.picked for item in made for dim in item.weight.dims for factor in dim)
+    return not picked and all(item.form == "product" for item in made)
+
+
+def _contracts(trial: Call, made: Sequence[Made], vector: bool) -> bool:
     """Whether a trial has shown weights: by a product with fan-in and fan-out, or in a layer's own place for a weight.
 
-    A product with a constant has to stand there: else the constant is an activation, a table of sines.
+    A product with a constant has to stand there: else the constant is an activation, a table of sines. A sum over the
+    product with a `vector` alone is one of fan-out 1.
     """
     names = frozenset[str]().union(*(item.weight.parameters for item in made))
     found = [contact for contact in trial.record.contacts if contact.parameter in names]
     if slot_of(trial.node) is not None:
         return bool(found)
-    return all(item.form != "built" for item in made) and any(_is_product(contact, made) for contact in found)
+    return all(item.form != "built" for item in made) and any(_is_product(contact, made, vector) for contact in found)
 
 
-def _is_product(contact: Contact, made: Sequence[Made]) -> bool:
-    """Whether a contact has fan-in and fan-out, and no activation varies along both: else it was scaled, and is one."""
+def _is_product(contact: Contact, made: Sequence[Made], vector: bool) -> bool:
+    """Whether a contact has fan-in and fan-out, and no activation varies along both: else it was scaled, and is one.
+
+    A `vector` needs no fan-out.
+    """
     uses = {(part.axis, part.stride, part.size): part.use for part in contact.parts}
-    if contact.kind not in MATRIX or "out" not in uses.values() or not {"in", "kernel"} & set(uses.values()):
+    if contact.kind not in MATRIX or not {"in", "kernel"} & set(uses.values()):
+        return False
+    if not vector and "out" not in uses.values():
         return False
     along: dict[str | None, set[str]] = {}
     for factor in (factor for item in made for dim in item.weight.dims for factor in dim):
@@ -169,14 +191,18 @@ def _is_product(contact: Contact, made: Sequence[Made]) -> bool:
     return not along.get("in", set()) & along.get("out", set())
 
 
-def _grown(result: Result, made: Sequence[Made]) -> list[Made]:
+def _grown(trial: Call, result: Result, made: Sequence[Made]) -> list[Made]:
     """Results that are weights still, or were multiplied by another activation; none if some are neither."""
     origins = frozenset[str]().union(*(item.origins for item in made))
     data = next((item.data for item in made if item.data is not None), None)
     form = max((item.form for item in made), key=_FORMS.index)
+    if _measures(trial, made):
+        form = "distance"
     found: list[Made] = []
     for value in (result,) if isinstance(result, Value) else result:
         if value.kind == "weight" and not value.lost:
+            if form == "distance":  # what bends the difference of a weight bends no weight
+                value = replace(value, via=tuple(step for item in made for step in item.weight.via))
             found.append(Made(form, value, origins, data))
         elif value.made:
             grown = value.made[0]
@@ -211,7 +237,17 @@ def settled(record: Record, values: dict[fx.Node, Value | Sequence[Value]]) -> l
         if isinstance(value, Value) and value.made and all(item.origins <= weights for item in value.made):
             weight = value.made[0].weight
             values[node] = replace(weight, dims=unsourced(weight.dims))
-    return [_mixed(contact, record.mixed) for contact in record.contacts if id(contact) not in dropped]
+    held = [contact for contact in record.contacts if id(contact) not in dropped]
+    entrywise = {contact.parameter for contact in held if contact.kind in ("gain", "shift")}
+    held = [contact for contact in held if not (contact.parameter in entrywise and _sums_up(contact))]
+    return [_mixed(contact, record.mixed) for contact in held]
+
+
+def _sums_up(contact: Contact) -> bool:
+    """Whether a reduction has summed the product with a vector: statistics of what is a gain or a shift elsewhere."""
+    rule = rule_for(contact.node)
+    family = rule.__module__.rsplit(".", 1)[-1] if rule is not None else ""
+    return family == "reduction" and contact.kind in MATRIX and all(part.use != "out" for part in contact.parts)
 
 
 def _mixed(contact: Contact, axes: set[Axis]) -> Contact:

@@ -47,9 +47,12 @@ def parts_of(
     along = {part.axis for part in parts}
     mixing = _mixing(weight, uses)
     inner = [i._replace(use="mixed") if i.bond in mixing else i for i in weight.inner if i.axis.parameter == name]
-    inner = [i for i in inner if (i.use != "block" or product) and not (i.use == "mixed" and i.axis.number in along)]
+    idle = "index" if product else "block"
+    inner = [i for i in inner if i.use != idle and not (i.use == "mixed" and i.axis.number in along)]
     turned = {"in": "out", "out": "in"} if _turned(weight, uses) else {}
-    meanings: dict[str, AxisUse] = {"in": "in", "out": "out", "block": "block", "mixed": "block", "pair": pair}
+    meanings: dict[str, AxisUse] = {
+        "in": "in", "out": "out", "block": "block", "mixed": "block", "pair": pair, "index": "index"
+    }  # fmt: skip
     parts += [Part(i.axis.number, meanings[turned.get(i.use, i.use)], i.size, i.stride, 0) for i in inner]
     return tuple(parts)
 

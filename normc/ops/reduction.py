@@ -7,7 +7,7 @@ from dataclasses import replace
 from normc.ops.call import Call, Result, rule
 from normc.ops.choosing import chooses
 from normc.ops.slices import cut
-from normc.ops.value import Dim, Value, as_feature, dim_size, fresh_dim, is_feature, is_source, mixed, plain
+from normc.ops.value import Dim, Inner, Value, as_feature, dim_size, fresh_dim, is_feature, is_source, mixed, plain
 from normc.ops.views import place
 from normc.plans.row import AxisUse
 from normc.trace.graph import op_name
@@ -94,7 +94,9 @@ def _summed(call: Call, weight: Value) -> Value:
 def _uses(call: Call, weight: Value, gone: list[int]) -> list[AxisUse] | None:
     """How a sum over the product of a weight and an activation uses the weight; None if no matrix sums them.
 
-    What has no fan-out is a gain that was summed up, and a choice mixes matrices.
+    What has no fan-out is a vector, whose products with features are summed over features alone: where samples are
+    summed too (a loss), places, layers or experts are (shares), or two activations meet (a score), it is a gain that
+    was summed up. A choice mixes matrices.
     """
     own = [any(not is_source(run.axis) for factor in dim for run in factor.runs) for dim in weight.dims]
     sources = [{run.axis.parameter for factor in dim for run in factor.runs if is_source(run.axis)}
@@ -105,7 +107,12 @@ def _uses(call: Call, weight: Value, gone: list[int]) -> list[AxisUse] | None:
     near = set[str]().union(*(sources[i] for i in shared))
     found: list[AxisUse] = ["in" if i in shared else "block" if i in gone or sources[i] & near else "out"
                             for i in range(len(weight.dims))]  # fmt: skip
-    return found if shared and any(use == "out" and there for use, there in zip(found, own, strict=True)) else None
+    if any(use == "out" and there for use, there in zip(found, own, strict=True)):
+        return found if shared else None
+    alone = len(near) == 1 and not any(sources[i] for i in gone if i not in shared)
+    features = {i for i, dim in enumerate(weight.dims) if is_feature(dim)}
+    innermost = max((i for i, there in enumerate(own) if there), default=-1) in shared
+    return found if alone and innermost and (not features or features & set(shared)) else None
 
 
 @rule(
@@ -124,7 +131,9 @@ def resize_places(call: Call) -> Result:
     results = []
     for shape in call.shapes:
         dims = [d if dim_size(d) == n else resized(d, n) for d, n in zip(value.dims, shape, strict=False)]
-        result = replace(value, dims=tuple(dims))
+        gone = [run for d, n in zip(value.dims, shape, strict=False) if n == 1 for factor in d for run in factor.runs]
+        left = [Inner(run.axis, "index", 1) for run in gone if value.kind == "weight" and not is_source(run.axis)]
+        result = replace(value, dims=tuple(dims), inner=(*value.inner, *left))
         results.append(result if result.shape == shape else value.spread_out(shape))
     return results if len(results) > 1 else results[0]
 

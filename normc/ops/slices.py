@@ -26,6 +26,7 @@ def cut(value: Value, index: int, start: int, size: int, step: int = 1) -> Value
         return without(value.with_dims((*before, new, *after)), gone)
     if start // inner == (start + (size - 1) * step) // inner:
         outer = select_entry(value.with_dims((*before, dim[:1], dim[1:], *after)), index, start // inner)
+        outer = replace(outer, inner=(*outer.inner, *_places(value, dim)))
         return cut(outer, index, start % inner, size, step)
     shape = tuple(size if i == index else n for i, n in enumerate(value.shape))
     return value.spread_out(shape, feature=any(f.feature for f in dim))
@@ -61,6 +62,16 @@ def _stacked(dim: Dim, chosen: Value) -> list[Inner]:
     runs = [run for factor in dim if factor.whole() for run in factor.runs]
     left = {run.axis for kept in chosen.dims for factor in kept for run in factor.runs}
     return [Inner(run.axis, "block", run.size, run.stride) for run in runs if run.axis in left]
+
+
+def _places(value: Value, dim: Dim) -> list[Inner]:
+    """Where a slice of a dimension leaves one entry of the outer axis, that counts places as the whole dimension does.
+
+    So it is where others run along the inner axes (rows and columns of a picture): else the outer axis is a stack.
+    """
+    inside = {run.axis.parameter for factor in dim[1:] for run in factor.runs}
+    outer = (run for run in dim[0].runs if value.kind == "weight" and run.axis.parameter not in inside)
+    return [Inner(run.axis, "index", 1) for run in outer]
 
 
 def without(value: Value, threads: set[Thread]) -> Value:

@@ -88,12 +88,12 @@ class Inner(NamedTuple):
     """A part of a weight's axis that is no dimension any more.
 
     "in", "out": a product of two weights, `bond`, has summed it: fan-in of the left one, fan-out of the right one.
-    "block": a select took one of `size` stretches that lie `stride` apart, so the axis holds a stack. "mixed": a sum or
-    a choice took all of the stack together. "pair": its two entries are the real and the imaginary part of numbers.
+    "block": a select took one of `size` stretches that lie `stride` apart: the axis holds a stack. "index": one of
+    several places is left. "mixed": a sum or choice took a stack together. "pair": real and imaginary parts of numbers.
     """
 
     axis: Axis
-    use: Literal["in", "out", "block", "mixed", "pair"]
+    use: Literal["in", "out", "block", "mixed", "pair", "index"]
     size: int
     stride: int = 1
     bond: str = ""
@@ -103,13 +103,13 @@ class Made(NamedTuple):
     """What an activation would be as a weight, or a term of it that is.
 
     form      "built": by constants; "stack": chosen or mixed from several; "product", "sum": of a weight and an
-              activation, entry by entry
+              activation, entry by entry; "distance": how large such a sum's entries are
     weight    its runs tell where activations vary too: along axes that `source_axis` names
     origins   the nodes that began it
     data      the activation that was multiplied into it
     """
 
-    form: Literal["built", "stack", "product", "sum"]
+    form: Literal["built", "stack", "product", "sum", "distance"]
     weight: Value
     origins: frozenset[str]
     data: fx.Node | None = None

@@ -13,7 +13,7 @@ from normc.ops.call import Call, Result, rule
 from normc.ops.reshaping import reshape
 from normc.ops.slices import cut, select_entry
 from normc.ops.strands import in_a_row
-from normc.ops.value import Dim, Factor, Value, dim_size, fresh_dim, is_feature, plain, repeated_dim
+from normc.ops.value import Dim, Factor, Inner, Value, dim_size, fresh_dim, is_feature, is_source, plain, repeated_dim
 
 
 def place(index: int, rank: int) -> int:
@@ -148,7 +148,19 @@ def slice_(call: Call) -> Result:
         return value.spread_out(call.shape, feature=any(f.feature for f in value.dims[index]))
     start = min(max(start + length if start < 0 else start, 0), length)
     step = call["step"]
-    return cut(value, index, start, call.shape[index], step if isinstance(step, int) else 1)
+    part = cut(value, index, start, call.shape[index], step if isinstance(step, int) else 1)
+    return part if start or call.shape[index] != 1 else _first_place(part, value.dims[index])
+
+
+def _first_place(part: Value, dim: Dim) -> Value:
+    """The first entry of a weight's axis, by a slice: the beginning of a table of places, and no choice from a stack.
+
+    Where more entries of the axis are read, theirs are the uses that count.
+    """
+    if part.kind != "weight" or not any(part.dims):
+        return part
+    first = [Inner(run.axis, "index", 1) for factor in dim for run in factor.runs if not is_source(run.axis)]
+    return replace(part, inner=(*part.inner, *first))
 
 
 @rule("aten.select", "aten.select_copy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from types import FunctionType
 from typing import Any
 
@@ -15,23 +15,29 @@ from normc.trace.foreign import attributes_of, closed_over, is_a
 
 
 @contextlib.contextmanager
-def fresh_caches(model: nn.Module) -> Iterator[None]:
+def fresh_caches(model: nn.Module, visited: Set[str]) -> Iterator[None]:
     """Inside, every functools.lru_cache on the classes of `model` and in their source files starts out empty.
 
-    They are emptied again on leaving: fake values are of no use to anyone else.
+    They are emptied again on leaving, and so are those of the Python modules that the trace has `visited`: fake values
+    are of no use to anyone else.
     """
-    _empty(model)
+    kinds = {base for module in model.modules() for base in type(module).__mro__}
+    homes = {kind.__module__ for kind in kinds if not kind.__module__.startswith(("torch.", "builtins"))}
+    own = [vars(kind) for kind in kinds if kind.__module__ in homes]
+    _empty([*own, *_in_modules(homes)])
     try:
         yield
     finally:
-        _empty(model)
+        found = _in_modules(homes | visited)
+        classes = (item for entries in _in_modules(visited) for item in list(entries.values()) if is_a(item, type))
+        _empty([*own, *found, *(vars(kind) for kind in classes if kind.__module__ in visited)])
 
 
-def _empty(model: nn.Module) -> None:
-    kinds = {base for module in model.modules() for base in type(module).__mro__}
-    homes = {kind.__module__ for kind in kinds if not kind.__module__.startswith(("torch.", "builtins"))}
-    held: list[Mapping[str, Any]] = [vars(kind) for kind in kinds if kind.__module__ in homes]
-    held += [attributes_of(sys.modules[home]) for home in homes if home in sys.modules]
+def _in_modules(names: Iterable[str]) -> list[Mapping[str, Any]]:
+    return [attributes_of(sys.modules[name]) for name in names if name in sys.modules]
+
+
+def _empty(held: Iterable[Mapping[str, Any]]) -> None:
     for entries in held:
         for entry in list(entries.values()):
             item = entry.__func__ if is_a(entry, staticmethod, classmethod) else entry

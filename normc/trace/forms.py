@@ -85,6 +85,33 @@ def by_fake_kernel(func: torch._ops.OpOverload, args: Structure, kwargs: Structu
     return map_leaves(out, closed_form)
 
 
+def even_counts(func: torch._ops.OpOverload, args: Structure, kwargs: Structure) -> Tensor | None:
+    """How often every number occurs if all occur as often, where an op counts (tokens of experts). None if it doesn't.
+
+    Counts have to add up to what was counted: they are what a model splits it by.
+    """
+    values, bins = func._schema.arguments[0], {"aten::bincount": "minlength", "aten::histc": "bins"}.get(func.name())
+    if bins is None:
+        return None
+    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    numbers, size = given[values.name], given.get(bins, 100 if bins == "bins" else 0)
+    if given.get("weights") is not None or not size:
+        return None
+    dtype = numbers.dtype if bins == "bins" else torch.long
+    with _disable_current_modes():
+        counts: Tensor = (torch.arange(size) < numbers.numel() % size) + numbers.numel() // size
+        return counts.to(dtype)
+
+
+def fitting_sizes(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments of a split, of whose sizes some are made up: if they don't add up, all parts are alike."""
+    whole, sizes, *rest = args
+    total, count = whole.shape[rest[0] if rest else 0], len(sizes)
+    if sum(sizes) == total or not count:
+        return args
+    return whole, [total // count + (i < total % count) for i in range(count)], *rest
+
+
 def _rows(operands: list[Tensor]) -> int:
     """One for each entry of the first axis of what decides: a mask, else an index, else the first operand."""
     shaped = [tensor for tensor in operands if tensor.dim()]

@@ -28,7 +28,7 @@ from normc.trace.paths import explored, reads
 from normc.trace.provenance import Provenance
 from normc.trace.recorder import Recorder
 from normc.trace.scripted import plainly
-from normc.trace.stand_ins import Twins, quiet_fakes
+from normc.trace.stand_ins import Twins, converted_in_sight, quiet_fakes
 from normc.trace.untouched import drawn_from, rng_untouched, seed_for_tracing, untouched
 from normc.trace.values import tensor_leaves
 
@@ -136,7 +136,7 @@ def _climb(
     twins = Twins(model, (args, kwargs))
     recorder = Recorder(twins, where, answers, paths)
     caught, found = Caught(), list[Tensor]()
-    with rng_untouched(), fresh_caches(model), untouched(model, args, kwargs):
+    with rng_untouched(), fresh_caches(model, where.visited), untouched(model, args, kwargs):
         seed_for_tracing(answers.draw)
         undrawn = drawn_from()
         nodes = _place_all(recorder, model, args, kwargs)
@@ -218,6 +218,7 @@ def _surroundings() -> Iterator[None]:
             stack.enter_context(quiet_fakes())
             stack.enter_context(torch.enable_grad())
             stack.enter_context(plainly())
+            stack.enter_context(converted_in_sight())
             if "torch._dynamo" in sys.modules:  # nothing can be compiled before that is imported
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             yield

@@ -134,6 +134,11 @@ class Answers:
     tired: bool = False  # what was made up last is another answer than the first there
     _counts: dict[Site, _Count] = field(default_factory=dict)
 
+    @property
+    def made_some_up(self) -> bool:
+        """Whether any answer isn't known to be true."""
+        return any(not asked.known for asked in self.asked.values())
+
     def made_up(self, site: Site, first: Value, reads: int) -> Value:
         """The answer to a question whose answer isn't known. `reads`: how much of the model has been read so far.
 

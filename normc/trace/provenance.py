@@ -54,6 +54,8 @@ class Provenance:
         self._recording: list[bool] = []
         self._failure: tuple[BaseException, str] | None = None
         self._line: str | None = None
+        self._callers: set[tuple[int, int]] = set()
+        self.visited: set[str] = set()  # names of the Python modules whose functions have called an op, at any distance
 
     @property
     def module(self) -> str:
@@ -76,9 +78,23 @@ class Provenance:
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not Provenance.run.__code__:
             if name := own_file(frame.f_code.co_filename):
+                self._visit(frame)
                 return Site(self.module, f"{name}:{frame.f_lineno}", frame.f_lasti)
             frame = frame.f_back
         return Site(self.module, "", 0)
+
+    def _visit(self, innermost: FrameType) -> None:
+        """Note the Python modules of all frames, where this function hasn't been seen below that one yet."""
+        frame: FrameType | None = innermost.f_back
+        pair = id(innermost.f_code), id(frame.f_code if frame is not None else None)
+        if pair in self._callers:
+            return
+        self._callers.add(pair)
+        frame = innermost
+        while frame is not None and frame.f_code is not Provenance.run.__code__:
+            if own_file(frame.f_code.co_filename):
+                self.visited.add(frame.f_globals.get("__name__", ""))
+            frame = frame.f_back
 
     def stand(self, module: str, source: str) -> None:
         """From now on every op counts as called there: a graph is run, and no Python of the model's."""

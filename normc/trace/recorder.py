@@ -115,6 +115,7 @@ class Recorder(TorchDispatchMode):
         args, kwargs = map_leaves(args, self._twin), map_leaves(kwargs or {}, self._twin)
         if func in _FORM:
             return func(*args, **kwargs)
+        args = self._runner.fitted(func, args)
         operands = map_leaves(args, self._operand), map_leaves(kwargs, self._operand)
         site = self._where.site()
         if time.monotonic() > self._end:

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 
-from normc.trace.forms import FORMS, by_fake_kernel, whole_sequences
+from normc.trace.forms import FORMS, by_fake_kernel, even_counts, fitting_sizes, whole_sequences
 from normc.trace.guesses import Answers, Reads, is_question, likely
 from normc.trace.provenance import Site
 from normc.trace.remembered import Remembered
@@ -67,7 +67,15 @@ class Runner:
                 raise
             return self._run_blind(call)
         small = sum(tensor.numel() for tensor in tensors_in(out)) <= LARGEST
-        return Answer(out, self.shadows.run(func, args, kwargs, written) if small else None)
+        known = self.shadows.run(func, args, kwargs, written) if small else None
+        if known is None and (counts := even_counts(func, args, kwargs)) is not None:
+            known = Known(counts, certain=False)
+        return Answer(out, known)
+
+    def fitted(self, func: object, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments, where sizes of parts that were made up fit what is split."""
+        split = func is torch.ops.aten.split_with_sizes.default and len(args) > 1
+        return fitting_sizes(args) if split and self._answers.made_some_up else args
 
     def _answer(self, call: Call) -> Answer:
         func, args, kwargs, written, site = call
@@ -86,6 +94,8 @@ class Runner:
         known = self.shadows.run(func, args, kwargs, written)
         if known is not None:
             return Answer(self._like(known.value), known, "" if known.certain else "drawn at random")
+        if (counts := even_counts(func, args, kwargs)) is not None:
+            return Answer(self._like(counts), Known(counts, certain=False), "took all numbers to occur as often")
         form = self.shadows.form(func, args, kwargs)
         open_ = torch.Tag.dynamic_output_shape in func.tags or can_be_taken_apart(func)
         if form is not None and (form.decided or not open_):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,36 @@ class Twins:
                 for name, tensor in list(tensors.items()):
                     if tensor is not None:
                         tensors[name] = self.of(tensor)  # type: ignore[assignment]  # a twin of a parameter is one
+
+
+@contextlib.contextmanager
+def converted_in_sight() -> Iterator[None]:
+    """Inside, a module that its own forward moves or casts holds what its twins become, a result of the parameters.
+
+    Torch would swap fake tensors in place, which fails wherever something refers to them weakly.
+    """
+    plain: Any = nn.Module._apply
+
+    def applied(module: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        held: tuple[dict[str, Any], ...] = module._parameters, module._buffers
+        if not any(isinstance(tensor, FakeTensor) for tensors in held for tensor in tensors.values()):
+            moved: nn.Module = plain(module, change, recurse)
+            return moved
+        for child in module.children() if recurse else ():
+            child._apply(change)
+        with torch.enable_grad():
+            for tensors in held:
+                for name, tensor in list(tensors.items()):
+                    if tensor is not None and (changed := change(tensor)) is not tensor:
+                        changed._is_param = isinstance(tensor, nn.Parameter)  # as torch's
+                        tensors[name] = changed
+        return module
+
+    nn.Module._apply = applied  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module._apply = plain  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

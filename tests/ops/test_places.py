@@ -73,6 +73,29 @@ def crossed(net: Any, x: Tensor) -> Tensor:
     return out
 
 
+def first_row(net: Any, x: Tensor) -> Tensor:
+    out: Tensor = net.head(net.stem(x) + (net.table[:, None] + net.columns).flatten(0, 1)[:9])
+    return out
+
+
+def axial(net: Any, x: Tensor) -> Tensor:
+    both = [net.table[None, :, None].expand(4, 8, 16, 6), net.columns[None, None].expand(4, 8, 16, 6)]
+    out: Tensor = net.head(net.stem(x) + torch.cat(both, -1)[:, :1].flatten(1, 2)[:, :9])
+    return out
+
+
+def resized_to_one(net: Any, x: Tensor) -> Tensor:
+    table = F.interpolate(net.table.T.view(1, 12, 4, 4), size=(1, 1), mode="bilinear")
+    out: Tensor = net.head(net.stem(x[:, :1]) + table.flatten(2).mT)
+    return out
+
+
+def beside_others(net: Any, x: Tensor) -> Tensor:
+    asked = torch.ones(4, 1, 1) * (net.stem.bias + net.table[1:10])
+    out: Tensor = net.head(torch.cat([net.stem(x) + net.table[:9], asked], 1))
+    return out
+
+
 def in_windows(net: Any, x: Tensor) -> Tensor:
     windows = F.unfold(net.stem(x), 4, stride=4).view(2, 12, 16, 4)
     out: Tensor = net.head(windows.permute(0, 3, 2, 1).flatten(1, 2) + net.table)
@@ -89,6 +112,11 @@ PLACES: dict[str, tuple[Forward, Tensor, int, dict[str, tuple[int, ...]]]] = {
     "rows and columns": (crossed, X, 12, {"table": (3, 12), "columns": (3, 12)}),
     "relative in windows": (windows, X, 12, {"table": (17, 3)}),
     "step by step": (by_steps, X, 12, {"table": (9, 12)}),
+    "the first row of rows and columns": (first_row, X, 12, {"table": (8, 12), "columns": (16, 12)}),
+    "beside each other, the first row": (axial, X, 12, {"table": (8, 6), "columns": (16, 6)}),
+    "one place": (lambda n, x: n.head(n.stem(x[:, :1]) + n.table[:1]), X, 12, {"table": (9, 12)}),
+    "resized to one place": (resized_to_one, X, 12, {"table": (16, 12)}),
+    "of a long table, and beside others": (beside_others, X, 12, {"table": (64, 12)}),
     "on raw inputs": (lambda n, x: n.head(n.stem(x + n.table)), X, 12, {"table": (9, 10)}),
     "on patches of features": (of_windows, IMAGE, 192, {"table": (4, 192)}),
     "on entries of windows": (in_windows, IMAGE, 12, {"table": (64, 12)}),
@@ -172,11 +200,6 @@ def test_labels_that_are_dropped_at_random_are_no_places() -> None:
     assert normc.plan(Dropped(), (torch.arange(6), torch.randn(6, 12))).by_name["table.weight"].role == "embedding"
 
 
-def centres(net: Any, x: Tensor) -> Tensor:
-    out: Tensor = net.head((-((net.stem(x)[..., None, :] - net.table) ** 2).sum(-1)).exp())
-    return out
-
-
 def residuals(net: Any, x: Tensor) -> Tensor:
     h = net.stem(x)
     shares = h.softmax(-1)[..., :7, None]
@@ -199,7 +222,6 @@ def transitions(net: Any, x: Tensor) -> Tensor:
 
 
 OUTER: dict[str, tuple[Forward, int, tuple[int, int], str]] = {
-    "centres of radial functions": (centres, 7, (7, 12), "state"),
     "residuals to centres": (residuals, 12, (7, 12), "state"),
     "shift and scale": (shifted, 12, (2, 12), "bias"),
     "transitions": (transitions, 12, (12, 12), "bias"),

@@ -152,9 +152,28 @@ def distances(net: object, h: Tensor, table: Tensor) -> Tensor:
     return -torch.cdist(h, table[None].expand(len(h), -1, -1))
 
 
+def squares(h: Tensor, table: Tensor) -> Tensor:
+    difference = table - h.unsqueeze(-2)
+    return (difference * difference).sum(-1)
+
+
+def as_wide(h: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    return h.unsqueeze(2).expand(4, 6, 10, 24), table.expand(4, 6, 10, 24)
+
+
 @pytest.mark.parametrize(
     "forward",
     [
+        lambda net, h: -((h[..., None, :] - net.w) ** 2).sum(-1),
+        lambda net, h: (-(h.mean(1)[:, None] - net.w).pow(2).sum(-1)).exp(),
+        lambda net, h: (h.mean(1).unsqueeze(1) - net.w).abs().sum(-1),
+        lambda net, h: ((h[..., None, :] + (-net.w)).abs() ** 3).mean(-1),
+        lambda net, h: torch.norm(h[..., None, :] - net.w, dim=-1),
+        lambda net, h: torch.linalg.vector_norm(h[..., None, :] - net.w, dim=-1) ** 2,
+        lambda net, h: (net.w - h[..., None, :]).norm(p=1, dim=-1, keepdim=True).squeeze(-1),
+        lambda net, h: squares(h, net.w),
+        lambda net, h: (as_wide(h, net.w)[0] - as_wide(h, net.w)[1]).square().sum(3),
+        lambda net, h: F.mse_loss(*as_wide(h, net.w), reduction="none").sum(-1),
         lambda net, h: distances(net, h, net.w),
         lambda net, h: -torch.cdist(h.mean(1), net.w),
         lambda net, h: -torch.cdist(net.w, h.mean(1)).T,
@@ -165,6 +184,14 @@ def distances(net: object, h: Tensor, table: Tensor) -> Tensor:
 def test_prototypes_are_the_rows_of_an_output(forward: Forward) -> None:
     found = rows({"w": (10, 24)}, forward, head=False, also=("stem.weight",))
     assert found == ["output oi spectral", "input oi spectral"]
+
+
+def test_centres_of_radial_functions_lie_between_layers() -> None:
+    def near(net: Around, h: Tensor) -> Tensor:
+        return (-(((h[..., None, :] - net.w) / net.s.exp()) ** 2).sum(-1)).exp()
+
+    found = rows({"w": (10, 24), "s": (24,)}, near, width=10, also=("stem.weight", "head.weight"))
+    assert found == ["hidden oi spectral", "state o sign", "input oi spectral", "output oi spectral"]
 
 
 def test_numbers_that_make_a_matrix_by_a_fixed_index_are_each_by_themselves() -> None:

@@ -256,3 +256,39 @@ def test_what_a_linear_layer_makes_of_an_embedding_stays_so() -> None:
 def test_a_layer_that_makes_matrices_is_a_layer() -> None:
     found = rows({"w": (576, 24)}, lambda net, h: h @ F.linear(h.mean(1), net.w).view(-1, 24, 24))
     assert found == ["hidden oi spectral"]
+
+
+def by_experts(h: Tensor) -> Tensor:
+    return h.expand(4, -1, -1, -1)
+
+
+def mixed_by_gates(net: Around, h: Tensor) -> Tensor:
+    results = torch.einsum("bti,eio->bteo", h, net.w) + net.b
+    return (results * h[..., :4].softmax(-1)[..., None]).sum(2)
+
+
+BATCHED: dict[str, Forward] = {
+    "new dimensions": lambda net, h: (by_experts(h) @ net.w[:, None] + net.b[:, None, None]).sum(0),
+    "einsum": lambda net, h: (torch.einsum("ebti,eio->ebto", by_experts(h), net.w) + net.b[:, None, None]).sum(0),
+    "unsqueezed": lambda net, h: (torch.bmm(h.flatten(0, 1).expand(4, -1, -1), net.w) + net.b.unsqueeze(1)).sum(0),
+    "baddbmm": lambda net, h: torch.baddbmm(net.b[:, None], h.flatten(0, 1).expand(4, -1, -1), net.w).sum(0),
+    "viewed": lambda net, h: torch.add(by_experts(h) @ net.w[:, None], net.b.view(4, 1, 1, -1)).relu().sum(0),
+    "expanded": lambda net, h: (by_experts(h) @ net.w[:, None] + net.b[:, None, None].expand(4, 4, 6, 20)).sum(0),
+    "repeated": lambda net, h: (by_experts(h) @ net.w[:, None] + net.b[:, None, None].repeat(1, 4, 6, 1)).sum(0),
+    "mixed": mixed_by_gates,
+}
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_a_bias_of_batched_experts_has_their_blocks(name: str) -> None:
+    found = rows({"w": (4, 24, 20), "b": (4, 20)}, BATCHED[name], width=20)
+    assert found == ["hidden bio spectral", "bias bo rms"]
+
+
+def test_a_gain_of_batched_experts_has_their_blocks() -> None:
+    found = rows(
+        {"w": (4, 24, 20), "g": (4, 20)},
+        lambda net, h: (by_experts(h) @ net.w[:, None]).relu().mul(net.g[:, None, None]).sum(0),
+        width=20,
+    )
+    assert found == ["hidden bio spectral", "gain bo rms"]

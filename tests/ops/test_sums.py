@@ -86,7 +86,31 @@ def test_a_base_beside_splines_is_a_matrix() -> None:
         return (net.a * h.tanh()[..., None] + net.b * curves).sum(2)
 
     found = rows({"a": (24, 24), "b": (24, 24), "c": (24, 24, 5)}, layer)
-    assert found[:2] == ["hidden io spectral", "gain oo rms"]
+    assert found[:2] == ["hidden io spectral", "gain bo rms"]
+
+
+# A sum over the product with a vector is what `h @ a` is: a matrix of one output, or one for every head.
+VECTORS: list[tuple[Shapes, Forward, str]] = [
+    ({"a": (24,)}, lambda net, h: h @ net.a, "i spectral"),
+    ({"a": (24,)}, lambda net, h: F.linear(h, net.a[None])[..., 0], "i spectral"),
+    ({"a": (24,)}, lambda net, h: torch.einsum("btd,d->bt", h, net.a), "i spectral"),
+    ({"a": (24,)}, lambda net, h: (h * net.a).sum(-1), "i spectral"),
+    ({"a": (24,)}, lambda net, h: torch.mul(net.a, h).mean(dim=2), "i spectral"),
+    ({"a": (1, 4, 6)}, lambda net, h: torch.einsum("bthd,xhd->bth", h.unflatten(-1, (4, 6)), net.a), "obi spectral"),
+    ({"a": (1, 4, 6)}, lambda net, h: (F.leaky_relu(h.unflatten(-1, (4, 6))) * net.a).sum(-1), "obi spectral"),
+]
+
+
+@pytest.mark.parametrize(("shapes", "forward", "expected"), VECTORS)
+@pytest.mark.parametrize("last", [True, False])
+def test_product_with_a_vector_and_sum_is_a_matrix(shapes: Shapes, forward: Forward, expected: str, last: bool) -> None:
+    def scaled(net: Around, h: Tensor) -> Tensor:
+        scores = forward(net, h).flatten(2) if h.dim() > 2 and "b" in expected else forward(net, h)[..., None]
+        return scores if last else h * scores.mean(-1, keepdim=True)
+
+    role = "output" if last else "hidden"
+    found = rows(shapes, scaled, head=not last, also=("stem.weight",))
+    assert found == [f"{role} {expected}", "input oi spectral"]
 
 
 # Gains whose product is averaged, normalised, compared or returned stay gains.
@@ -97,11 +121,12 @@ GAINS: dict[str, tuple[Shapes, Forward, str]] = {
         lambda net, h: (h * net.g - (h * net.g).mean(-1, keepdim=True)) / (h * net.g).std(-1, keepdim=True),
         "gain o rms",
     ),
-    "a score for every head": (
-        {"g": (1, 4, 6)},
-        lambda net, h: h * (h.unflatten(-1, (4, 6)) * net.g).sum(-1).softmax(1).repeat_interleave(6, -1),
-        "gain -oo rms",
+    "a score of two activations": (
+        {"g": (24,)},
+        lambda net, h: (h[:, :, None] * net.g * h[:, None]).sum(-1).softmax(-1) @ h,
+        "gain o rms",
     ),
+    "summed to a loss": ({"g": (24,)}, lambda net, h: h + (h * net.g).sum(), "gain o rms"),
     "keys": (
         {"g": (4, 6)},
         lambda net, h: (lambda q: ((q @ q.mT).softmax(-1) @ q).transpose(1, 2).flatten(2))(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import normc
 from tests.passes.fused import BATCH, HEAD, HEADS, PLACES, WIDTH, Fused, blocks_of, kept_whole
 
 
@@ -210,3 +211,30 @@ EXPECTED: dict[type[Fused], str] = {
 @pytest.mark.parametrize("model", EXPECTED)
 def test_parts_of_loops(model: type[Fused]) -> None:
     assert blocks_of(model()) == EXPECTED[model]
+
+
+class Halting(nn.Module):
+    """Steps until what one entry of the state adds up to says enough; what is returned depends on it."""
+
+    def __init__(self, own: bool, weighed: bool) -> None:
+        super().__init__()
+        self.stem, self.step, self.head = nn.Linear(8, 24), nn.Linear(24, 24), nn.Linear(24, 5)
+        self.halt = nn.Linear(24, 1) if own else None
+        self.weighed = weighed
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        halt, found = torch.zeros(h.shape[:-1]), torch.zeros_like(h)
+        while (halt < 0.99).any():
+            h = self.step(h).relu()
+            share = torch.sigmoid(h[..., 0] if self.halt is None else self.halt(h)[..., 0])
+            halt, found = halt + share, found + share[..., None] * h
+        out: Tensor = self.head(found) if self.weighed else self.head(h) * halt[..., None]
+        return out
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("weighed", [True, False])
+def test_an_entry_that_tells_when_to_halt_is_no_part(own: bool, weighed: bool) -> None:
+    plan = normc.plan(Halting(own, weighed), torch.randn(4, 6, 8))
+    assert [row.name for row in plan.rows if row.blocks or row.fallback or row.role == "unused"] == []

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import normc
+from tests.trace import elsewhere
 
 
 @functools.lru_cache
@@ -48,7 +49,15 @@ class Static(Plain):
         return mixed
 
 
-@pytest.mark.parametrize("kind", [Plain, Static])
+class Elsewhere(Plain):
+    """What is cached in a file that holds no class of the model: on a function, and on a class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.mix(x + elsewhere.places(4) + elsewhere.Rule.nodes(4))
+        return mixed
+
+
+@pytest.mark.parametrize("kind", [Plain, Static, Elsewhere])
 def test_a_cached_tensor_of_a_trace_is_gone(kind: type[nn.Module]) -> None:
     model = kind()
     for _ in range(2):

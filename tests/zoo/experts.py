@@ -90,7 +90,7 @@ EXPERTS: dict[str, Case] = {
         tokens,
         TEXT | BIAS | {"gate.weight": "router oi rownorm", "experts.*.weight": LINEAR, "shared*.weight": LINEAR},
     ),
-    # Soft experts choose nothing: phi maps a token to a score a slot. One could cut bi by experts, as wi is cut.
+    # Soft experts choose nothing: phi maps a token to a score a slot. bi is cut by experts, as wi is.
     "dispatched-experts": Case(
         Dispatched,
         tokens,
@@ -99,7 +99,7 @@ EXPERTS: dict[str, Case] = {
             "router.weight": "router oi rownorm",
             "wi": "hidden bio spectral",
             "wo": "hidden bio spectral",
-            "bi": "bias o-o rms",
+            "bi": "bias b-o rms",
             "phi": "hidden ioo spectral",
             "soft": "hidden bio spectral",
             "head.bias": "bias o rms",

@@ -198,7 +198,7 @@ OTHER: dict[str, Case] = {
         lambda: (vectors(5, 6), EDGES),
         {
             "lin.weight": "input oi spectral",
-            "att_*": "gain -oo rms",
+            "att_*": "hidden obi spectral",
             "*bias": "bias o rms",
             "w": "hidden io spectral",
             "a": "hidden io spectral",

@@ -166,7 +166,7 @@ RECURRING: dict[str, Case] = {
             "*.conv_1d.weight": "depthwise bik rownorm",
             "*.recurrent_param": "state o sign",
             "*_gate_weight": "hidden bio spectral",
-            "*_gate_bias": "bias oo rms",
+            "*_gate_bias": "bias bo rms",
             "*norm.weight": "gain o rms",
             "*bias": "bias o rms",
         },
