@@ -54,7 +54,8 @@ class Registry(Generic[T]):
 
     def find(self, name: str) -> T | None:
         """The part called `name`, or None."""
-        self.load()
+        if not self._loaded:
+            self.load()
         return self._parts.get(name)
 
     def __getitem__(self, name: str) -> T:

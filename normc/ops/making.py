@@ -44,10 +44,11 @@ class _Attempt:
 def result_of(call: Call, rule: Rule) -> Result:
     """What a rule says of a call, with operands seen as the weights that they would make where that makes sense."""
     operands = call.node.all_input_nodes if call.name != "operator.getitem" else []
-    made = {node: found for node in operands if (found := _open(call, node))}
-    if not made and not any(call.value(node).made for node in operands):
+    held = {node: value for node in operands if (value := call.value(node)).made}
+    if not held:
         return _begun(call, rule)
-    plain = call.seeing({node: replace(call.value(node), made=()) for node in operands if call.value(node).made})
+    made = {node: found for node, value in held.items() if (found := _open(call, value))}
+    plain = call.seeing({node: replace(value, made=()) for node, value in held.items()})
     family = rule.__module__.rsplit(".", 1)[-1]
     items = [item for items in made.values() for item in items]
     if family == "elementwise" and is_sum(call) and len(made) == len(operands) > 1 and _of_products(items):
@@ -61,10 +62,9 @@ def result_of(call: Call, rule: Rule) -> Result:
     return _carried(result, attempt.grown, call.record.begun.keys() & {call.node.name})
 
 
-def _open(call: Call, node: fx.Node) -> tuple[Made, ...]:
+def _open(call: Call, value: Value) -> tuple[Made, ...]:
     """What a value may be as a weight. Of a sum that has been an activation elsewhere that is no question any more."""
-    made = call.value(node).made
-    return tuple(item for item in made if item.form != "sum" or not item.origins & call.record.ended)
+    return tuple(item for item in value.made if item.form != "sum" or not item.origins & call.record.ended)
 
 
 def _begun(call: Call, rule: Rule, names: frozenset[str] = frozenset()) -> Result:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from normc.trace.foreign import attributes_of, closed_over, is_a
+from normc.trace.foreign import attributes_of, closed_over
 
 
 @contextlib.contextmanager
@@ -29,7 +29,8 @@ def fresh_caches(model: nn.Module, visited: Set[str]) -> Iterator[None]:
         yield
     finally:
         found = _in_modules(homes | visited)
-        classes = (item for entries in _in_modules(visited) for item in list(entries.values()) if is_a(item, type))
+        items = (item for entries in _in_modules(visited) for item in list(entries.values()))
+        classes = (item for item in items if issubclass(type(item), type))
         _empty([*own, *found, *(vars(kind) for kind in classes if kind.__module__ in visited)])
 
 
@@ -40,7 +41,11 @@ def _in_modules(names: Iterable[str]) -> list[Mapping[str, Any]]:
 def _empty(held: Iterable[Mapping[str, Any]]) -> None:
     for entries in held:
         for entry in list(entries.values()):
-            item = entry.__func__ if is_a(entry, staticmethod, classmethod) else entry
-            for cell in (item, *(closed_over(item) if type(item) is FunctionType else ())):
-                if is_a(cell, functools._lru_cache_wrapper):
+            item = entry.__func__ if type(entry) in _WRAPPING else entry
+            cells = closed_over(item) if type(item) is FunctionType and item.__closure__ else (item,)
+            for cell in cells:
+                if type(cell) is functools._lru_cache_wrapper:
                     cell.cache_clear()
+
+
+_WRAPPING = (staticmethod, classmethod)

@@ -20,7 +20,7 @@ from normc.trace.caches import fresh_caches
 from normc.trace.dataless import answered
 from normc.trace.export import exported
 from normc.trace.failures import Caught, Failure, explained
-from normc.trace.foreign import ask, is_a, signature_of
+from normc.trace.foreign import ask, signature_of
 from normc.trace.graph import ModelGraph, Parameter
 from normc.trace.guesses import Answers
 from normc.trace.names import call_names, unwrapped
@@ -202,7 +202,7 @@ def _attribute_paths(model: nn.Module) -> dict[int, str]:
         id(value): f"{path}.{key}" if path else key
         for path, module in model.named_modules()
         for key, value in vars(module).items()
-        if is_a(value, Tensor)
+        if issubclass(type(value), Tensor)
     }
 
 

@@ -40,9 +40,9 @@ class Snapshot:
         while waiting:
             item = waiting.pop()
             kind = type(item)
-            if id(kind) not in bases:
-                bases[id(kind)] = next(base for base in _BASES if issubclass(kind, base))
-            base = bases[id(kind)]
+            base = bases.get(id(kind))
+            if base is None:
+                base = bases[id(kind)] = next(base for base in _BASES if issubclass(kind, base))
             if base in _ATOMS or id(item) in seen:
                 continue
             seen.add(id(item))
