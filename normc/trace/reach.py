@@ -22,9 +22,11 @@ def inputs_of(node: fx.Node) -> Iterable[fx.Node]:
 
 def graded(output: fx.Node) -> frozenset[fx.Node]:
     """Every node that the gradient of some floating-point output reaches. Kept: a graph doesn't change once traced."""
-    if "graded" not in output.meta:
-        output.meta["graded"] = graded_through(output, inputs_of)
-    return frozenset(output.meta["graded"])
+    of, found = output.meta.get("graded", (None, frozenset()))
+    if of is not output:  # a copy of the graph has its nodes' meta
+        found = graded_through(output, inputs_of)
+        output.meta["graded"] = output, found
+    return frozenset(found)
 
 
 def graded_through(output: fx.Node, before: Callable[[fx.Node], Iterable[fx.Node]]) -> frozenset[fx.Node]:
