@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from normc.cbs.law import Law
 from normc.errors import NormcError
 
-if TYPE_CHECKING:
-    from normc.cbs.result import Measurement
 
-
-def draw(measurement: Measurement, law: Law, path: Path) -> None:
-    """Both axes logarithmic, into `path`. NormcError without matplotlib, or where the file can't be written."""
+def draw(sizes: Sequence[int], target: float, law: Law, path: Path) -> None:
+    """The law over these batch sizes, into `path`. NormcError without matplotlib, or where it can't be written."""
     try:
         mpl = importlib.import_module("matplotlib")
     except ModuleNotFoundError:
@@ -33,11 +30,10 @@ def draw(measurement: Measurement, law: Law, path: Path) -> None:
     if math.isfinite(law.critical) and law.critical <= 2 * high:
         axes.axvline(law.critical, color="0.3", linewidth=0.8)
         axes.annotate(f" critical: {law.critical:.0f}", (law.critical, max(law.steps)), va="top", fontsize=9)
-    sizes = [point.batch for point in measurement.points]
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("batch size")
-    axes.set_ylabel(f"steps to a loss of {measurement.target:g}")
+    axes.set_ylabel(f"steps to a loss of {target:g}")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="lower left")

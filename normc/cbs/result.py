@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from normc.cbs.law import Law, fit
+from normc.cbs.plot import draw
 from normc.errors import NormcError
 from normc.report.words import number
 
@@ -97,11 +98,9 @@ class Measurement:
 
     def plot(self, path: str | Path, law: Law | None = None) -> None:
         """Steps against batch sizes; the name's ending (png, svg) says the format. NormcError without matplotlib."""
-        from normc.cbs.plot import draw
-
         if Path(path).suffix.lower() not in (".png", ".svg"):
             raise NormcError(f"{path} is no plot's name", "end it in .png or .svg")
-        draw(self, law or self.fit(), Path(path))
+        draw([point.batch for point in self.points], self.target, law or self.fit(), Path(path))
 
 
 def said(law: Law) -> str:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from normc.checking.coordinates import Coordinates
+from normc.checking.findings import Findings
 from normc.checking.gains import FACTOR, Gains
 from normc.checking.onestep import OneStep
 from normc.checking.verdict import Level
 from normc.errors import NormcError
 from normc.report.words import shown
 
-if TYPE_CHECKING:
-    from normc.checking.report import CheckReport
-
 _PALE, _STRONG = "#8a8f98", "#d1495b"
 _COLORS: dict[Level, str] = {"ok": "#5b8e7d", "note": "#d9a441", "wrong": _STRONG}
 _LEAST = 1e-4
 
 
-def draw(report: CheckReport, path: Path) -> None:
+def draw(report: Findings, path: Path) -> None:
     """One panel for each part, into `path`. NormcError without matplotlib, or where the file can't be written."""
     try:
         mpl = importlib.import_module("matplotlib")

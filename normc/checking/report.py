@@ -6,59 +6,26 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, RenderResult
 
 from normc.checking.coordinates import Coordinates, Series
-from normc.checking.gains import Gain, Gains
+from normc.checking.findings import Findings
+from normc.checking.gains import Gain
 from normc.checking.onestep import Move, OneStep
-from normc.checking.verdict import OK, Verdict, worst
+from normc.checking.plot import draw
+from normc.checking.tables import tables
+from normc.checking.verdict import Verdict
 from normc.errors import NormcError
 
 VERSION = 1
 
 
-@dataclass(frozen=True)
-class CheckReport:
-    """What `normc.check` found. `gains` and `step` are of the model itself; `widths` and `depths` of its relatives.
-
-    `notes` say what could not be checked.
-    """
-
-    model: str
-    recipe: str
-    lr: float
-    gains: Gains | None
-    step: OneStep | None
-    widths: Coordinates | None
-    depths: Coordinates | None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        """All of them, in the order of the tables."""
-        found = [row.verdict for row in self.gains.rows] if self.gains is not None else []
-        if self.step is not None:
-            found += [*(row.verdict for row in self.step.rows), self.step.verdict]
-        for part in (self.widths, self.depths):
-            found += [series.verdict for series in part.series] if part is not None else []
-        return tuple(found)
-
-    @property
-    def verdict(self) -> Verdict:
-        """The most serious of all verdicts."""
-        return worst(list(self.verdicts)) if self.verdicts else OK
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong; notes may be there."""
-        return self.verdict.level != "wrong"
+class CheckReport(Findings):
+    """What `normc.check` found: prints as tables, saves as JSON, draws as a plot."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from normc.checking.tables import tables
-
         yield from tables(self, options.max_width)
 
     def text(self, width: int | None = None, color: bool = False) -> str:
@@ -92,8 +59,6 @@ class CheckReport:
 
     def plot(self, path: str | Path) -> None:
         """Draw all parts into one file; its ending (png, svg) says the format. NormcError without matplotlib."""
-        from normc.checking.plot import draw
-
         if Path(path).suffix.lower() not in (".png", ".svg"):
             raise NormcError(f"{path} is no plot's name", "end it in .png or .svg")
         draw(self, Path(path))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import RenderableType
@@ -13,19 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from normc.checking.coordinates import Coordinates, Series
+from normc.checking.findings import Findings
 from normc.checking.gains import FACTOR, Gains
 from normc.checking.onestep import BAND, OneStep
 from normc.checking.slopes import GROWS, SURELY
 from normc.checking.verdict import STYLES, Verdict
+from normc.report.families import pattern_of
 from normc.report.words import number, shown
-
-if TYPE_CHECKING:
-    from normc.checking.report import CheckReport
 
 _NARROW = 100  # columns below which gains are shown as ratios alone
 
 
-def tables(report: CheckReport, width: int) -> Iterator[RenderableType]:
+def tables(report: Findings, width: int) -> Iterator[RenderableType]:
     """All parts of a report, in `width` columns."""
     yield Text.assemble(("check of ", "dim"), (shown(report.model), "bold"), (f", recipe {report.recipe}", "dim"))
     if report.gains is not None:
@@ -138,8 +136,6 @@ def _gains(part: Gains, width: int) -> tuple[str, str, Table, list[Verdict]]:
 def _with_blockers(verdict: Verdict, name: str, part: Gains) -> Verdict:
     if verdict.word != "0 at init" or name not in part.blocked:
         return verdict
-    from normc.report.families import pattern_of
-
     names = dict.fromkeys(pattern_of(other) for by in part.blocked.values() for other in by)
     return verdict._replace(why=f"{verdict.why} (zero: {', '.join(names)})")
 

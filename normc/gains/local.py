@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import fx
@@ -13,9 +13,6 @@ from torch import fx
 from normc.ops.value import Value
 from normc.registry import Registry
 from normc.trace.graph import op_name, shape_of
-
-if TYPE_CHECKING:
-    from normc.gains.sample import Samples
 
 Convention = Literal["modula", "sharp", "average"]
 CONVENTIONS: tuple[str, ...] = get_args(Convention)
@@ -90,6 +87,16 @@ class TailsError(LookupError):
     """Two moments say too little: the result would be made by a few entries of a Gaussian that may not be there."""
 
 
+class Draws(Protocol):
+    """Values of nodes, drawn together."""
+
+    def of(self, node: fx.Node) -> Any:
+        """A node's value. LookupError if it can't be had."""
+
+    def shrunk(self, factor: float) -> Draws:
+        """Another draw, all of whose beginnings are so much smaller."""
+
+
 UNIT = Size(1.0)
 MASKED = 1e3  # a constant this large in a sum is there to hide entries
 
@@ -110,7 +117,7 @@ class At:
     product: bool
     weights: bool = False
     tables: frozenset[str] = frozenset()
-    samples: Samples | None = None
+    samples: Draws | None = None
     mixed: Set[fx.Node] = frozenset()
 
     @property

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import sympy
 
-from normc.errors import NormcError
 from normc.plans.sharpness import Sharpness
 
-if TYPE_CHECKING:
-    from normc.plans.plan import NormPlan
+Plan = TypeVar("Plan")
 
 
 class Dimension(NamedTuple):
@@ -36,31 +34,21 @@ class Law(NamedTuple):
     note: str = ""
 
 
-class Origin(Protocol):
+class Origin(Protocol[Plan]):
     """A traced model and what was asked of it."""
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
         """The model's sizes by name."""
 
-    def at(self, plan: NormPlan, sizes: Mapping[str, int]) -> NormPlan:
+    def at(self, plan: Plan, sizes: Mapping[str, int]) -> Plan:
         """The plan with other sizes. NormcError for a name or a size that can't be."""
 
-    def law(self, plan: NormPlan, name: str, most: int | None = 4000) -> Law | None:
+    def law(self, plan: Plan, name: str, most: int | None = 4000) -> Law | None:
         """The scale of the row of that name. None where the model has more ops than `most`: it takes several plans."""
 
-    def sharpness(self, plan: NormPlan) -> Sharpness:
+    def sharpness(self, plan: Plan) -> Sharpness:
         """Bounds on the model's second derivatives, by the plan's targets."""
 
-    def overridden(self, pattern: str, change: Mapping[str, object]) -> Origin:
+    def overridden(self, pattern: str, change: Mapping[str, object]) -> Origin[Plan]:
         """The same, for a plan with one more override."""
-
-
-def origin_of(plan: NormPlan) -> Origin:
-    """What the plan was made from. NormcError where that isn't known."""
-    if plan.origin is None:
-        raise NormcError(
-            f"the plan of {plan.model} holds no trace: it was loaded from a file or put together by hand",
-            "make it with normc.plan, or at its new size",
-        )
-    return plan.origin

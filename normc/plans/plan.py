@@ -16,7 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 from normc.errors import NormcError
 from normc.plans import document
-from normc.plans.at import Dimension, Origin, origin_of
+from normc.plans.at import Dimension, Origin
 from normc.plans.balance import Certificate, certify
 from normc.plans.decision import Option, decisions, digest
 from normc.plans.override import matching, overridden
@@ -55,7 +55,7 @@ class NormPlan:
     recipe: str
     options: tuple[tuple[str, Option], ...] = ()
     notes: tuple[str, ...] = ()
-    origin: Origin | None = field(default=None, compare=False, repr=False)
+    origin: Origin[NormPlan] | None = field(default=None, compare=False, repr=False)
     saved: Sharpness | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -156,9 +156,18 @@ class NormPlan:
         return replace(self, rows=rows, origin=origin, saved=None)
 
     @property
+    def _known_origin(self) -> Origin[NormPlan]:
+        if self.origin is None:
+            raise NormcError(
+                f"the plan of {self.model} holds no trace: it was loaded from a file or put together by hand",
+                "make it with normc.plan, or at its new size",
+            )
+        return self.origin
+
+    @property
     def dimensions(self) -> tuple[Dimension, ...]:
         """The model's sizes by name, as `at` takes them. NormcError for a plan that holds no trace."""
-        return origin_of(self).dimensions
+        return self._known_origin.dimensions
 
     def at(self, sizes: Mapping[str, int] | None = None, /, **more: int) -> NormPlan:
         """The plan of the same model at other sizes, by the names of `dimensions`: `plan.at(d_model=4096, n_layer=48)`.
@@ -166,14 +175,14 @@ class NormPlan:
         The model isn't traced again: its graph is rewritten, and the passes look at it anew. Sizes that follow d_model
         keep their ratio to it; all others stay. NormcError for a name that there isn't, and a size that can't be.
         """
-        return origin_of(self).at(self, {**(sizes or {}), **more})
+        return self._known_origin.at(self, {**(sizes or {}), **more})
 
     def formula(self, name: str) -> sympy.Expr:
         """A row's scale in d_out, d_in, k and, where it follows a law of depth, L, the number of blocks.
 
         Found from plans at three other depths, and held against each; NormcError for a plan that holds no trace.
         """
-        law = origin_of(self).law(self, name, None)
+        law = self._known_origin.law(self, name, None)
         return law.formula if law is not None else self[name].scale.formula
 
     def diff(self, other: NormPlan) -> tuple[Change, ...]:
