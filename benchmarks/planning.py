@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import normc
-from examples.comparison import machine
+from examples.machine import machine
 from normc.trace import own_inputs, trace
 from normc.weightless import weightless
 

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import normc
-from examples.comparison import machine
 from examples.data import bible
+from examples.machine import machine
 
 DOCS = Path(__file__).parents[1] / "docs"
 WIDTHS, DEPTHS = (32, 64, 128, 256, 512), (2, 4, 8, 16, 24)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from rich.table import Table
 
 import normc
 from examples.exported import difference
+from examples.machine import machine
 from examples.tasks import Task
 from examples.training import Run, adamw, train
 
@@ -98,13 +98,6 @@ def compare(task: Task, settings: Settings, folder: Path, console: Console) -> S
         f"Written to {folder}: loss.png, plan.json, update.py, summary.json"
     )
     return summary
-
-
-def machine() -> str:
-    """The processor's name, as Linux knows it; its architecture elsewhere."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def table(summary: Summary) -> Table:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import normc
-from examples.comparison import machine
 from examples.data import bible
+from examples.machine import machine
 from normc.cbs import Point, Trial
 
 CONTEXT, WIDTH, TARGET = 12, 64, 2.2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from normc.errors import NormcError
 from normc.optimizer import Optimizer, generate
-from normc.runtime import EMBEDDED
+from normc.runtime.door import EMBEDDED, MATRICES
 from normc.update.module import Text
 from normc.update.storage import PLAIN, storage
 from normc.update.switches import SWITCHABLE
@@ -55,20 +55,6 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 """
-
-# What Newton-Schulz in kernels is made of, in the order of their imports.
-MATRICES = (
-    "kernels.tiles",
-    "kernels.symmetric",
-    "kernels.hopper",
-    "kernels.products",
-    "kernels.small",
-    "kernels.cost",
-    "kernels.normalise",
-    "kernels.chunks",
-    "kernels.polar",
-    "kernels.newton_schulz",
-)
 
 _USAGE = """
 
@@ -144,7 +130,7 @@ def exported(text: Text) -> str:
 
 def _body(name: str) -> str:
     """A file without its docstring and imports."""
-    source = inspect.getsource(import_module(f"normc.{name}"))
+    source = inspect.getsource(import_module(name))
     lines = source.splitlines()
     first, *rest = ast.parse(source).body
     for node in (first, *(node for node in rest if isinstance(node, ast.Import | ast.ImportFrom))):

@@ -18,7 +18,7 @@ from torch._decomp import core_aten_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from normc.trace.graph import op_name
+from normc.nodes import op_name
 from normc.update.program import ROWWISE
 
 _ENTRIES = 3  # of a traced row: more than one, so that scalars can be told apart

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import fx
 
 from normc.ops.value import Value
+from normc.plans.convention import Convention
 from normc.registry import Registry
 from normc.trace.graph import op_name, shape_of
-
-Convention = Literal["modula", "sharp", "average"]
-CONVENTIONS: tuple[str, ...] = get_args(Convention)
 
 
 @dataclass(frozen=True, slots=True)

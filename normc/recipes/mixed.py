@@ -12,10 +12,10 @@ import sympy
 
 from normc.errors import NormcError
 from normc.plans.row import ROLES, Row
-from normc.recipes import Option, Recipe
+from normc.recipes.recipe import Option, Recipe
 
 if TYPE_CHECKING:
-    from normc.gains.local import Convention
+    from normc.plans.convention import Convention
     from normc.plans.geometry import Geometry
     from normc.registry import Registry
     from normc.stages.build import Stage

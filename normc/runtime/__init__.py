@@ -1,36 +1,9 @@
-"""What runs a generated update, with torch alone. Its files are embedded, in this order, in every exported update."""
+"""What runs a generated update, with torch alone. Its files are embedded in every exported update."""
 
-from normc.kernels.language import jit, tl
-from normc.runtime.fused import Fused, FusedRun
-from normc.runtime.named import NamedOptimizer
-from normc.runtime.run import Bucket, Cores, Entry, Run, Update
-from normc.runtime.step import UpdateOptimizer
-
-EMBEDDED = (
-    "kernels.language",
-    "kernels.ahead",
-    "runtime.fused",
-    "runtime.run",
-    "runtime.rounding",
-    "runtime.holder",
-    "runtime.native",
-    "runtime.tables",
-    "runtime.launcher",
-    "runtime.named",
-    "runtime.step",
-)
-
-__all__ = [
-    "EMBEDDED",
-    "Bucket",
-    "Cores",
-    "Entry",
-    "Fused",
-    "FusedRun",
-    "NamedOptimizer",
-    "Run",
-    "Update",
-    "UpdateOptimizer",
-    "jit",
-    "tl",
-]
+from normc.runtime.named import NamedOptimizer as NamedOptimizer
+from normc.runtime.run import Bucket as Bucket
+from normc.runtime.run import Cores as Cores
+from normc.runtime.run import Entry as Entry
+from normc.runtime.run import Run as Run
+from normc.runtime.run import Update as Update
+from normc.runtime.step import UpdateOptimizer as UpdateOptimizer

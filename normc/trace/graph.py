@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import fx
+
+from normc.nodes import op_name as op_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +64,6 @@ class Path:
     graph: ModelGraph
     reads: tuple[str, ...]
     why: str
-
-
-def op_name(node: fx.Node) -> str:
-    """The op's name without its overload: `aten.addmm`, `operator.getitem`; a placeholder's own name otherwise."""
-    return node.name if node.op != "call_function" else _target_name(node.target)
-
-
-@lru_cache(maxsize=4096)
-def _target_name(target: object) -> str:
-    if isinstance(target, torch._ops.OpOverload):
-        return f"{target.namespace}.{target.overloadpacket.__name__}"
-    module = getattr(target, "__module__", "") or ""
-    return f"{module.rsplit('.', 1)[-1].lstrip('_')}.{getattr(target, '__name__', str(target))}"
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:

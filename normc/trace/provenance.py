@@ -15,7 +15,9 @@ import torch
 from torch import nn
 from torch.autograd.function import _SingleLevelFunction
 
-_PACKAGE = Path(__file__).parents[1]
+from normc import version
+
+_PACKAGE = Path(version.__file__).parent
 _LIBRARIES = tuple(
     path.resolve() for path in (Path(torch.__file__).parent, _PACKAGE, _PACKAGE / "passes", _PACKAGE / "backends")
 )

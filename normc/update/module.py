@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from normc.runtime import Update
+from normc.runtime.run import Update
 from normc.update.listing import Form, Grouped, tables
 from normc.update.program import (
     ROWWISE,
@@ -41,7 +41,7 @@ import math
 import torch
 from torch import Tensor
 
-{kernels}from normc.runtime import {}
+{kernels}from normc.runtime.door import {}
 """
 
 KERNELS = """from normc.kernels.newton_schulz import newton_schulz

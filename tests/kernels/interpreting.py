@@ -14,6 +14,7 @@ import pytest
 
 from normc.kernels.language import jit
 
+KERNELS = "normc.kernels"
 PARTS = ("symmetric", "small", "normalise", "polar")
 
 
@@ -61,7 +62,7 @@ def _rounding(cast: Any) -> Any:
 
 
 def _reads_modules_again(parts: tuple[str, ...]) -> SimpleNamespace:
-    return SimpleNamespace(**{part: importlib.import_module(f"normc.kernels.{part}") for part in parts})
+    return SimpleNamespace(**{part: importlib.import_module(f"{KERNELS}.{part}") for part in parts})
 
 
 def interpret(patches: pytest.MonkeyPatch, *modules: ModuleType) -> None:
@@ -86,7 +87,7 @@ def interpret(patches: pytest.MonkeyPatch, *modules: ModuleType) -> None:
 @contextmanager
 def interpreted(parts: tuple[str, ...] = PARTS) -> Iterator[SimpleNamespace]:
     """`normc.kernels.<part>` for each part, as read under TRITON_INTERPRET=1; everything is put back at the end."""
-    kept = {name: module for name, module in sys.modules.items() if name.startswith("normc.kernels")}
+    kept = {name: module for name, module in sys.modules.items() if name.startswith(KERNELS)}
     with pytest.MonkeyPatch.context() as patches:
         interpret(patches)
         for name in kept:
@@ -94,8 +95,9 @@ def interpreted(parts: tuple[str, ...] = PARTS) -> Iterator[SimpleNamespace]:
         try:
             yield _reads_modules_again(parts)
         finally:
-            for name in [name for name in sys.modules if name.startswith("normc.kernels")]:
+            for name in [name for name in sys.modules if name.startswith(KERNELS)]:
                 del sys.modules[name]
             sys.modules.update(kept)
-            if "normc.kernels" in kept:  # its import anew has taken the place in the parent too
-                vars(sys.modules["normc"])["kernels"] = kept["normc.kernels"]
+            if KERNELS in kept:  # its import anew has taken the place in the parent too
+                parent, _, own = KERNELS.rpartition(".")
+                vars(sys.modules[parent])[own] = kept[KERNELS]

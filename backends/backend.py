@@ -1,0 +1,35 @@
+"""What a backend is, and all of them by name: importing a file of this folder registers its backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from normc.recipes import Recipe
+from normc.registry import Registry
+from normc.update.module import Loaded
+from normc.update.program import Program
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """`target` completes a target's name for this machine ("cpu" may become "cpu:bf16"). `polar_dtype` says what
+    Newton-Schulz runs in on a target, and why. A `batched` backend is given rewritten programs, another plain ones; one
+    with `kernels` runs what is elementwise in kernels of its own. If `at_once` isn't 0, stacks of matrices take turns
+    of at most so many entries. `runs_kernels` says whether Triton's kernels run on a target.
+    """
+
+    name: str
+    summary: str
+    batched: bool
+    target: Callable[[str], str]
+    polar_dtype: Callable[[str], tuple[torch.dtype | None, str]]
+    load: Callable[[Program, Recipe, str], Loaded]
+    kernels: bool = False
+    at_once: int = 0
+    runs_kernels: Callable[[str], bool] = lambda target: False
+
+
+backends: Registry[Backend] = Registry("backend", "normc.backends")
