@@ -1,8 +1,8 @@
 """The host's part of a step, by parameters: `python -m benchmarks.host [--numbers 200 2000] [--device cuda]`.
 
-By Python's loops over parameters, and by compiled ones (normc/runtime/native.py), in turns in one process; with the
-gradients of the step before, and with new ones. On a GPU it is the time until step() returns, the GPU idle before it,
-and the step is a real one. Elsewhere it is the thread's processor time, and only the launch of kernels is left out:
+By Python's loops over parameters, and by compiled ones (normc/runtime/native.py), in turns in one process; with
+the gradients of the step before, and with new ones. On a GPU it is the time until step() returns, the GPU idle before
+it, and the step is a real one. Elsewhere it is the thread's processor time, and only the launch of kernels is left out:
 the weights are on the CPU, and no kernel runs.
 """
 

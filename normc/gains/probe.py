@@ -1,7 +1,7 @@
 """Ops without a gain rule, or at operands for which two moments say too little, are tried out: run, and moved a little.
 
-Operands are drawn together where the ops before them can be run (normc/gains/sample.py), else each by itself, as a
-Gaussian of the size tracked.
+Operands are drawn together where the ops before them can be run (normc/gains/sample.py), else each by itself,
+as a Gaussian of the size tracked.
 """
 
 from __future__ import annotations

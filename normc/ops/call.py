@@ -59,9 +59,9 @@ class Consumption(NamedTuple):
 class Record:
     """The growing list of what was found, the only thing that a rule may add to; and every parameter's shape.
 
-    Of what activations made (normc/ops/making.py), by the nodes that began it: `begun` holds contacts that are none if
-    it is a weight; `shown` stand as weights somewhere, `ended` as activations. `mixed`: axes of outputs that a choice
-    mixes.
+    Of what activations made (normc/ops/making.py), by the nodes that began it: `begun` holds contacts that are
+    none if it is a weight; `shown` stand as weights somewhere, `ended` as activations. `mixed`: axes of outputs that a
+    choice mixes.
     """
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

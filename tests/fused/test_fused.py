@@ -35,8 +35,8 @@ FEW = ("muon", "modular-dual", "adamw")
 
 @pytest.fixture(autouse=True)
 def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Kernels run on the CPU, but for those of matrices, which tests/kernels tries; loaded modules aren't taken from
-    the cache.
+    """Kernels run on the CPU, but for those of matrices, which tests/kernels tries; loaded modules aren't
+    taken from the cache.
     """
     interpret(monkeypatch, normalise)
     monkeypatch.setattr(cost, "LARGEST", 0)

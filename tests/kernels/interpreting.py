@@ -86,7 +86,7 @@ def interpret(patches: pytest.MonkeyPatch, *modules: ModuleType) -> None:
 
 @contextmanager
 def interpreted(parts: tuple[str, ...] = PARTS) -> Iterator[SimpleNamespace]:
-    """`normc.kernels.<part>` for each part, as read under TRITON_INTERPRET=1; everything is put back at the end."""
+    """`normc.kernels.<part>` for each part, read under TRITON_INTERPRET=1; everything is put back at the end."""
     kept = {name: module for name, module in sys.modules.items() if name.startswith(KERNELS)}
     with pytest.MonkeyPatch.context() as patches:
         interpret(patches)
