@@ -1,4 +1,5 @@
-"""Backends, one file each: how a program runs on a kind of device. Importing a file registers its backend."""
+"""Backends, a file each: how a program runs on a kind of device. Importing a file registers its backend.
 
-from normc.backends.backend import Backend as Backend
-from normc.backends.backend import backends as backends
+May import errors, plans, registry, version, recipe, update.fused, update.kernels, update.ops, update.program,
+update.runtime.
+"""

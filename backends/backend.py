@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from normc.recipes import Recipe
+from normc.recipe.recipe import Recipe
 from normc.registry import Registry
-from normc.update.module import Loaded
-from normc.update.program import Program
+from normc.update.program.module import Loaded
+from normc.update.program.program import Program
 
 
 @dataclass(frozen=True, slots=True)

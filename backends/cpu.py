@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import fx
 
-from normc.backends import Backend, backends
+from normc.backends.backend import Backend, backends
 from normc.errors import NormcError
-from normc.kernels.cost import pays
-from normc.kernels.newton_schulz import newton_schulz
-from normc.recipes import Recipe
-from normc.update.matrices import polar
-from normc.update.module import Loaded, load, write
-from normc.update.program import Family, Program
-from normc.update.source import Printer
-from normc.update.switches import of_matrices
+from normc.recipe.recipe import Recipe
+from normc.update.kernels.cost import pays
+from normc.update.kernels.newton_schulz import newton_schulz
+from normc.update.ops.matrices import polar
+from normc.update.program.module import Loaded, load, write
+from normc.update.program.program import Family, Program
+from normc.update.program.source import Printer
+from normc.update.program.switches import of_matrices
 from normc.version import VERSION
 
 # Entries of a turn's stacks. Larger allocations come from the operating system each time, to be cleared page by page.

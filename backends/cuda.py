@@ -6,12 +6,12 @@ import re
 
 import torch
 
-from normc.backends import Backend, backends
+from normc.backends.backend import Backend, backends
 from normc.errors import NormcError
-from normc.fused.module import FusedForm
-from normc.recipes import Recipe
-from normc.update.module import Loaded, load, write
-from normc.update.program import Program
+from normc.recipe.recipe import Recipe
+from normc.update.fused.module import FusedForm
+from normc.update.program.module import Loaded, load, write
+from normc.update.program.program import Program
 from normc.version import VERSION
 
 

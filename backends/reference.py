@@ -7,13 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from normc.backends import Backend, backends
+from normc.backends.backend import Backend, backends
 from normc.errors import NormcError
-from normc.recipes import Recipe
-from normc.runtime import Bucket, Entry, Run, Update
-from normc.update.listing import summary, waits
-from normc.update.module import Loaded, Text
-from normc.update.program import Chain, Program, evaluate, placeholders
+from normc.recipe.recipe import Recipe
+from normc.update.program.listing import summary, waits
+from normc.update.program.module import Loaded, Text
+from normc.update.program.program import Chain, Program, evaluate, placeholders
+from normc.update.runtime.run import Bucket, Entry, Run, Update
 
 
 def interpret(chain: Chain, run: Run) -> None:

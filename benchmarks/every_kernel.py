@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import normc
 from benchmarks.step.ours import EXPRESS
-from normc.kernels.newton_schulz import newton_schulz
-from normc.kernels.normalise import normalise
-from normc.kernels.symmetric import symmetric
-from normc.update.polynomials import polynomials
+from normc.update.kernels.newton_schulz import newton_schulz
+from normc.update.kernels.normalise import normalise
+from normc.update.kernels.symmetric import symmetric
+from normc.update.polynomials.by_name import polynomials
 
 SIDES = (17, 33, 128, 769, 1000, 17)
 

@@ -116,7 +116,7 @@ def measured_on_gpu(suite: str) -> dict[str, Any]:
         import triton
 
         from normc import compiler, optimizer
-        from normc.runtime import launcher
+        from normc.update.runtime import launcher
     patches: list[tuple[Any, str, str]] = [
         (compiler, "trace", "tracing"),
         (compiler, "analyse", "analyses: sizes, gains, sampled activations"),

@@ -20,16 +20,16 @@ from pathlib import Path
 import torch
 from torch import fx
 
-from normc.checking.budget import at_budget
-from normc.checking.probe import averages
-from normc.checking.subject import Subject, Weights, subject_of
 from normc.errors import NormcError
-from normc.passes.bind import Binding
-from normc.passes.magnitude import Magnitudes
-from normc.passes.request import Request
-from normc.passes.sensitivity import Sensitivities
+from normc.passes.analyses.bind import Binding
+from normc.passes.analyses.magnitude import Magnitudes
+from normc.passes.analyses.request import Request
+from normc.passes.analyses.sensitivity import Sensitivities
 from normc.plans.row import Row
-from normc.recipes import recipes
+from normc.recipe.by_name import recipes
+from normc.tools.check.budget import at_budget
+from normc.tools.check.probe import averages
+from normc.tools.check.subject import Subject, Weights, subject_of
 from tests.zoo.models import CASES
 
 PAGE = Path(__file__).parents[1] / "docs" / "gains.json"

@@ -1,6 +1,6 @@
 """The host's part of a step, by parameters: `python -m benchmarks.host [--numbers 200 2000] [--device cuda]`.
 
-By Python's loops over parameters, and by compiled ones (normc/runtime/native.py), in turns in one process; with
+By Python's loops over parameters, and by compiled ones (normc/update/runtime/native.py), in turns in one process; with
 the gradients of the step before, and with new ones. On a GPU it is the time until step() returns, the GPU idle before
 it, and the step is a real one. Elsewhere it is the thread's processor time, and only the launch of kernels is left out:
 the weights are on the CPU, and no kernel runs.
@@ -75,7 +75,7 @@ def fetched() -> tuple[Any, float]:
     """The compiled loops, or None, and the seconds that they took: little if they were in the cache."""
     import subprocess
 
-    from normc.runtime import native
+    from normc.update.runtime import native
 
     start = time.perf_counter()
     try:
@@ -86,7 +86,7 @@ def fetched() -> tuple[Any, float]:
 
 def unlaunched(device: str) -> Callable[[], Any]:
     """What keeps kernels from being launched, off a GPU."""
-    from normc.runtime import launcher
+    from normc.update.runtime import launcher
 
     if device == "cuda":
         return nullcontext

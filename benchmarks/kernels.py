@@ -18,11 +18,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from normc.kernels import polar_gram, polar_many, polar_standard, small, symmetric
-from normc.kernels.hopper import by_quack, quack_missing
-from normc.tuning import FAILURES, fastest, timed
-from normc.update.matrices import polar
-from normc.update.polynomials import polynomials
+from normc.tools.tuning import FAILURES, fastest, timed
+from normc.update.kernels.hopper import by_quack, quack_missing
+from normc.update.kernels.polar import polar_gram, polar_many, polar_standard
+from normc.update.kernels.small import small
+from normc.update.kernels.symmetric import symmetric
+from normc.update.ops.matrices import polar
+from normc.update.polynomials.by_name import polynomials
 
 STEPS = polynomials("polar-express", 5)
 # (batch, n, k): products R R and X X^T of the suites, and sizes around where dense products win.
@@ -99,7 +101,7 @@ def products(clock: Clock) -> list[dict[str, object]]:
 def beside(clock: Clock) -> list[dict[str, object]]:
     """Symmetric products by quack-kernels beside normc's: milliseconds as CUDA graphs, with and without a matrix added.
 
-    HOPPER_FROM and HOPPER_SAVES of normc.kernels.tiles are set by the ratio.
+    HOPPER_FROM and HOPPER_SAVES of normc.update.kernels.tiles are set by the ratio.
     """
     rows: list[dict[str, object]] = []
     print(f"\n{'batch':>5} {'n':>5} {'k':>6} {'added':>6} {'own ms':>9} {'quack ms':>9} {'ratio':>6}")
@@ -193,7 +195,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=140.0, help="the tables' time; what is over it is left out")
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        raise SystemExit("this needs a GPU: on CPU the kernels run in Triton's interpreter alone, in tests/kernels")
+        raise SystemExit(
+            "this needs a GPU: on CPU the kernels run in Triton's interpreter alone, in tests/update/kernels"
+        )
     torch.manual_seed(0)
     start = time.monotonic()
     print(torch.cuda.get_device_name(), "torch", torch.__version__)

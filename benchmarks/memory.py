@@ -26,12 +26,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from normc.analyse import analyse
+from normc.model.trace.frontend import trace
+from normc.model.trace.own_inputs import own_inputs
+from normc.model.weightless import weightless
 from normc.optimizer import build
-from normc.passes.request import Request
+from normc.passes.analyses.request import Request
 from normc.plans.plan import NormPlan
-from normc.recipes import recipes
-from normc.trace import own_inputs, trace
-from normc.weightless import weightless
+from normc.recipe.by_name import recipes
 
 DOCS = Path(__file__).parents[1] / "docs"
 MARK = "<!-- memory -->"

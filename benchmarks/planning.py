@@ -23,9 +23,10 @@ from typing import Any
 import torch
 
 import normc
-from examples.machine import machine
-from normc.trace import own_inputs, trace
-from normc.weightless import weightless
+from normc.model.trace.frontend import trace
+from normc.model.trace.own_inputs import own_inputs
+from normc.model.weightless import weightless
+from workloads.machine import machine
 
 DOCS = Path(__file__).parents[1] / "docs"
 DEPTHS = (2, 4, 8, 16, 32, 64, 128, 256)

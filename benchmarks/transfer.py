@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import normc
-from examples.data import bible
-from examples.machine import machine
+from workloads.data import bible
+from workloads.machine import machine
 
 DOCS = Path(__file__).parents[1] / "docs"
 WIDTHS, DEPTHS = (32, 64, 128, 256, 512), (2, 4, 8, 16, 24)

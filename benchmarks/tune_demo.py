@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from examples.tasks import Task, gpt2_task, resnet_task
-from examples.training import adamw, train
+from workloads.tasks import Task, gpt2_task, resnet_task
+from workloads.training import adamw, train
 
 Setting = tuple[tuple[str, float | str], ...]
 

@@ -12,9 +12,9 @@ from rich.table import Table
 
 import normc
 from examples.exported import difference
-from examples.machine import machine
-from examples.tasks import Task
-from examples.training import Run, adamw, train
+from workloads.machine import machine
+from workloads.tasks import Task
+from workloads.training import Run, adamw, train
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import normc
-from examples.data import bible
-from examples.machine import machine
 from normc.cbs import Point, Trial
+from workloads.data import bible
+from workloads.machine import machine
 
 CONTEXT, WIDTH, TARGET = 12, 64, 2.2
 SIZES: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024)

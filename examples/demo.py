@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from examples.comparison import Settings, compare
-from examples.tasks import gpt2_task
+from workloads.tasks import gpt2_task
 
 SETTINGS = Settings(
     adamw_lr=6e-3,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from examples.tasks import Task
+from workloads.tasks import Task
 
 STEPS = 5
 

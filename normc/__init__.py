@@ -13,8 +13,6 @@ from normc.version import VERSION
 
 if TYPE_CHECKING:
     from normc import cbs as cbs
-    from normc.checking.check import check as check
-    from normc.checking.report import CheckReport as CheckReport
     from normc.compiler import compile as compile  # noqa: A004  # the public name
     from normc.compiler import plan as plan
     from normc.errors import NormcError as NormcError
@@ -23,12 +21,14 @@ if TYPE_CHECKING:
     from normc.initialise import init_ as init_
     from normc.optimizer import Optimizer as Optimizer
     from normc.plans.plan import NormPlan as NormPlan
+    from normc.tools.check.check import check as check
+    from normc.tools.check.report import CheckReport as CheckReport
 
 _HOMES = {
     "compile": "compiler",
     "plan": "compiler",
-    "check": "checking.check",
-    "CheckReport": "checking.report",
+    "check": "tools.check.check",
+    "CheckReport": "tools.check.report",
     "export": "exporting",
     "init_": "initialise",
     "Optimizer": "optimizer",

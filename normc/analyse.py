@@ -9,14 +9,14 @@ from collections import Counter
 from dataclasses import replace
 
 from normc.errors import NormcError
-from normc.facts import Elsewhere, Facts, Log, analyses
-from normc.passes.geometry import Rows
-from normc.passes.request import Request
+from normc.model.facts import Elsewhere, Facts, Log, analyses
+from normc.model.trace.graph import ModelGraph, Path
+from normc.passes.analyses.geometry import Rows
+from normc.passes.analyses.request import Request
+from normc.passes.resize.origin import Traced
 from normc.plans.plan import NormPlan
 from normc.plans.row import Row
-from normc.resize.origin import Traced
-from normc.trace.graph import ModelGraph, Path
-from normc.update.switches import SWITCHABLE
+from normc.update.program.switches import SWITCHABLE
 
 # Of a path that is traced for the sake of some parameters, those before `mass` are enough, and what it needs beside.
 ELSEWHERE = ("bind", "flow", "depth", "layout", "blocks", "role", "sanity", "magnitude", "sensitivity")

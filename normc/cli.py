@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from normc.checking.options import add_check
 from normc.errors import NormcError
-from normc.given import load_plan, read_override, read_size
+from normc.tools.check.options import add_check
+from normc.tools.given import load_plan, read_override, read_size
 from normc.version import VERSION
 
 if TYPE_CHECKING:
@@ -158,8 +158,8 @@ def _found(options: argparse.Namespace) -> NormPlan:
 
 def _inferred(options: argparse.Namespace) -> NormPlan:
     from normc.compiler import plan
-    from normc.targets import load_target, read_setting, read_tare
-    from normc.trace import own_inputs
+    from normc.model.targets import load_target, read_setting, read_tare
+    from normc.model.trace.own_inputs import own_inputs
 
     target = load_target(options.model, dict(map(read_setting, options.set)))
     if target.example_inputs is None and own_inputs(target.model) is None:
@@ -212,17 +212,17 @@ def _plan(options: argparse.Namespace) -> int:
     else:
         print(plan.text(options.width))
     if options.against:
-        from normc.report.against import against, heuristics
+        from normc.tools.report.against import against, heuristics
 
         names = [name for given in options.against for name in (heuristics if given == "all" else [given])]
         console.print(against(plan, names))
     for pattern in options.explain:
-        from normc.report.explain import explain
+        from normc.tools.report.explain import explain
 
         for row in plan.matching(pattern):
             console.print(explain(plan, row.name), "")
     if options.explain and plan.origin is not None:
-        from normc.report.explain import sizes
+        from normc.tools.report.explain import sizes
 
         console.print(sizes(plan.dimensions))
     if options.json:
@@ -245,7 +245,7 @@ def _export(options: argparse.Namespace) -> int:
     plan = _found(options)
     if options.passes:
         from normc.optimizer import program_of
-        from normc.report.passes import passes
+        from normc.tools.report.passes import passes
 
         _console(None).print(passes(program_of(plan, options.device, options.without)), "")
     try:
@@ -259,7 +259,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _recipes(options: argparse.Namespace) -> int:
-    from normc.report import polynomials, recipes
+    from normc.tools.report import polynomials, recipes
 
     if options.polynomials:
         shown = polynomials.show(options.polynomials) if options.polynomials != "all" else polynomials.table()
@@ -270,14 +270,14 @@ def _recipes(options: argparse.Namespace) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from normc.tuning import tune
+    from normc.tools.tuning import tune
 
     tune(options.seconds, print)
     return 0
 
 
 def _diff(options: argparse.Namespace) -> int:
-    from normc.report.words import said, shown
+    from normc.tools.report.words import said, shown
 
     first, second = load_plan(options.first), load_plan(options.second)
     for label, here, there in (

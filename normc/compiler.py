@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from normc.kernels.ahead import prepare
+from normc.model.trace.first_forward import on_first_forward
+from normc.model.trace.frontend import find_ladder
+from normc.model.trace.inputs import example_inputs as read_inputs
+from normc.model.trace.own_inputs import own_inputs
 from normc.optimizer import Optimizer, build, defer
-from normc.passes.request import Request
+from normc.passes.analyses.request import Request
 from normc.planning import Overrides, Planned, Planner, changed, inputs_of, planner_of, refuse_lost, uncollected
 from normc.plans.plan import NormPlan
-from normc.recipes import Option, recipes
-from normc.recipes.mixed import spelled
-from normc.trace import example_inputs as read_inputs
-from normc.trace import find_ladder, on_first_forward, own_inputs
+from normc.recipe.by_name import recipes
+from normc.recipe.mixed import spelled
+from normc.recipe.recipe import Option
+from normc.update.kernels.ahead import prepare
 
 DEFAULT_RECIPE = "auto"
 Tare = Mapping[str, float] | None

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from normc.errors import NormcError
 from normc.optimizer import Optimizer, generate
-from normc.runtime.door import EMBEDDED, MATRICES
-from normc.update.module import Text
-from normc.update.storage import PLAIN, storage
-from normc.update.switches import SWITCHABLE
+from normc.update.program.module import Text
+from normc.update.program.storage import PLAIN, storage
+from normc.update.program.switches import SWITCHABLE
+from normc.update.runtime.door import EMBEDDED, MATRICES
 
 if TYPE_CHECKING:
     import torch

@@ -14,9 +14,9 @@ from normc.errors import NormcError
 from normc.optimizer import recipe_of
 from normc.plans.geometry import NORMED
 from normc.plans.row import Row
-from normc.stages.build import Builder
-from normc.stages.norm import Lmo
-from normc.update.program import evaluate
+from normc.recipe.stages.build import Builder
+from normc.recipe.stages.norm import Lmo
+from normc.update.program.program import evaluate
 
 if TYPE_CHECKING:
     from normc.plans.plan import NormPlan

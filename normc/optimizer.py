@@ -11,23 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from normc.analyse import to_print
-from normc.backends import backends
+from normc.backends.backend import backends
 from normc.errors import NormcError, NormcWarning
-from normc.passes.batch import batch
-from normc.passes.dtypes import dtypes
-from normc.passes.fuse import fuse
-from normc.passes.kernels import Device, kernels
-from normc.passes.laws import laws
-from normc.passes.lower import lower
-from normc.passes.stack import stack
+from normc.passes.rewrites.batch import batch
+from normc.passes.rewrites.dtypes import dtypes
+from normc.passes.rewrites.fuse import fuse
+from normc.passes.rewrites.kernels import Device, kernels
+from normc.passes.rewrites.laws import laws
+from normc.passes.rewrites.lower import lower
+from normc.passes.rewrites.stack import stack
 from normc.planning import Planned, inputs_of, planner_of
-from normc.recipes import Recipe, recipes
-from normc.runtime import Entry, Update, UpdateOptimizer
-from normc.update.module import Loaded, Text
-from normc.update.program import Program, annotate
-from normc.update.storage import PLAIN, Storage, check_kinds, storage
-from normc.update.switches import SWITCHABLE as SWITCHABLE
-from normc.update.switches import checked
+from normc.recipe.by_name import recipes
+from normc.recipe.recipe import Recipe
+from normc.update.program.module import Loaded, Text
+from normc.update.program.program import Program, annotate
+from normc.update.program.storage import PLAIN, Storage, check_kinds, storage
+from normc.update.program.switches import SWITCHABLE as SWITCHABLE
+from normc.update.program.switches import checked
+from normc.update.runtime.run import Entry, Update
+from normc.update.runtime.step import UpdateOptimizer
 
 if TYPE_CHECKING:
     from normc.plans.plan import NormPlan

@@ -15,15 +15,17 @@ from torch.utils import _pytree as pytree
 
 from normc.analyse import MOST_UNREACHED, analyse, unused_note
 from normc.errors import NormcError
-from normc.facts import Log
-from normc.passes.geometry import finished
-from normc.passes.request import Request
+from normc.model.facts import Log
+from normc.model.trace.frontend import trace
+from normc.model.trace.inputs import example_inputs as read_inputs
+from normc.model.trace.own_inputs import own_inputs
+from normc.passes.analyses.geometry import finished
+from normc.passes.analyses.request import Request
 from normc.plans.override import as_torch_stores_it
 from normc.plans.plan import NormPlan
 from normc.plans.row import Evidence, Row
-from normc.recipes import Recipe, recipes
-from normc.trace import example_inputs as read_inputs
-from normc.trace import own_inputs, trace
+from normc.recipe.by_name import recipes
+from normc.recipe.recipe import Recipe
 
 Overrides = Mapping[str, str | Mapping[str, Any]] | None
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]

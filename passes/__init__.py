@@ -1,1 +1,4 @@
-"""Analyses of a model's graph, and rewrites of the update program: one file each."""
+"""Passes: analyses of a model's graph, the graph at another size, rewrites of the update program.
+
+May import errors, nodes, plans, model, recipe, update.
+"""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from normc.optimizer import build
 from normc.plans.row import Role, Row
-from tests.plans import draft, plan_of
+from tests.handmade import draft, plan_of
 
 WIDTH, HEADS, WORDS, LENGTH = 16, 2, 13, 8
 Originals = Callable[[dict[str, nn.Parameter]], Iterable[Any]]

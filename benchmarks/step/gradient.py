@@ -16,8 +16,8 @@ FILE = Path(__file__).parent / "gradient.json"
 
 def main() -> None:
     """Train, decompose, write."""
-    from examples.tasks import gpt2_task
-    from examples.training import adamw, schedule
+    from workloads.tasks import gpt2_task
+    from workloads.training import adamw, schedule
 
     task = gpt2_task()
     model = task.model()

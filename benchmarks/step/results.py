@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.step.ours import ABLATED
-from examples.machine import machine
+from workloads.machine import machine
 
 COLUMNS = ("median, ms", "times normc's", "cold first step, s", "first step from disk, s", "host, ms", "workspace, MB")
 PACKAGES = ("torch", "triton", "gram-newton-schulz", "quack-kernels", "nvidia-cutlass-dsl")

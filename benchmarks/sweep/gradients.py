@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from normc.model.trace.values import tensor_leaves
 from normc.plans.plan import NormPlan
-from normc.trace.values import tensor_leaves
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 

@@ -19,9 +19,9 @@ from benchmarks.sweep import hugging, timms
 from benchmarks.sweep.candidate import Candidate
 from benchmarks.sweep.gradients import Call, reached
 from benchmarks.sweep.oracle import judge
+from normc.model.trace.own_inputs import own_inputs
+from normc.model.weightless import without_weights
 from normc.plans.plan import NormPlan
-from normc.trace import own_inputs
-from normc.weightless import without_weights
 
 LIBRARIES = {"transformers": hugging, "timm": timms}
 _REAL = 300_000_000  # entries up to which a model is run with weights if its plan fails

@@ -1,1 +1,4 @@
-"""The plan: what is known of every parameter, and what each will get."""
+"""The plan: its rows, formulas, overrides, JSON and hash; all that the two sides know of each other.
+
+May import errors, registry.
+"""

@@ -20,7 +20,7 @@ from normc.registry import Registry
 
 StateBytes = Callable[[Row], int]
 # Recipes by name whose masses sum to one and set their targets, with the bytes of state that a row will hold.
-balanced: Registry[StateBytes] = Registry("recipe of masses", "normc.recipes")
+balanced: Registry[StateBytes] = Registry("recipe of masses", "normc.recipe.recipes")
 
 
 class Certificate(NamedTuple):

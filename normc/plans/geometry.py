@@ -1,4 +1,4 @@
-"""What a norm is, to the plan and to the update side. The norms themselves are files of `normc.norms`."""
+"""What a norm is, to the plan and to the update side. The norms themselves are files of `normc.recipe.norms`."""
 
 from __future__ import annotations
 
@@ -49,4 +49,4 @@ class Geometry:
 # Rules whose step has the size of the row's norm: by its unit step, or by the direction rescaled.
 NORMED = ("lmo", "norm")
 
-norms: Registry[Norm] = Registry("norm", "normc.norms")
+norms: Registry[Norm] = Registry("norm", "normc.recipe.norms")

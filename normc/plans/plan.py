@@ -236,7 +236,7 @@ class NormPlan:
 
 Report = Callable[[NormPlan, int], RenderableType]
 # By name, since what draws a plan lies above it: the reports import the plan, not the other way round.
-reports: Registry[Report] = Registry("report", "normc.report")
+reports: Registry[Report] = Registry("report", "normc.tools.report")
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -1,1 +1,4 @@
-"""The update side: plain update ops, the stages that chain them, programs of them, and their printed source."""
+"""From chains of stages to what runs: ops, programs, printed modules, kernels, the runtime.
+
+May import errors, nodes, plans.
+"""

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from normc.optimizer import build, program_of
-from normc.passes.lower import lower
+from normc.passes.rewrites.lower import lower
 from normc.plans.row import Block, Row
-from normc.recipes import recipes
-from normc.update.program import annotate, returned
-from tests.plans import Small, draft, plan_of, small_rows, train
+from normc.recipe.by_name import recipes
+from normc.update.program.program import annotate, returned
+from tests.handmade import Small, draft, plan_of, small_rows, train
 from tests.ties import firm_bases
 
 # Where 5e-3 moves some weights by less than 1e-2 in twenty steps.

@@ -12,13 +12,13 @@ import torch
 
 from normc.backends.cpu import fast_bf16, target
 from normc.exporting import export
-from normc.kernels.cost import form, pays
-from normc.kernels.newton_schulz import newton_schulz
 from normc.optimizer import Optimizer, build, generate
-from normc.passes.batch import batch
-from normc.update.matrices import polar
-from tests.kernels.spectra import EXPRESS, SPECTRA, error, reference, share, spectrum
-from tests.plans import Small, draft, plan_of, small_rows, train
+from normc.passes.rewrites.batch import batch
+from normc.update.kernels.cost import form, pays
+from normc.update.kernels.newton_schulz import newton_schulz
+from normc.update.ops.matrices import polar
+from tests.handmade import Small, draft, plan_of, small_rows, train
+from tests.update.kernels.spectra import EXPRESS, SPECTRA, error, reference, share, spectrum
 
 CPU = torch.device("cpu")
 SHAPES = {"a": (64, 256), "b": (64, 256), "c": (400, 400), "d": (16, 32)}
@@ -99,7 +99,7 @@ def test_an_export_carries_the_forms(tmp_path: Path, monkeypatch: pytest.MonkeyP
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "exported_for_cpu", module)
     spec.loader.exec_module(module)
-    assert "normc.kernels" not in file.read_text()
+    assert "normc.update.kernels" not in file.read_text()
     copies = {name: torch.nn.Parameter(torch.zeros(shape)) for name, shape in SHAPES.items()}
     again = module.Optimizer(copies.items(), lr=0.1, compile=False)
     for step in range(2):

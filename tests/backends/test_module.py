@@ -15,8 +15,8 @@ import torch
 from normc.errors import NormcError
 from normc.optimizer import build, generate
 from normc.plans.row import Block, Row
-from normc.update.source import collapse, comment, literal
-from tests.plans import Small, draft, plan_of, small_rows
+from normc.update.program.source import collapse, comment, literal
+from tests.handmade import Small, draft, plan_of, small_rows
 
 HOSTILE = [
     'x"]; import os #\n',

@@ -11,9 +11,9 @@ import pytest
 import normc.compiler
 from normc.cli import main
 from normc.errors import NormcError
-from normc.given import read_override
 from normc.plans.plan import NormPlan
-from tests.plan.sample import sample
+from normc.tools.given import read_override
+from tests.plans.sample import sample
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_export_works_from_a_model_and_from_a_plan(
 
 
 def test_recipes_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
-    from normc.recipes import recipes
+    from normc.recipe.by_name import recipes
 
     assert main(["recipes", "--width", "120"]) == 0
     printed = capsys.readouterr().out

@@ -23,7 +23,7 @@ import math
 import torch
 from torch import Tensor
 
-from normc.runtime.door import Bucket, Entry, Run, Update
+from normc.update.runtime.door import Bucket, Entry, Run, Update
 
 
 POLYNOMIALS_1 = (

@@ -9,9 +9,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from examples.data import bible
-from examples.tasks import SmallResNet, gpt2_task
-from examples.training import Run, adamw, schedule, train
+from workloads.data import bible
+from workloads.tasks import SmallResNet, gpt2_task
+from workloads.training import Run, adamw, schedule, train
 
 
 def test_the_text_is_whole_and_its_ends_are_apart() -> None:

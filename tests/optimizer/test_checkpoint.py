@@ -11,9 +11,9 @@ import torch
 
 from normc.errors import NormcError
 from normc.optimizer import build, defer
-from normc.recipes import recipes
+from normc.recipe.by_name import recipes
+from tests.handmade import Small, draft, plan_of, small_rows, train
 from tests.optimizer.test_step import made, weights
-from tests.plans import Small, draft, plan_of, small_rows, train
 
 
 def through_file(state: dict[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import torch
 from normc.errors import NormcError
 from normc.exporting import export
 from normc.optimizer import build
+from tests.handmade import Small, plan_of, small_rows, train
 from tests.optimizer.test_step import made, weights
-from tests.plans import Small, plan_of, small_rows, train
 
 # Blocks normc, then takes 3 steps with the exported file and prints the weights' bytes as hex.
 SCRIPT = """

@@ -17,13 +17,13 @@ from benchmarks.memory import extra
 from normc.errors import NormcWarning
 from normc.exporting import export
 from normc.optimizer import Optimizer, build, defer, program_of
-from normc.passes import batch
-from normc.recipes import recipes
-from normc.update.matrices import polar
+from normc.passes.rewrites import batch
+from normc.recipe.by_name import recipes
+from normc.update.ops.matrices import polar
+from tests.handmade import Small, draft, loss_of, plan_of, small_rows
 from tests.optimizer.test_checkpoint import through_file
 from tests.optimizer.test_export import imported
 from tests.optimizer.test_step import weights
-from tests.plans import Small, draft, loss_of, plan_of, small_rows
 
 
 def made(dtype: torch.dtype = torch.float32, recipe: str = "scion-light") -> tuple[Small, Optimizer]:

@@ -10,9 +10,9 @@ from torch import nn
 
 import normc
 from normc.plans.geometry import norms
-from normc.recipes import recipes
-from tests.modula import nets
-from tests.plans import Small, draft, finish
+from normc.recipe.by_name import recipes
+from tests.handmade import Small, draft, finish
+from tests.recipe.modula import nets
 
 IDS = torch.arange(8).view(2, 4)
 

@@ -13,9 +13,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from normc.errors import NormcError, NormcWarning
 from normc.optimizer import Optimizer, build, defer
-from normc.recipes import recipes
-from normc.update.module import load
-from tests.plans import Small, draft, loss_of, plan_of, small_rows, train
+from normc.recipe.by_name import recipes
+from normc.update.program.module import load
+from tests.handmade import Small, draft, loss_of, plan_of, small_rows, train
 
 
 def made(recipe: str = "scion", seed: int = 0, **options: Any) -> tuple[Small, Optimizer]:

@@ -1,4 +1,4 @@
-"""States in bf16 and stochastic rounding, on lists of tensors; tests/fused has the same for kernels."""
+"""States in bf16 and stochastic rounding, on lists of tensors; tests/update/fused has the same for kernels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import normc
 from normc.errors import NormcError
 from normc.exporting import export
 from normc.optimizer import Optimizer, build, defer
-from normc.passes import batch
-from normc.recipes import recipes
-from normc.runtime.rounding import SEED, dither, round_stochastically
-from normc.update.module import load
+from normc.passes.rewrites import batch
+from normc.recipe.by_name import recipes
+from normc.update.program.module import load
+from normc.update.runtime.rounding import SEED, dither, round_stochastically
+from tests.handmade import Small, draft, plan_of, small_rows, train
 from tests.optimizer.test_export import imported
 from tests.optimizer.test_step import weights
-from tests.plans import Small, draft, plan_of, small_rows, train
 
 BOTH: dict[str, Any] = {"state_dtype": torch.bfloat16, "stochastic_rounding": True}
 FEW = {"muon": 0.15, "modular-dual": 0.1, "adamw": 2**-6}  # how far of the way steps may come apart
@@ -74,7 +74,7 @@ def test_dither_is_uniform_and_without_order() -> None:
 def test_large_tensors_are_rounded_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     value = torch.randn(7, 30, generator=torch.Generator().manual_seed(0))
     whole = round_stochastically(value, 4, 2, 1)
-    monkeypatch.setattr("normc.runtime.rounding._ENTRIES", 64)
+    monkeypatch.setattr("normc.update.runtime.rounding._ENTRIES", 64)
     assert torch.equal(round_stochastically(value, 4, 2, 1), whole)
     assert torch.equal(round_stochastically(value[2:], 4, 2, 1, start=60), whole[2:])
     assert torch.equal(round_stochastically(value.t().contiguous().t(), 4, 2, 1), whole)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import normc
 from normc.errors import NormcError
-from normc.recipes import recipes
+from normc.recipe.by_name import recipes
 from tests.optimizer.test_checkpoint import through_file
 from tests.optimizer.test_export import imported
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import normc
-from normc.report.explain import explain
-from tests.report.test_explain import printed
+from normc.tools.report.explain import explain
+from tests.tools.report.test_explain import printed
 from tests.zoo.case import tokens
 from tests.zoo.nano_gpt import NanoGPT
 

@@ -8,8 +8,8 @@ from torch import nn
 
 import normc
 from benchmarks.sweep.gradients import Call, compared, reached
-from normc.trace import example_inputs
-from tests.trace.zoo import ALL
+from normc.model.trace.inputs import example_inputs
+from tests.model.trace.zoo import ALL
 from tests.zoo.awkward import AWKWARD
 from tests.zoo.byways import BYWAYS
 from tests.zoo.functions import FUNCTIONS

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import normc
-from tests.trace.state import rng_state, state_of
+from tests.model.trace.state import rng_state, state_of
 from tests.zoo.models import CASES
 
 # What these compute while they train and at no other time changes the plan.

@@ -1,1 +1,0 @@
-"""One pass over memory for the elementwise ops of a chain: their aten graph, printed as a Triton kernel."""

@@ -1,0 +1,33 @@
+"""Recipes by their names, by other names for them, and by texts that say several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from normc.recipe.mixed import read_mixed
+from normc.recipe.recipe import Recipe
+from normc.registry import Registry
+
+
+class Recipes(Registry[Recipe]):
+    """Recipes by name, or by another name for one; and by a text that says several, as `muon, output=adamw`."""
+
+    # Other names: the recipe that each stands for, and why. A plan keeps the recipe's own name.
+    aliases: Mapping[str, tuple[str, str]] = {
+        "auto": (
+            "modular-dual",
+            (
+                "the default: as good as the best tuned radii on the demo's task (docs/demo.md), with one learning "
+                "rate for every depth and width that was tried (docs/gains.md)"
+            ),
+        ),
+        "modula-sgd": ("modula", "the package's name for it"),
+    }
+
+    def __getitem__(self, name: str) -> Recipe:
+        if "," in name or "=" in name:
+            return read_mixed(name, self)
+        return super().__getitem__(self.aliases.get(name, (name, ""))[0])
+
+
+recipes = Recipes("recipe", "normc.recipe.recipes")

@@ -1,0 +1,188 @@
+"""What a recipe is: which norm, radius and chain of stages a row gets. The recipes themselves are a file each."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import ClassVar, cast
+
+import sympy
+
+from normc.errors import NormcError
+from normc.plans.convention import CONVENTIONS, Convention
+from normc.plans.geometry import Geometry, norms
+from normc.plans.row import Row, Scale
+from normc.recipe.stages.build import Stage, chain_of
+
+Option = str | int | float | bool | None
+Values = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Recipe(ABC):
+    """A rule from a row's role to its update. Subclasses say the ClassVars and override the methods below.
+
+    `assumes` says what the model or the training must be like for the recipe to be right, if anything.
+
+    `options` are fixed when a plan is made; `defaults` are values of the two parameter groups (matrices, the rest) that
+    may change while training. Both groups have the same keys.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    formula: ClassVar[str]
+    known: ClassVar[Mapping[str, Option]]
+    defaults: ClassVar[tuple[Values, ...]]
+    assumes: ClassVar[str] = ""
+
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def configure(self, **options: Option) -> Recipe:
+        """This recipe with some options set. NormcError for an unknown one, or one of another type."""
+        merged = dict(self.options)
+        for name, value in options.items():
+            if name not in self.known:
+                near = difflib.get_close_matches(name, self.known, n=1)
+                guess = f"did you mean {near[0]!r}? " if near else ""
+                raise NormcError(
+                    f"the recipe {self.name} has no option {name!r}", f"{guess}known: {', '.join(sorted(self.known))}"
+                )
+            merged[name] = _checked(self.name, name, value, self.known[name])
+        return replace(self, options=merged)
+
+    def option(self, name: str) -> Option:
+        """An option's value, or its default."""
+        return self.options.get(name, self.known[name])
+
+    def number(self, name: str) -> float:
+        """An option that is a number."""
+        value = self.option(name)
+        assert isinstance(value, int | float)
+        return float(value)
+
+    def text(self, name: str) -> str:
+        """An option that is a name."""
+        return str(self.option(name))
+
+    @property
+    def gains(self) -> Convention:
+        """How local gains become sensitivities: as the recipe's option `gains` says, if it has one."""
+        found = self.text("gains") if "gains" in self.known else "average"
+        if found not in CONVENTIONS:
+            raise NormcError(f"option gains of the recipe {self.name} is {found!r}", f"known: {', '.join(CONVENTIONS)}")
+        return cast("Convention", found)
+
+    def mass_of(self, what: str, default: float) -> float:
+        """The option `blocks_mass`, `vector_mass` or `position_mass`, if the recipe has it; else the default."""
+        return self.number(f"{what}_mass") if f"{what}_mass" in self.known else default
+
+    def seeing(self, rows: Iterable[Row], blocks: int = 0) -> Recipe:
+        """This recipe for a plan of these drafts, of a model of so many blocks (0: not known); the same, unless it
+        needs to know. What is to be known of a saved plan as well becomes an option.
+        """
+        return self
+
+    @abstractmethod
+    def geometry(self, row: Row) -> Geometry:
+        """Norm, rule, radius and scale of a row whose role, axes and blocks are final."""
+
+    @abstractmethod
+    def stages(self, rule: str) -> tuple[Stage, ...]:
+        """The chain of stages called `rule`; none for "none"."""
+
+    def state_bytes(self, row: Row) -> int:
+        """Bytes of state that a row with its rule set will hold: read off its chain."""
+        if row.rule == "none" or row.numel == 0:
+            return 0
+        return _state_bytes(self.stages_of(row), _bare(row))
+
+    def stages_of(self, row: Row) -> tuple[Stage, ...]:
+        """The stages that update a row."""
+        return self.stages(row.rule)
+
+    def sphere(self, row: Row) -> sympy.Expr:
+        """What the norm of a row's weights is at their start, with the norm's geometric factor: radius 1."""
+        return norms[row.norm].scale
+
+    def member(self, row: Row) -> Recipe:
+        """The recipe that has a row: this one, unless it is several."""
+        return self
+
+    def group_of(self, row: Row) -> int:
+        """A row's parameter group, a place in `defaults`: 0 for what a norm of matrices updates, 1 for the rest."""
+        return 0 if row.rule != "none" and norms[row.norm].shape in ("matrix", "slices") else 1
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of each parameter group, the name of the recipe that it is of."""
+        return (self.name,) * len(self.defaults)
+
+
+class EntryByEntry(Recipe):
+    """A recipe whose one chain, called as the recipe is, updates every row alike, entry by entry."""
+
+    reason: ClassVar[str] = "every entry by itself"
+
+    def geometry(self, row: Row) -> Geometry:
+        """The same for every role, but for what no gradient reaches."""
+        if row.role == "unused":
+            return Geometry("sign", "none", 0.0, sympy.Integer(0), "no gradient reaches it")
+        return Geometry("sign", self.name, 1.0, sympy.Integer(1), self.reason)
+
+    def stages(self, rule: str) -> tuple[Stage, ...]:
+        """One chain."""
+        if rule not in (self.name, "none"):
+            raise NormcError(f"the recipe {self.name} has no rule {rule!r}", f"known: {self.name}, none")
+        return self.chain() if rule == self.name else ()
+
+    @abstractmethod
+    def chain(self) -> tuple[Stage, ...]:
+        """The stages of every row."""
+
+
+def _bare(row: Row) -> Row:
+    """A row without what its states don't depend on, so that rows alike are counted once."""
+    ranks = {value: rank for rank, value in enumerate(dict.fromkeys(row.scale.per_block))}
+    scale = Scale(sympy.Integer(1), tuple(float(ranks[value] + 2) for value in row.scale.per_block))
+    return replace(
+        row, name="", aliases=(), uses=(), evidence=(), mass=None, sensitivity=None, magnitude=None, target=2.0,
+        scale=scale, state_bytes=0, fallback=None,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _state_bytes(stages: tuple[Stage, ...], row: Row) -> int:
+    kinds = [node.meta["state"] for node in chain_of(row, stages).nodes if "state" in node.meta]
+    width = state_width(row)
+    return sum(4 if kind == "count" else width * entries_of(kind, row.numel) for kind in kinds)
+
+
+def entries_of(kind: str, numel: int) -> int:
+    """How many entries a state has beside the gradient: "like" the parameter's, none for "grad", or as "3x64" says."""
+    if kind == "grad":
+        return 0
+    return numel if kind == "like" else math.prod(map(int, kind.split("x")))
+
+
+def _checked(recipe: str, name: str, value: Option, default: Option) -> Option:
+    """`value`, if it is of the default's type: any number for a number, text for text."""
+    same = isinstance(value, bool) == isinstance(default, bool)
+    if isinstance(default, int | float) and isinstance(value, int | float) and same:
+        if not abs(value) < float("inf"):
+            raise NormcError(f"option {name} of the recipe {recipe} is {value}", "give a finite number")
+        return value
+    if isinstance(default, str) and isinstance(value, str):
+        return value
+    raise NormcError(
+        f"option {name} of the recipe {recipe} can't be {value!r}", f"give one like its default, {default!r}"
+    )
+
+
+def state_width(row: Row) -> int:
+    """Bytes of one entry of a row's state: 8 for a float64 parameter, else 4."""
+    return 8 if row.dtype == "float64" else 4

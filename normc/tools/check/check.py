@@ -1,0 +1,96 @@
+"""The call behind `normc.check`: a copy of the model, its parts measured one by one, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from normc.compiler import DEFAULT_RECIPE
+from normc.errors import NormcError
+from normc.model.trace.untouched import rng_untouched
+from normc.passes.analyses.request import Request
+from normc.recipe.by_name import recipes
+from normc.recipe.recipe import Option
+from normc.tools.check.coordinates import RATE, Coordinates, Made, measure_coordinates
+from normc.tools.check.gains import Gains, measure_gains
+from normc.tools.check.onestep import STEP, Loss, OneStep, measure_step
+from normc.tools.check.probe import ITERATIONS
+from normc.tools.check.report import CheckReport
+from normc.tools.check.slopes import Along
+from normc.tools.check.subject import Subject, subject_of
+
+Family = Mapping[int, Made | Callable[[], Made]]
+
+
+def check(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    recipe: str = DEFAULT_RECIPE,
+    options: Mapping[str, Option] | None = None,
+    tare: Mapping[str, float] | None = None,
+    init: bool = False,
+    loss: Loss | None = None,
+    widths: Family | None = None,
+    depths: Family | None = None,
+    steps: int = 3,
+    lr: float = RATE,
+    probes: int = 4,
+    sharp: int = ITERATIONS,
+    seed: int = 0,
+) -> CheckReport:
+    """Measure what a plan rests on. `model` has real weights and is left as it was; so are those of `widths`, `depths`.
+
+    example_inputs  as for `plan`; also for relatives that are given without inputs of their own
+    tare            as for `plan`
+    init            start all models from the weights that `normc.init_` gives them
+    loss            of what the model returns; by default the model's own if it returns one number, else a random linear
+                    functional of the output (one step), the squared distance from Gaussian targets (coordinate checks)
+    widths, depths  {size: model, (model, inputs), or a function that makes either}: for the coordinate checks
+    steps, lr       of the coordinate checks
+    probes          backward passes for the average gains
+    sharp           power iterations for the worst-case gains; 0 leaves them out
+
+    On a CPU, steps are computed in float32. Two checks with one `seed` agree to the last digit on the same machine with
+    the same number of threads.
+    """
+    if steps < 1 or probes < 1 or sharp < 0 or not 0 < lr < float("inf"):
+        raise NormcError("a check needs a step, a probe and a learning rate", "give steps, probes >= 1 and lr > 0")
+    request = Request(recipes[recipe].configure(**(options or {})), tare=dict(tare or {}))
+    with rng_untouched():
+        subject = subject_of(model, example_inputs, request, init)
+        notes: list[str] = []
+        gains, step = _of_itself(subject, loss, probes, sharp, seed, notes)
+        given: tuple[tuple[Along, Family | None], ...] = (("width", widths), ("depth", depths))
+        parts: dict[Along, Coordinates | None] = {
+            along: measure_coordinates(
+                along, family, request, example_inputs=example_inputs, init=init, loss=loss, steps=steps, lr=lr,
+                seed=seed,
+            ) if family is not None else None
+            for along, family in given
+        }  # fmt: skip
+    return CheckReport(
+        subject.plan.model, subject.plan.recipe, STEP, gains, step, parts["width"], parts["depth"], tuple(notes)
+    )
+
+
+def _of_itself(
+    subject: Subject, loss: Loss | None, probes: int, sharp: int, seed: int, notes: list[str]
+) -> tuple[Gains | None, OneStep | None]:
+    """The parts that run the graph: left out, with a note, where that can't be run."""
+    if subject.graph.guesses:
+        notes.append(
+            f"gains and the one-step check are left out: the graph holds guesses ({subject.graph.guesses[0]}) "
+            "and means less than the model"
+        )
+        return None, None
+    try:
+        with torch.no_grad():
+            subject.run(subject.initial)
+    except (RuntimeError, TypeError, ValueError, IndexError) as problem:
+        notes.append(f"gains and the one-step check are left out: {str(problem).splitlines()[0]}")
+        return None, None
+    return measure_gains(subject, probes, sharp, seed), measure_step(subject, loss, STEP, seed)

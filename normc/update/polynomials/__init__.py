@@ -1,0 +1,4 @@
+"""Newton-Schulz polynomials: minimax steps, their composition, and the named ones.
+
+May import errors.
+"""

@@ -1,0 +1,114 @@
+"""The tables of a generated module: entries, aliases, buckets, and what all of them are of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from normc.plans.row import Row
+from normc.update.program.program import Family, Program
+from normc.update.program.source import INDENT, Printer, literal
+
+
+class Form(Protocol):
+    """Another form of families' steps, beside that on lists of tensors."""
+
+    def swaps(self, family: Family) -> Mapping[Any, Any]:
+        """What is called in place of ops of a family's core, and imported."""
+
+    @property
+    def helpers(self) -> list[str]:
+        """Functions that the steps call."""
+
+    def step(self, family: Family) -> str | None:
+        """A family's step in that form, if it has one."""
+
+    def bucket(self, printer: Printer, family: Family) -> list[str]:
+        """What the family's bucket says of it."""
+
+
+class Grouped(Protocol):
+    """What a module needs to know of its recipe: the parameter groups' values, and whose each is."""
+
+    @property
+    def defaults(self) -> tuple[Mapping[str, float], ...]:
+        """Of each group."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of each group, its recipe's name."""
+
+
+def tables(program: Program, recipe: Grouped, printer: Printer, form: Form | None) -> str:
+    """ENTRIES, ALIASES, BUCKETS and the UPDATE of them all, as source."""
+    lines = ["ENTRIES = {"]
+    groups = [(row, chain.group, False) for chain in program.chains for row in chain.rows]
+    rows = sorted([*groups, *((row, 1, True) for row in program.idle)], key=lambda item: item[0].name)
+    lines += [_entry(*item) for item in rows]
+    lines += ["}", "", "ALIASES = {" if any(row.aliases for row, _, _ in rows) else "ALIASES: dict[str, str] = {"]
+    lines += [f"{INDENT}{literal(alias)}: {literal(row.name)}," for row, _, _ in rows for alias in row.aliases]
+    lines += ["}", "", "BUCKETS = ("]
+    for family in program.families:
+        lines += _bucket(family, form.bucket(printer, family) if form is not None else [])
+    lines += [")", "", "UPDATE = Update("]
+    lines.append(f"{INDENT}plan={literal(program.plan)},")
+    lines.append(f"{INDENT}recipe={literal(program.recipe)},")
+    lines.append(f"{INDENT}defaults=(")
+    for values in recipe.defaults:
+        inner = ", ".join(f"{literal(name)}: {literal(value)}" for name, value in values.items())
+        lines.append(f"{INDENT * 2}{{{inner}}},")
+    labels = [] if len(set(recipe.labels)) == 1 else [f"{INDENT}labels={literal(recipe.labels)},"]
+    lines += [
+        f"{INDENT}),",
+        f"{INDENT}entries=ENTRIES,",
+        f"{INDENT}aliases=ALIASES,",
+        f"{INDENT}buckets=BUCKETS,",
+        *labels,
+        *([f"{INDENT}without={literal(program.without)},"] if program.without else []),
+        *([f"{INDENT}state={program.storage.state},"] if program.storage.state is not None else []),
+        *([f"{INDENT}stochastic=True,"] if program.storage.stochastic else []),
+        ")",
+    ]
+    text = "\n".join(lines)
+    return text.replace("ALIASES: dict[str, str] = {\n}", "ALIASES: dict[str, str] = {}").replace(
+        "BUCKETS = (\n)", "BUCKETS = ()"
+    )
+
+
+def _entry(row: Row, group: int, idle: bool) -> str:
+    flags = "".join(f", {name}=True" for name, on in (("idle", idle), ("frozen", waits(row))) if on)
+    return f"{INDENT}{literal(row.name)}: Entry({literal(row.shape)}, {group}, {literal(summary(row))}{flags}),"
+
+
+def waits(row: Row) -> bool:
+    """Whether a gradient that comes to a row is what its plan knows of: of an unused one it knows nothing."""
+    return row.frozen and row.role != "unused"
+
+
+def summary(row: Row) -> str:
+    """What tells a row of one plan from that of another, for checkpoints."""
+    numbers = " ".join(f"{value:.9g}" for value in row.scale.per_block)
+    return f"{row.role}, {row.rule}, {row.norm}, scale {numbers}"
+
+
+def _bucket(family: Family, more: list[str]) -> list[str]:
+    return [line for rows in (_rows(family), *family.again) for line in _turn(family, rows, more)]
+
+
+def _rows(family: Family) -> tuple[Row, ...]:
+    return tuple(row for chain in family.chains for row in chain.rows)
+
+
+def _turn(family: Family, rows: tuple[Row, ...], more: list[str]) -> list[str]:
+    """The function with the rows of one turn."""
+    inner = INDENT * 2
+    states = literal(family.chains[0].states)
+    lines = [f"{INDENT}Bucket(", f'{inner}"{family.name}",', f"{inner}{family.name},"]
+    lines += [f"{inner}{family.chains[0].group},", f"{inner}{states},", f"{inner}("]
+    lines += [f"{INDENT * 3}{literal(row.name)}," for row in rows]
+    if lines[-2] == f"{inner}(":  # as a formatter puts a single name
+        lines[-2:] = [f"{inner}({lines[-1].strip()}),"]
+    else:
+        lines.append(f"{inner}),")
+    lines += [f"{inner}pieces={family.pieces},"] if family.pieces else []
+    return [*lines, *more, f"{INDENT}),"]

@@ -1,0 +1,161 @@
+"""What a generated update function sees of one step, and where its compiled cores are kept. Needs torch alone.
+
+The source of this package is embedded in every exported update, so it imports nothing else of normc.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from normc.update.runtime.fused import Fused
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Parameters that one generated function updates.
+
+    `states` are (name, kind) of what is kept per parameter: "like" it in shape, a "count", or of a shape ("3x64"); of
+    kind "grad" it is the gradient, which is never zeroed. If `pieces` isn't 0, parameters come one after another, at
+    most so many entries at a time.
+    """
+
+    name: str
+    step: Callable[[Run], None]
+    group: int
+    states: tuple[tuple[str, str], ...]
+    names: tuple[str, ...]
+    pieces: int = 0
+    fused: Fused | None = None
+
+    @property
+    def holds_gradients(self) -> bool:
+        """Whether gradients stay between steps, as the average itself."""
+        return any(kind == "grad" for _, kind in self.states)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the update knows of one parameter. `what` tells two plans' rows apart; `idle` rows get no update: those that
+    are `frozen` as well, by a mass of 0, whatever gradient they have.
+    """
+
+    shape: tuple[int, ...]
+    group: int
+    what: str
+    idle: bool = False
+    frozen: bool = False
+
+
+@dataclass(frozen=True)
+class Update:
+    """A whole generated update. `wide` is the least dtype of state and arithmetic; `ready` is False for a stand-in.
+
+    `defaults` has the values of each parameter group, `labels` the recipe that each is of. `without` are rewrites that
+    were left out, among them "lanes" and "graph", which are of the running. `state` is the dtype of states shaped like
+    their parameter, None that of the arithmetic; `stochastic` says how bf16 is rounded to.
+    """
+
+    plan: str
+    recipe: str
+    defaults: tuple[Mapping[str, float], ...]
+    entries: Mapping[str, Entry]
+    aliases: Mapping[str, str]
+    buckets: tuple[Bucket, ...]
+    wide: torch.dtype = torch.float32
+    ready: bool = True
+    labels: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    state: torch.dtype | None = None
+    stochastic: bool = False
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Parameters that nothing updates."""
+        return tuple(name for name, entry in self.entries.items() if entry.idle and not entry.frozen)
+
+
+@dataclass
+class Run:
+    """One bucket's share of a step, as its generated function sees it. Lists hold the parameters with a gradient."""
+
+    weights: list[Tensor]
+    grads: list[Tensor]
+    states: dict[str, list[Tensor]]
+    live: list[int]
+    shapes: list[tuple[int, ...]]
+    group: dict[str, Any]
+    cores: Cores
+
+    def number(self, name: str) -> float:
+        """A value of the parameter group, as it is now."""
+        return float(self.group[name])
+
+    def tensor(self, name: str) -> Tensor:
+        """A value of the parameter group as a 0-d tensor, so that no compiled function depends on it."""
+        return torch.tensor(self.number(name), device=self.weights[0].device, dtype=self.weights[0].dtype)
+
+    def full(self, values: list[Tensor], alike: bool = False) -> list[Tensor]:
+        """`values` with zeros for the parameters that have no gradient: stacks keep their size.
+
+        `alike` values are all of one shape, which is not their parameters'.
+        """
+        if len(self.live) == len(self.shapes):
+            return values
+        every: list[Tensor] = [values[0].new_zeros(values[0].shape if alike else shape) for shape in self.shapes]
+        for index, value in zip(self.live, values, strict=True):
+            every[index] = value
+        return every
+
+    def pick(self, values: Iterable[T]) -> list[T]:
+        """Of one value a parameter, those of the parameters that have a gradient: the inverse of `full`."""
+        every = list(values)
+        return every if len(self.live) == len(every) else [every[index] for index in self.live]
+
+    def core(self, function: Callable[..., tuple[Tensor, ...]], *stacks: Tensor) -> tuple[Tensor, ...]:
+        """Call a function of stacks, compiled where that works."""
+        return self.cores.call(function, stacks)
+
+
+def products_dominate(function: Callable[..., Any], stacks: tuple[Tensor, ...]) -> bool:
+    """Whether a function's time goes into matrix products, which compiling for seconds makes no faster: on a CPU, or
+    in kernels of their own.
+    """
+    names = function.__code__.co_names
+    return "newton_schulz" in names or ("polar" in names and stacks[0].device.type == "cpu")
+
+
+@dataclass
+class Cores:
+    """Compiled cores by function. Where the compiler can't work, the same functions run as they are, with a warning."""
+
+    enabled: bool = True
+    category: type[Warning] = UserWarning
+    compiled: dict[Callable[..., Any], Callable[..., Any]] = field(default_factory=dict)
+
+    def call(self, function: Callable[..., tuple[Tensor, ...]], stacks: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The function's outputs."""
+        if function in self.compiled:
+            return self.compiled[function](*stacks)  # type: ignore[no-any-return]  # torch.compile keeps no types
+        if not self.enabled or products_dominate(function, stacks):
+            return function(*stacks)
+        compiled = torch.compile(function, dynamic=False, fullgraph=True)
+        try:
+            result: tuple[Tensor, ...] = compiled(*stacks)
+        except (torch._dynamo.exc.TorchDynamoException, RuntimeError, OSError) as error:
+            self.enabled = False
+            self.compiled.clear()
+            result = function(*stacks)  # a mistake of the function's own is raised here, as it is
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            text = f"torch.compile does not work here, so the same update runs uncompiled, slower: {reason}"
+            warnings.warn(text, self.category, stacklevel=2)
+            return result
+        self.compiled[function] = compiled
+        return result

@@ -1,0 +1,27 @@
+"""The dtype that Newton-Schulz runs in."""
+
+from __future__ import annotations
+
+import torch
+
+from normc.update.ops.matrices import polar
+from normc.update.program.program import Chain, Decision, Program, state_dtype
+
+
+def dtypes(program: Program, dtype: torch.dtype | None, why: str) -> Program:
+    """Set the dtype of every `polar` whose stack is float32; float64 stays as it is. None leaves all as they are."""
+    if dtype is None:
+        return program
+    changed = [chain for chain in program.chains if _set(chain, dtype)]
+    what = f"Newton-Schulz in {dtype} for {sum(len(chain.rows) for chain in changed)} parameters"
+    return program.with_chains(program.chains, [Decision("dtypes", what, why)])
+
+
+def _set(chain: Chain, dtype: torch.dtype) -> bool:
+    """Changes the chain's own graph, which `fuse` and `stack` have made for it."""
+    found = False
+    for node in chain.graph.nodes:
+        if node.target is polar and state_dtype(chain.row) == torch.float32:
+            node.kwargs = {**node.kwargs, "dtype": dtype}
+            found = True
+    return found

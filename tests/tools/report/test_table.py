@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from normc.plans.plan import NormPlan
+from normc.plans.row import Block
+from normc.tools.report import words
+from normc.tools.report.families import families
+from tests.conftest import Golden
+from tests.plans.sample import row, sample
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_table(width: int, golden: Golden) -> None:
+    text = sample().text(width)
+    assert max(map(cell_len, text.splitlines())) <= width
+    golden(f"table-{width}.txt", text)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 133, 200])
+def test_no_name_number_or_warning_is_lost_at_any_width(width: int) -> None:
+    text = "".join(sample().text(width).split())
+    names = ["wte.weight", "=head.weight", "h.*.experts.*.up×8", "h.{0,1,3}.attn.weight×3", "h.2.attn.weight"]
+    for word in (*names, "FALLBACK:noruleforaten.fft_rfft(mixer.py:41)", "input,frozen", "√(d_out/d_in)", "qkv,3×64"):
+        assert word in text, word
+
+
+def test_every_row_is_in_one_family() -> None:
+    plan = sample()
+    found = [member.name for family in families(plan.rows) for member in family.rows]
+    assert sorted(found) == sorted(plan.by_name)
+
+
+def test_families_that_differ_in_part_name_their_members_exactly() -> None:
+    shapes = {(0, 0): 4, (0, 1): 4, (1, 0): 4, (1, 1): 8, (2, 0): 4, (2, 1): 4}
+    rows = [row(f"l.{i}.e.{j}.w", (size, 4), "hidden", "spectral") for (i, j), size in shapes.items()]
+    assert [(family.name, len(family.rows)) for family in families(rows)] == [
+        ("l.{0,2}.e.*.w", 4),
+        ("l.1.e.0.w", 1),
+        ("l.1.e.1.w", 1),
+    ]
+
+
+def test_runs_of_numbers_are_short_and_one_of_many_stays_a_number() -> None:
+    rows = [row(f"h.{i}.w", (8 if i in (0, 7) else 4, 4), "hidden", "spectral") for i in range(12)]
+    assert [family.name for family in families(rows)] == ["h.{0,7}.w", "h.{1-6,8-11}.w"]
+    alone = [row("layer.0.w", (4, 4), "hidden", "spectral")]
+    assert families(alone)[0].name == "layer.0.w"
+
+
+def test_hostile_names_neither_move_the_cursor_nor_change_a_colour() -> None:
+    names = ["a\x1b[31mred", "b\nnew line", "[bold]c[/bold]", "d\u202e", "e\ud800"]
+    plan = NormPlan(tuple(row(name, (4, 4), "hidden", "spectral") for name in names), "M\x07", "uscion")
+    text = plan.text(100)
+    assert "\x1b" not in text
+    assert "a\\x1b[31mred" in text
+    assert "b\\nnew line" in text
+    assert "[bold]c[/bold]" in text
+    assert "\\u202e" in text
+
+
+def test_an_empty_plan_prints() -> None:
+    assert "0 of 0 tensors" in NormPlan((), "Nothing", "uscion").text(80)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "said"),
+    [
+        ((192, 64), {}, "64→192 (out, in)"),
+        ((64, 192), {"in_axes": (0,), "out_axes": (1,)}, "64→192 (in, out)"),
+        ((64, 3, 7, 5), {"kernel_axes": (2, 3)}, "3→64, 7×5 (out, in)"),
+        ((8, 32, 64), {"block_axes": (0,), "out_axes": (1,), "in_axes": (2,)}, "8 of 64→32 (out, in)"),
+        ((4, 8), {"in_axes": (), "out_axes": ()}, "4×8"),
+        ((), {}, "one number"),
+    ],
+)
+def test_shapes_say_which_axis_is_which(shape: tuple[int, ...], axes: dict[str, Any], said: str) -> None:
+    assert words.shape(row("w", shape, "hidden", "rms", **axes)) == said
+
+
+def test_blocks_are_said_in_few_words() -> None:
+    def cut(*sizes: int, labels: str) -> tuple[Block, ...]:
+        edges = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+        return tuple(Block(label, 0, ((a, b),)) for label, a, b in zip(labels, edges, edges[1:], strict=False))
+
+    assert words.blocks(cut(4, 4, 4, labels="qkv")) == "q k v, 3 × 4"
+    assert words.blocks(cut(8, 4, 4, labels="qkv")) == "q 8, k 4, v 4"
+    assert words.blocks(tuple(Block(f"group {i}", 0, ((i, i + 1),)) for i in range(9))) == "9 × 1"
+    apart = tuple(Block(label, 0, ((i, i + 1), (i + 2, i + 3))) for i, label in enumerate(("gate", "up")))
+    assert words.blocks(apart) == "gate up, 2 × 2, interleaved"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (497_759_232, "497.8 MB"), (10**15, "1000.0 TB")]
+)
+def test_sizes(count: int, text: str) -> None:
+    assert words.size(count) == text
+
+
+def test_the_footer_counts_what_learns_apart() -> None:
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in sample().text(200).splitlines()[-10:] if line}
+    assert lines["inferred"].endswith("19 of 21 tensors")
+    assert (lines["unused"], lines["frozen"]) == (
+        "1 tensor, 64 parameters: old.weight", "1 tensor, 3,072 parameters: patch.weight"
+    )  # fmt: skip
+    assert lines["learning"].endswith("19 of 21 tensors")
+    whole = NormPlan(tuple(row for row in sample() if row.rule != "none" and not row.frozen), "Sample", "uscion")
+    assert "learning" not in whole.text(200)
+
+
+def test_rows_without_an_update_say_so() -> None:
+    plan = sample().override("h.1.attn.weight", mass=0)
+    assert "hidden, frozen" in plan.text(200)
+    line = next(line for line in plan.text(200).splitlines() if line.startswith("old.weight"))
+    assert "no update" in line
+    assert words.norm(replace(plan["wpe.weight"], rule="adamw")) == "colnorm (adamw)"

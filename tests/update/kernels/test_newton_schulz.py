@@ -1,0 +1,52 @@
+"""The form that is chosen does what float64 does, in the dtype that it is worked on in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from normc.update.kernels import cost
+from normc.update.kernels.newton_schulz import newton_schulz
+from normc.update.ops.matrices import polar
+from normc.update.polynomials.by_name import polynomials
+from tests.update.kernels.spectra import adversarial
+
+EXPRESS = polynomials("polar-express", 5)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 24), (2, 24, 8), (1, 5, 5), (0, 3, 4), (3, 1, 7)])
+@pytest.mark.parametrize("forced", ["standard", "gram", None])
+def test_every_form_agrees_with_the_plain_one(
+    shape: tuple[int, ...], forced: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if forced is not None:
+        monkeypatch.setitem(newton_schulz.__globals__, "form", lambda *args, **more: forced)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = newton_schulz(x, EXPRESS)
+    assert found.dtype == x.dtype and found.shape == x.shape
+    torch.testing.assert_close(found, polar(x.double(), EXPRESS).float(), atol=2e-5, rtol=0)
+
+
+def test_sixteen_bits_come_out_as_they_were_worked_on() -> None:
+    x = torch.randn(2, 8, 24, generator=torch.Generator().manual_seed(0)).bfloat16()
+    found = newton_schulz(x, EXPRESS, torch.float16)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.double(), polar(x.double(), EXPRESS), atol=2e-2, rtol=0)
+    assert newton_schulz(x.float(), EXPRESS, torch.float16).dtype == torch.float32
+
+
+def test_squares_are_cheapest_as_they_are_and_long_matrices_by_their_gram() -> None:
+    device = torch.device("cpu")
+    assert cost.form(64, 64, torch.float32, device) == "standard"
+    assert cost.form(64, 512, torch.float32, device) == "gram"
+    assert cost.form(64, 512, torch.bfloat16, device) == "standard"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("n", "m"), [(16, 40), (100, 700), (160, 160), (200, 600)])
+def test_ten_thousand_matrices_on_a_gpu(n: int, m: int) -> None:
+    cases = adversarial(n, m, torch.float32, 500)
+    for x in map(torch.cat, zip(*[cases] * 20, strict=True)):
+        found = newton_schulz(x.cuda(), EXPRESS, torch.float16)
+        assert bool(found.isfinite().all())
+        assert float(torch.linalg.matrix_norm(found.float(), 2).max()) < 1.3

@@ -1,0 +1,1 @@
+"""Data, tasks and the training loop that examples and benchmarks share."""
