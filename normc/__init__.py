@@ -9,6 +9,7 @@ import random
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from normc import moved
 from normc.version import VERSION
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _HOMES = {
 }
 _PACKAGES = ("cbs",)
 __version__ = VERSION
+moved.install()
 __all__ = [
     "CheckReport",
     "NormPlan",

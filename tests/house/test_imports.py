@@ -11,7 +11,7 @@ import pytest
 from normc.update.runtime.door import EMBEDDED, MATRICES
 from tests.house.tree import imported, modules, room
 
-BASE = ("errors", "nodes", "registry", "version")
+BASE = ("errors", "moved", "nodes", "registry", "version")
 PIPELINE = ("analyse", "planning", "optimizer", "compiler", "exporting", "initialise")
 # Low to high: a wing, and the wings that it may import beside itself. Model and update side don't see each other: the
 # plan is all that passes between them. Nor do passes and backends; nor do analyses and rewrites.
