@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 IMAGES := $(VENV)/.images
 LIBRARIES ?= .venv-libraries
 
-.PHONY: demo cnn examples readme test slow zoo lint format types bench sweep libraries check clean
+.PHONY: demo cnn examples readme picture test slow zoo lint format types bench sweep libraries check clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## train GPT-2 with AdamW and with normc; results in out/demo
@@ -22,6 +22,9 @@ examples: $(READY)  ## the shortest uses, each run once
 
 readme: $(READY)  ## put the real table into README.md, and the last demo's plot into docs/
 	$(BIN)/python -m examples.readme_table
+
+picture: $(READY)  ## draw docs/architecture.md's picture and table anew from the imports
+	$(BIN)/python -m tests.house.picture
 
 test: $(READY)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -q -n auto -m "not slow"

@@ -1,5 +1,5 @@
-"""Backends, a file each: how a program runs on a kind of device. Importing a file registers its backend.
+"""Backends, a file each, how a program runs on a device: reference (float64, plain: it judges the others), cpu, cuda.
 
-May import errors, plans, registry, version, recipe, update.fused, update.kernels, update.ops, update.program,
+May import errors, registry, version, recipe, update.fused, update.kernels, update.ops, update.program,
 update.runtime.
 """
