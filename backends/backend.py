@@ -9,6 +9,7 @@ import torch
 
 from normc.recipe.recipe import Recipe
 from normc.registry import Registry
+from normc.update.program.build import Device
 from normc.update.program.module import Loaded
 from normc.update.program.program import Program
 
@@ -26,10 +27,16 @@ class Backend:
     batched: bool
     target: Callable[[str], str]
     polar_dtype: Callable[[str], tuple[torch.dtype | None, str]]
-    load: Callable[[Program, Recipe, str], Loaded]
+    load: Callable[[Program, Recipe], Loaded]
     kernels: bool = False
     at_once: int = 0
     runs_kernels: Callable[[str], bool] = lambda target: False
+
+    def device(self, name: str) -> Device:
+        """What rewrites ask of a target of this backend; completed for this machine. NormcError if it has no such."""
+        target = self.target(name)
+        polar, why = self.polar_dtype(target)
+        return Device(self.name, target, self.runs_kernels(target), self.kernels, self.at_once, polar, why)
 
 
 backends: Registry[Backend] = Registry("backend", "normc.backends")

@@ -29,7 +29,7 @@ class Products:
     """Steps stay lists of tensors; Newton-Schulz goes to the matrix kernels where its products get cheaper there."""
 
     def __init__(self, program: Program) -> None:
-        self._without = of_matrices(program.without)
+        self._without = of_matrices(program.build.without)
 
     def swaps(self, family: Family) -> Mapping[Any, Any]:
         """By the sizes of the family's matrices: of small ones the plain op is as fast."""
@@ -77,9 +77,9 @@ def polar_dtype(name: str) -> tuple[torch.dtype | None, str]:
     return None, "float32 is the CPU's fastest"
 
 
-def generate(program: Program, recipe: Recipe, name: str) -> Loaded:
+def generate(program: Program, recipe: Recipe) -> Loaded:
     """Write the program as a module and load it."""
-    text = write(program, recipe, name, VERSION, Products(program))
+    text = write(program, recipe, VERSION, Products(program))
     return Loaded(load(text.module, program.plan), text)
 
 

@@ -37,9 +37,9 @@ def runs_kernels(name: str) -> bool:
     return int(name.rsplit("_", 1)[1]) >= 80
 
 
-def generate(program: Program, recipe: Recipe, name: str) -> Loaded:
+def generate(program: Program, recipe: Recipe) -> Loaded:
     """Write the program as a module and load it."""
-    text = write(program, recipe, name, VERSION, FusedForm(program))
+    text = write(program, recipe, VERSION, FusedForm(program))
     return Loaded(load(text.module, program.plan), text)
 
 

@@ -27,7 +27,7 @@ def interpret(chain: Chain, run: Run) -> None:
         tensor.copy_(value[0])
 
 
-def load(program: Program, recipe: Recipe, target: str) -> Loaded:
+def load(program: Program, recipe: Recipe) -> Loaded:
     """One bucket per row; state and arithmetic in float64. The source is the printed plain program."""
     buckets = [
         Bucket(f"row_{index}", partial(interpret, chain), chain.group, chain.states, (chain.row.name,))
@@ -49,8 +49,8 @@ def load(program: Program, recipe: Recipe, target: str) -> Loaded:
         tuple(buckets),
         wide=torch.float64,
         labels=recipe.labels,
-        state=program.storage.state,
-        stochastic=program.storage.stochastic,
+        state=program.build.storage.state,
+        stochastic=program.build.storage.stochastic,
     )
     text = "\n\n".join(f"# {chain.row.name!r}\n{chain.graph}" for chain in program.chains)
     return Loaded(update, Text("", text))

@@ -25,12 +25,12 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from normc.analyse import analyse
+from normc.compiler import build
 from normc.model.trace.frontend import trace
 from normc.model.trace.own_inputs import own_inputs
 from normc.model.weightless import weightless
-from normc.optimizer import build
 from normc.passes.analyses.request import Request
+from normc.pipeline import plan_graph
 from normc.plans.plan import NormPlan
 from normc.recipe.by_name import recipes
 
@@ -71,7 +71,7 @@ def plans(names: list[str]) -> dict[str, NormPlan]:
     with weightless():
         model = transformers.GPT2LMHeadModel(transformers.GPT2Config())
     graph = trace(model, *(own_inputs(model) or ((), {})))
-    return {name: analyse(graph, Request(recipes[name])) for name in names}
+    return {name: plan_graph(graph, Request(recipes[name])) for name in names}
 
 
 def extra(plan: NormPlan, dtype: torch.dtype, device: str = "meta") -> tuple[int, int]:

@@ -183,7 +183,7 @@ def _saved(path: str, options: argparse.Namespace) -> NormPlan:
         )
     plan = load_plan(path)
     if options.strict:
-        from normc.planning import refuse_lost
+        from normc.plans.asked import refuse_lost
 
         refuse_lost(plan)
     return plan
@@ -244,10 +244,11 @@ def _export(options: argparse.Namespace) -> int:
 
     plan = _found(options)
     if options.passes:
-        from normc.optimizer import program_of
+        from normc.pipeline import program_of
         from normc.tools.report.passes import passes
+        from normc.update.program.build import build_of
 
-        _console(None).print(passes(program_of(plan, options.device, options.without)), "")
+        _console(None).print(passes(program_of(plan, build_of(options.device, options.without))), "")
     try:
         export(plan, options.output, options.device, options.without)
     except OSError as problem:

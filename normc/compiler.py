@@ -1,25 +1,29 @@
-"""The calls behind the public door: a model to its plan, and a plan to its optimizer."""
+"""The calls behind the public door: a model to its plan, and a model or a plan to its optimizer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from normc.model.trace.first_forward import on_first_forward
 from normc.model.trace.frontend import find_ladder
 from normc.model.trace.inputs import example_inputs as read_inputs
 from normc.model.trace.own_inputs import own_inputs
-from normc.optimizer import Optimizer, build, defer
-from normc.passes.analyses.request import Request
-from normc.planning import Overrides, Planned, Planner, changed, inputs_of, planner_of, refuse_lost, uncollected
+from normc.optimizer import Optimizer
+from normc.passes.analyses.request import Overrides, Request
+from normc.pipeline import Maker, plan_model, uncollected
+from normc.plans.asked import changed, refuse_lost
 from normc.plans.plan import NormPlan
-from normc.recipe.by_name import recipes
+from normc.recipe.by_name import recipe_of, recipes
 from normc.recipe.mixed import spelled
-from normc.recipe.recipe import Option
+from normc.recipe.recipe import Option, Recipe
+from normc.replanning import Source, inputs_of, request_of
 from normc.update.kernels.ahead import prepare
+from normc.update.program.build import build_of
 
 DEFAULT_RECIPE = "auto"
 Tare = Mapping[str, float] | None
@@ -32,7 +36,7 @@ def plan(
     recipe: str | Mapping[str, str] = DEFAULT_RECIPE,
     options: Mapping[str, Option] | None = None,
     tare: Tare = None,
-    overrides: Overrides = None,
+    overrides: Overrides | None = None,
     heads: bool = False,
     frontend: str = "recorder",
     strict: bool = False,
@@ -53,12 +57,12 @@ def plan(
     strict          raise NormcError if any parameter's role can't be inferred, or no gradient reaches one that requires
                     it, instead of marking its row.
     """
-    planner = Planner(_request(recipe, options, heads, tare), overrides, frontend, strict)
-    return planner.plan(model, inputs_of(model, example_inputs))
+    asked = Request(_recipe(recipe, options), heads, dict(tare or {}), dict(overrides or {}), frontend, strict)
+    return plan_model(model, inputs_of(model, example_inputs), asked)
 
 
-def _request(recipe: str | Mapping[str, str], options: Mapping[str, Option] | None, heads: bool, tare: Tare) -> Request:
-    return Request(recipes[spelled(recipe)].configure(**(options or {})), heads, dict(tare or {}))
+def _recipe(recipe: str | Mapping[str, str], options: Mapping[str, Option] | None) -> Recipe:
+    return recipes[spelled(recipe)].configure(**(options or {}))
 
 
 @uncollected()
@@ -70,7 +74,7 @@ def compile(  # noqa: A001  # the public name
     recipe: str | Mapping[str, str] = DEFAULT_RECIPE,
     options: Mapping[str, Option] | None = None,
     tare: Tare = None,
-    overrides: Overrides = None,
+    overrides: Overrides | None = None,
     plan: NormPlan | None = None,
     backend: str | None = None,
     heads: bool = False,
@@ -98,30 +102,83 @@ def compile(  # noqa: A001  # the public name
     named = list(model.named_parameters())
     for device in {parameter.device for _, parameter in named}:
         prepare(device)
-    how: dict[str, Any] = {"backend": backend, "compile": compile, "without": without}
-    how |= {"state_dtype": state_dtype, "stochastic_rounding": stochastic_rounding, **group_options}
+    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile)
     if plan is not None:
         given = changed(plan, overrides)
         if strict:
             refuse_lost(given)
-        opt = build(given, named, lr=lr, **how)
+        asked = replace(request_of(plan), overrides=dict(overrides or {}), frontend=frontend, strict=strict)
+        opt = Optimizer(named, given, Maker(recipe_of(given), how), lr, **group_options)
         known = None if example_inputs is None else read_inputs(model, example_inputs)
-        opt.planned = Planned.of(planner_of(plan, overrides, frontend, strict), model, known, given)
+        opt.origin = Source(asked).of(model, known, given)
         return opt
-    planner = Planner(_request(recipe, options, heads, tare), overrides, frontend, strict)
+    asked = Request(_recipe(recipe, options), heads, dict(tare or {}), dict(overrides or {}), frontend, strict)
     find_ladder(frontend)  # a wrong name is said now, not at the first forward
+    maker, source = Maker(asked.recipe, how), Source(asked)
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
     if inputs is not None:
-        found = planner.plan(model, inputs)
-        opt = build(found, named, lr=lr, **how)
-        opt.planned = Planned.of(planner, model, inputs, found)
+        found = plan_model(model, inputs, asked)
+        opt = Optimizer(named, found, Maker(recipe_of(found), how), lr, **group_options)
+        opt.origin = source.of(model, inputs, found)
         return opt
-    opt = defer(planner.request.recipe, named, lr=lr, **how)
-    opt.planned = Planned(planner)
+    opt = Optimizer(named, None, maker, lr, **group_options)
+    opt.origin = source
 
     def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        opt.adopt(planner.plan(model, (args, kwargs)))
-        opt.planned = Planned.of(planner, model, (args, kwargs), opt.plan)
+        opt.adopt(plan_model(model, (args, kwargs), asked))
+        opt.origin = source.of(model, (args, kwargs), opt.plan)
 
     on_first_forward(model, adopt)
     return opt
+
+
+def build(
+    plan: NormPlan,
+    named_parameters: Iterable[tuple[str, Tensor]],
+    *,
+    lr: float | Tensor | Mapping[str, float],
+    backend: str | None = None,
+    compile: bool = True,
+    without: Sequence[str] = (),
+    state_dtype: torch.dtype | None = None,
+    stochastic_rounding: bool = False,
+    **options: float | tuple[float, ...],
+) -> Optimizer:
+    """The optimizer of a plan.
+
+    backend  "cpu", "cuda", "reference", or a whole target ("cuda:sm_90"); None takes that of the parameters' device.
+    lr       one for all, or {recipe: lr} where the plan mixes recipes.
+    without  rewrites to leave out, by name.
+    state_dtype          torch.bfloat16 for states of a parameter's shape; None is float32 (float64 of float64 weights).
+    stochastic_rounding  what is written to bf16, states and weights, is rounded up or down by chance, right on average
+                         (Gupta et al. 2015, arXiv:1502.02551); else to the nearest.
+    options  values of the recipe's groups (momentum, weight_decay): one number, or a pair (matrices, the rest).
+    """
+    named = list(named_parameters)
+    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile)
+    opt = Optimizer(named, plan, Maker(recipe_of(plan), how), lr, **options)
+    opt.origin = Source(request_of(plan))
+    return opt
+
+
+def defer(
+    recipe: Recipe,
+    named_parameters: Iterable[tuple[str, Tensor]],
+    *,
+    lr: float | Tensor | Mapping[str, float],
+    backend: str | None = None,
+    compile: bool = True,
+    without: Sequence[str] = (),
+    state_dtype: torch.dtype | None = None,
+    stochastic_rounding: bool = False,
+    **options: float | tuple[float, ...],
+) -> Optimizer:
+    """An optimizer that gets its plan later, through `adopt`. Until then its groups are by number of axes."""
+    named = list(named_parameters)
+    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile)
+    return Optimizer(named, None, Maker(recipe, how), lr, **options)
+
+
+def _target_of(named: Sequence[tuple[str, Tensor]]) -> str:
+    kinds = {pair[1].device.type for pair in named if isinstance(pair, tuple)}
+    return "cuda" if "cuda" in kinds else "cpu"

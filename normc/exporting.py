@@ -5,15 +5,18 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from normc.errors import NormcError
-from normc.optimizer import Optimizer, generate
-from normc.update.program.module import Text
+from normc.optimizer import Optimizer
+from normc.pipeline import update_of
+from normc.update.program.build import build_of
+from normc.update.program.module import Loaded, Text
 from normc.update.program.storage import PLAIN, storage
-from normc.update.program.switches import SWITCHABLE
+from normc.update.program.switches import SWITCHABLE, checked
 from normc.update.runtime.door import EMBEDDED, MATRICES
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ from contextvars import Context, ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from dataclasses import replace
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
 from importlib.metadata import PackageNotFoundError, version
@@ -102,22 +106,29 @@ def export(
     NormcError for a target without generated code.
     """
     kept = storage(state_dtype, stochastic_rounding)
-    if isinstance(source, Optimizer) and kept not in (PLAIN, source.kept):
-        raise NormcError("an optimizer is exported with its own options", "make it with these, or export its plan")
-    if isinstance(source, Optimizer) and target in (None, source.target) and without is None:
-        text = source.text
-    elif isinstance(source, Optimizer):
-        target = target or source.target
-        backend = target.split(":")[0]
-        own = [name for name in source.without if backend in SWITCHABLE[name].backends]
-        text = generate(source.plan, target, own if without is None else without, source.kept).text
+    if isinstance(source, Optimizer):
+        if kept not in (PLAIN, source.build.storage):
+            raise NormcError("an optimizer is exported with its own options", "make it with these, or export its plan")
+        text = (
+            source.text
+            if target in (None, source.build.target) and without is None
+            else _again(source, target or source.build.target, without).text
+        )
     else:
-        text = generate(source, target or "cpu:fp32", without or (), kept).text
+        text = update_of(source, build_of(target or "cpu:fp32", without or (), state_dtype, stochastic_rounding)).text
     if not text.doc:
         raise NormcError("the reference backend generates no code", "export for cpu or cuda")
     file = Path(path)
     file.write_text(exported(text), encoding="utf-8")
     return file
+
+
+def _again(source: Optimizer, target: str, without: Sequence[str] | None) -> Loaded:
+    """The update of an optimizer's plan for another target, or with other rewrites left out."""
+    backend = target.split(":")[0]
+    own = [name for name in source.build.without if backend in SWITCHABLE[name].backends]
+    left_out = checked(own if without is None else without, backend)
+    return update_of(source.plan, replace(source.build, target=target, without=left_out))
 
 
 def exported(text: Text) -> str:

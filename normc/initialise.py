@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from normc.errors import NormcError
-from normc.optimizer import recipe_of
 from normc.plans.geometry import NORMED
 from normc.plans.row import Row
+from normc.recipe.by_name import recipe_of
 from normc.recipe.stages.build import Builder
 from normc.recipe.stages.norm import Lmo
 from normc.update.program.program import evaluate

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normc.optimizer import build
+from normc.compiler import build
 from normc.plans.row import Role, Row
 from tests.handmade import draft, plan_of
 

@@ -19,6 +19,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("normc", derandomize=True, deadline=None)
 settings.load_profile("normc")
 
+# Every fact and every program is checked where it is made.
+os.environ.setdefault("NORMC_CHECK", "1")
+
 GOLDEN = Path(__file__).parent / "golden"
 Golden = Callable[[str, str], None]
 

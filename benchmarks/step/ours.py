@@ -24,7 +24,7 @@ def compiled(model: nn.Module, example: Any, without: tuple[str, ...] = (), **ho
 
 def switchable(device: str) -> tuple[str, ...]:
     """Names of rewrites that `without` takes on a device; the others are printed."""
-    from normc.optimizer import SWITCHABLE
+    from normc.update.program.switches import SWITCHABLE
 
     others = [name for name, switch in SWITCHABLE.items() if device not in switch.backends]
     if others:
@@ -35,10 +35,11 @@ def switchable(device: str) -> tuple[str, ...]:
 def gain(plan: Any, device: str, without: tuple[str, ...]) -> str:
     """What some rewrites are predicted to save in a plan's step. CannotRunError if nothing differs without them."""
     import normc
-    from normc.optimizer import program_of
+    from normc.pipeline import program_of
+    from normc.update.program.build import build_of
 
     try:
-        full, less = program_of(plan, device).decisions, program_of(plan, device, without).decisions
+        full, less = (program_of(plan, build_of(device, names)).decisions for names in ((), without))
     except normc.NormcError as reason:
         raise CannotRunError(reason.problem) from None
     if full == less:

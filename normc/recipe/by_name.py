@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from normc.recipe.mixed import read_mixed
 from normc.recipe.recipe import Recipe
 from normc.registry import Registry
+
+if TYPE_CHECKING:
+    from normc.plans.plan import NormPlan
 
 
 class Recipes(Registry[Recipe]):
@@ -31,3 +35,8 @@ class Recipes(Registry[Recipe]):
 
 
 recipes = Recipes("recipe", "normc.recipe.recipes")
+
+
+def recipe_of(plan: NormPlan) -> Recipe:
+    """The recipe that a plan names, with the plan's options."""
+    return recipes[plan.recipe].configure(**dict(plan.options))

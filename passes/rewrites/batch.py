@@ -26,6 +26,7 @@ from normc.update.program.program import (
     split,
     state_dtype,
 )
+from normc.update.program.rewriting import rewrite
 
 Size = tuple[int, int]
 
@@ -33,13 +34,14 @@ Size = tuple[int, int]
 AT_ONCE = 2**21
 
 
-def batch(program: Program, at_once: int = 0) -> Program:
+@rewrite("batch")
+def batch(program: Program) -> Program:
     """Fill `families`: a partition of the chains, each with the merged graph of its core; without "batch", one a chain.
 
-    If `at_once` isn't 0, matrices are orthogonalised in turns of at most so many entries, at least one parameter.
+    Where the device says how many entries are worked on at once, matrices take turns of so many, at least a parameter.
     """
-    together = "batch" not in program.without
-    at_once = at_once if "turns" not in program.without else 0
+    together = "batch" not in program.build.without
+    at_once = program.device.at_once if "turns" not in program.build.without else 0
     groups: list[tuple[tuple[object, ...], set[object], list[Chain]]] = []
     large = {chain.row.name: size for chain in program.chains if (size := _turn_size(chain, at_once))}
     for chain in program.chains:

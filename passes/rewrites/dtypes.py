@@ -6,15 +6,18 @@ import torch
 
 from normc.update.ops.matrices import polar
 from normc.update.program.program import Chain, Decision, Program, state_dtype
+from normc.update.program.rewriting import rewrite
 
 
-def dtypes(program: Program, dtype: torch.dtype | None, why: str) -> Program:
-    """Set the dtype of every `polar` whose stack is float32; float64 stays as it is. None leaves all as they are."""
+@rewrite("dtypes")
+def dtypes(program: Program) -> Program:
+    """Every `polar` whose stack is float32 gets the device's dtype, if that has one; float64 stays as it is."""
+    dtype = program.device.polar
     if dtype is None:
         return program
     changed = [chain for chain in program.chains if _set(chain, dtype)]
     what = f"Newton-Schulz in {dtype} for {sum(len(chain.rows) for chain in changed)} parameters"
-    return program.with_chains(program.chains, [Decision("dtypes", what, why)])
+    return program.with_chains(program.chains, [Decision("dtypes", what, program.device.why)])
 
 
 def _set(chain: Chain, dtype: torch.dtype) -> bool:

@@ -6,13 +6,17 @@ from torch import fx
 
 from normc.update.ops.arithmetic import constrained, descend, scale
 from normc.update.program.program import Chain, Decision, Program, each_form
+from normc.update.program.rewriting import rewrite
 
 
-def fuse(program: Program, kernels: bool = False) -> Program:
+@rewrite("fuse")
+def fuse(program: Program) -> Program:
     """Every chain with `descend(w, scale(d, factor=c), lr)` as `descend(w, d, lr, radius=c)` where d is elementwise.
 
-    With `kernels`, where d comes out of a core too: the kernel behind it reads d once, and d may be narrow.
+    Where what is elementwise runs in kernels, so it is where d comes out of a core: the kernel behind it reads d once,
+    and d may be narrow.
     """
+    kernels = program.device.fused and "kernels" not in program.build.without
     decisions: list[Decision] = []
     chains = tuple(_fuse(chain, decisions, kernels) for chain in program.chains)
     return program.with_chains(chains, decisions)

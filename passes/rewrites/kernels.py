@@ -17,35 +17,30 @@ from normc.update.kernels.hopper import quack_missing
 from normc.update.kernels.products import folds, hopper_pays, symmetric_pays
 from normc.update.kernels.tiles import HOPPER_FROM, HOPPER_SAVES
 from normc.update.ops.matrices import polar
+from normc.update.program.build import Device
 from normc.update.program.program import Decision, Family, Program, state_dtype
+from normc.update.program.rewriting import rewrite
 from normc.update.program.switches import SWITCHABLE, of_matrices
 from normc.update.runtime.fused import AT_ONCE, held, lanes_of, turns_of
 
 SEGMENTS = 2  # of the Gram form
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
-    """What decisions depend on: the type of device, its name as a target, and whether Triton's kernels run there."""
-
-    type: str
-    target: str
-    kernels: bool
-
-
-def kernels(program: Program, device: Device) -> Program:
+@rewrite("kernels")
+def kernels(program: Program) -> Program:
     """The program with decisions of its running: forms of Newton-Schulz, symmetric products, kernels, turns, a graph.
 
     They are made here as on the device, from the target alone. Numbers are work or bytes that are counted, no times.
     """
+    device = program.device
     decisions: list[Decision] = []
     launches = turns = functions = most = 0
     for family in program.families:
         plan = fused(family) if device.kernels else None
         decisions += _matrices(program, family, device, plan is not None)
-        if plan is None or "kernels" in program.without:
+        if plan is None or "kernels" in program.build.without:
             continue
-        number = _turns(family) if "turns" not in program.without else 1
+        number = _turns(family) if "turns" not in program.build.without else 1
         parts = sum(kernel is not None for kernel in (plan.before, plan.after))
         measured = len(plan.before.measured) if plan.before is not None else 0
         products = sum(_launches(product, program, device, unit=bool(measured)) for product in _products(family))
@@ -53,7 +48,7 @@ def kernels(program: Program, device: Device) -> Program:
         turns += number
         most = max(most, _held(family, number))
         functions += 1
-        moved = in_kernels(family, plan, program.storage.state)
+        moved = in_kernels(family, plan, program.build.storage.state)
         decisions.append(
             Decision(
                 "kernels",
@@ -65,11 +60,11 @@ def kernels(program: Program, device: Device) -> Program:
         decisions += _in_turns(family, number)
     if functions and device.type == "cuda":
         where = f"{device.target} runs Triton's kernels, if Triton is installed there; else steps stay on lists"
-        lanes = min(turns, lanes_of(most)) if "lanes" not in program.without else 1
+        lanes = min(turns, lanes_of(most)) if "lanes" not in program.build.without else 1
         if lanes > 1:
             why = "one's memory traffic hides under another's products"
             decisions.append(Decision("lanes", f"{turns} turns in {lanes} streams", why, f"up to {lanes} at a time"))
-        if "graph" not in program.without:
+        if "graph" not in program.build.without:
             what = f"the kernels of {functions} functions are one graph, from the third step on"
             saving = f"1 launch by the host instead of at least {launches}, predicted"
             decisions.append(Decision("graph", what, where, saving))
@@ -99,14 +94,14 @@ def _products(family: Family) -> Iterator[Product]:
 
 
 def _form(product: Product, program: Program, device: Device) -> Form:
-    own = of_matrices(program.without)
+    own = of_matrices(program.build.without)
     where = torch.device(device.type)
     return form(product.n, product.m, product.dtype, where, product.steps, SEGMENTS, own, device.kernels)
 
 
 def _matrices(program: Program, family: Family, device: Device, fits: bool) -> Iterator[Decision]:
     """Of every Newton-Schulz call that goes to normc.update.kernels."""
-    own, where = of_matrices(program.without), torch.device(device.type)
+    own, where = of_matrices(program.build.without), torch.device(device.type)
     found = list(_products(family))
     if device.type == "cpu":
         fits = any(pays(one.n, one.m, one.dtype, where, one.steps, own) for one in found)
@@ -116,7 +111,8 @@ def _matrices(program: Program, family: Family, device: Device, fits: bool) -> I
         what = f"{family.name}: {one.number * times} matrices {n}x{m} in {str(dtype).removeprefix('torch.')}"
         kind = _form(one, program, device)
         if kind == "small":
-            least = _launches(one, replace(program, without=(*program.without, "small")), device, unit=False)
+            plain = replace(program.build, without=(*program.build.without, "small"))
+            least = _launches(one, replace(program, build=plain), device, unit=False)
             yield Decision("small", what, "a matrix fits on chip", f"1 launch instead of {least}, predicted")
             continue
         share = share_of(n, dtype, where, own, device.kernels)

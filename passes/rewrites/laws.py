@@ -6,8 +6,10 @@ from collections import Counter
 
 from normc.update.program.laws import Finding, simplified
 from normc.update.program.program import Chain, Decision, Program
+from normc.update.program.rewriting import rewrite
 
 
+@rewrite("laws")
 def laws(program: Program) -> Program:
     """Each chain simplified; one decision for each law, with the number of rows."""
     counted: Counter[Finding] = Counter()

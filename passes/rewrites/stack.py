@@ -8,8 +8,10 @@ from torch import fx
 
 from normc.update.ops.arithmetic import scale
 from normc.update.program.program import ROWWISE, Chain, Decision, Program, rowwise_numbers
+from normc.update.program.rewriting import rewrite
 
 
+@rewrite("stack")
 def stack(program: Program) -> Program:
     """Chains of equal graph, shape, dtype and group merged, in the order of their first rows.
 

@@ -11,8 +11,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from normc.optimizer import build, program_of
+from normc.compiler import build
 from normc.passes.rewrites.lower import lower
+from normc.pipeline import program_of
 from normc.plans.row import Block, Row
 from normc.recipe.by_name import recipes
 from normc.update.program.program import annotate, returned

@@ -5,18 +5,22 @@ from __future__ import annotations
 import copy
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from normc.backends.backend import backends
 from normc.backends.cpu import fast_bf16, target
+from normc.compiler import build
 from normc.exporting import export
-from normc.optimizer import Optimizer, build, generate
-from normc.passes.rewrites.batch import batch
+from normc.optimizer import Optimizer
+from normc.pipeline import update_of
 from normc.update.kernels.cost import form, pays
 from normc.update.kernels.newton_schulz import newton_schulz
 from normc.update.ops.matrices import polar
+from normc.update.program.build import build_of
 from tests.handmade import Small, draft, plan_of, small_rows, train
 from tests.update.kernels.spectra import EXPRESS, SPECTRA, error, reference, share, spectrum
 
@@ -82,7 +86,8 @@ def test_turns_are_as_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = copy.deepcopy(whole)
     rows = small_rows(whole)
     train(whole, [build(plan_of(rows), whole.named_parameters(), lr=5e-3, compile=False)], 3)
-    monkeypatch.setattr("normc.optimizer.batch", lambda program, at_once: batch(program, 2 * 16 * 32))
+    small = replace(backends["cpu"], at_once=2 * 16 * 32)
+    monkeypatch.setitem(backends._parts, "cpu", small)
     opt = build(plan_of(rows), turns.named_parameters(), lr=5e-3, compile=False)
     assert [len(bucket.names) for bucket in opt.update.buckets if "spectral" in bucket.name] == [2, 1, 2, 1]
     train(turns, [opt], 3)
@@ -109,4 +114,4 @@ def test_an_export_carries_the_forms(tmp_path: Path, monkeypatch: pytest.MonkeyP
         again.step()
     for name, weight in copies.items():
         assert torch.equal(weight, weights[name])
-    assert "newton_schulz(" not in generate(plan_of([draft("d", (16, 32), "hidden")]), "cpu:fp32").text.body
+    assert "newton_schulz(" not in update_of(plan_of([draft("d", (16, 32), "hidden")]), build_of("cpu:fp32")).text.body

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from normc.compiler import build
 from normc.errors import NormcError
-from normc.optimizer import build, generate
+from normc.pipeline import update_of
 from normc.plans.row import Block, Row
+from normc.update.program.build import build_of
 from normc.update.program.source import collapse, comment, literal
 from tests.handmade import Small, draft, plan_of, small_rows
 
@@ -55,13 +57,13 @@ def gpt_rows() -> list[Row]:
 
 @pytest.mark.parametrize("recipe", ["scion", "muon", "modula"])
 def test_golden_source(recipe: str, golden: object) -> None:
-    source = generate(plan_of(gpt_rows(), recipe, model="GPT2"), "cpu:fp32").text.module
+    source = update_of(plan_of(gpt_rows(), recipe, model="GPT2"), build_of("cpu:fp32")).text.module
     golden(f"update_{recipe}.py", source)  # type: ignore[operator]
 
 
 def test_source_is_formatted_and_the_same_each_time(tmp_path: Path) -> None:
-    source = generate(plan_of(gpt_rows(), "scion"), "cpu:fp32").text.module
-    assert source == generate(plan_of(gpt_rows(), "scion"), "cpu:fp32").text.module
+    source = update_of(plan_of(gpt_rows(), "scion"), build_of("cpu:fp32")).text.module
+    assert source == update_of(plan_of(gpt_rows(), "scion"), build_of("cpu:fp32")).text.module
     file = tmp_path / "update.py"
     file.write_text(source)
     command = [sys.executable, "-m", "ruff", "format", "--line-length", "120", "--diff", "--isolated", str(file)]
@@ -103,10 +105,10 @@ def test_a_plan_with_bad_numbers_or_blocks_is_refused() -> None:
     outside = replace(row, out_axes=(5,))
     for bad, words in ((bad_scale, "not finite"), (gap, "gap"), (outside, "axis 5")):
         with pytest.raises(NormcError, match=words):
-            generate(replace(plan_of([draft("w", (4, 3), "hidden")]), rows=(bad,)))
+            update_of(replace(plan_of([draft("w", (4, 3), "hidden")]), rows=(bad,)))
     for target in ("cpu:int4", "cuda:90", "tpu"):
         with pytest.raises(NormcError, match="known"):
-            generate(plan_of([draft("w", (4, 3), "hidden")]), target)
+            update_of(plan_of([draft("w", (4, 3), "hidden")]), build_of(target))
 
 
 def test_generated_frames_show_in_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,10 +128,10 @@ def test_generated_frames_show_in_tracebacks(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_targets_choose_the_dtype_of_newton_schulz() -> None:
     plan = plan_of(small_rows(Small()), "scion")
-    assert "POLYNOMIALS_1, dtype=torch.float16, unit=unit)" in generate(plan, "cuda:sm_90").text.module
-    assert "POLYNOMIALS_1, dtype=" not in generate(plan, "cuda:sm_75").text.module
-    assert "POLYNOMIALS_1, dtype=torch.bfloat16)" in generate(plan, "cpu:bf16").text.module
-    assert "dtype=torch.bfloat16" not in generate(plan, "cpu:fp32").text.module
+    assert "POLYNOMIALS_1, dtype=torch.float16, unit=unit)" in update_of(plan, build_of("cuda:sm_90")).text.module
+    assert "POLYNOMIALS_1, dtype=" not in update_of(plan, build_of("cuda:sm_75")).text.module
+    assert "POLYNOMIALS_1, dtype=torch.bfloat16)" in update_of(plan, build_of("cpu:bf16")).text.module
+    assert "dtype=torch.bfloat16" not in update_of(plan, build_of("cpu:fp32")).text.module
 
 
 def test_names_collapse_to_what_they_share() -> None:

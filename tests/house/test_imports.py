@@ -12,7 +12,7 @@ from normc.update.runtime.door import EMBEDDED, MATRICES
 from tests.house.tree import imported, modules, room
 
 BASE = ("errors", "moved", "nodes", "registry", "version")
-PIPELINE = ("analyse", "planning", "optimizer", "compiler", "exporting", "initialise")
+PIPELINE = ("checks", "watching", "pipeline", "replanning", "compiler", "exporting", "initialise")
 # Low to high: a wing, and the wings that it may import beside itself. Model and update side don't see each other: the
 # plan is all that passes between them. Nor do passes and backends; nor do analyses and rewrites.
 SEES: dict[str, tuple[str, ...]] = {
@@ -27,6 +27,7 @@ SEES: dict[str, tuple[str, ...]] = {
     "passes.rewrites": (*BASE, "plans", "recipe", "update"),
     "backends": (*BASE, "plans", "recipe", "update"),
 }
+SEES |= {"optimizer": (*BASE, "plans", "recipe", "update")}  # no pass: it is given its plan and its update
 SEES |= dict.fromkeys(PIPELINE, (*SEES, *PIPELINE))
 SEES |= {"tools": tuple(SEES)}
 SEES |= dict.fromkeys(("normc", "cbs", "cli", "__main__"), (*SEES, "normc", "cbs", "cli"))

@@ -16,9 +16,9 @@ from types import CodeType, ModuleType
 import pytest
 import torch
 
+from normc.compiler import build
 from normc.errors import NormcError
 from normc.exporting import export
-from normc.optimizer import build
 from tests.handmade import Small, plan_of, small_rows, train
 from tests.optimizer.test_step import made, weights
 

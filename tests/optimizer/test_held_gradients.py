@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from benchmarks.memory import extra
+from normc.compiler import build, defer
 from normc.errors import NormcWarning
 from normc.exporting import export
-from normc.optimizer import Optimizer, build, defer, program_of
+from normc.optimizer import Optimizer
 from normc.passes.rewrites import batch
+from normc.pipeline import program_of
 from normc.recipe.by_name import recipes
 from normc.update.ops.matrices import polar
 from tests.handmade import Small, draft, loss_of, plan_of, small_rows

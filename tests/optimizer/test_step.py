@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from normc.compiler import build, defer
 from normc.errors import NormcError, NormcWarning
-from normc.optimizer import Optimizer, build, defer
+from normc.optimizer import Optimizer
 from normc.recipe.by_name import recipes
 from normc.update.program.module import load
 from tests.handmade import Small, draft, loss_of, plan_of, small_rows, train

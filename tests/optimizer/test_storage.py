@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import normc
+from normc.compiler import build, defer
 from normc.errors import NormcError
 from normc.exporting import export
-from normc.optimizer import Optimizer, build, defer
+from normc.optimizer import Optimizer
 from normc.passes.rewrites import batch
 from normc.recipe.by_name import recipes
 from normc.update.program.module import load

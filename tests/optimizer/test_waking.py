@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import normc
 from normc.errors import NormcError
 from normc.recipe.by_name import recipes
+from normc.replanning import Source
 from tests.optimizer.test_checkpoint import through_file
 from tests.optimizer.test_export import imported
 
@@ -160,7 +161,7 @@ def test_nothing_is_traced_again_where_nothing_is_new(monkeypatch: pytest.Monkey
     def never(*_: Any) -> None:
         raise AssertionError("traced again")
 
-    monkeypatch.setattr("normc.planning.trace", never)
+    monkeypatch.setattr("normc.pipeline.trace", never)
     train(model, opt)
     model.side.weight.grad = torch.zeros(8, 8)  # as a host adds 0 times every parameter to the loss
     opt.step()
@@ -200,8 +201,8 @@ def test_what_no_trace_sees_is_admitted_and_trains(recipe: str) -> None:
     train(model, opt)
     assert 0 < distance(model.side.weight, before) < 1
     strict = compiled(model, recipe)
-    assert strict.planned is not None
-    strict.planned = replace(strict.planned, planner=replace(strict.planned.planner, strict=True))
+    assert isinstance(strict.origin, Source)
+    strict.origin = replace(strict.origin, request=replace(strict.origin.request, strict=True))
     backward(model)
     with pytest.raises(NormcError, match="doesn't see how"):
         strict.replan(model, X)
@@ -321,9 +322,9 @@ def test_an_exported_update_refuses_a_gradient_that_it_knows_nothing_of(
 
 def test_the_example_is_kept_only_where_something_is_unused() -> None:
     opt = compiled(Gated(on=True))
-    assert opt.planned is not None and opt.planned.inputs is None
+    assert isinstance(opt.origin, Source) and opt.origin.inputs is None
     opt = compiled(Gated())
-    assert opt.planned is not None and opt.planned.inputs is not None
+    assert isinstance(opt.origin, Source) and opt.origin.inputs is not None
     model = Gated()
     opt = compiled(model)
     gone = weakref.ref(model)

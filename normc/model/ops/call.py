@@ -196,9 +196,10 @@ class Call:
         for name in sorted(weight.parameters):
             product = kind in MATRIX
             parts = parts_of(weight, uses, name, product, "out" if kind == "lookup" else "block", chosen)
-            spans = tuple((axis.number, where) for axis, where in sorted(origins.items()) if axis.parameter == name)
+            shape = self.record.shapes[name]
+            spans = tuple((axis.number, _within(where, shape[axis.number])) for axis, where in sorted(origins.items())
+                          if axis.parameter == name)  # fmt: skip
             actual: ContactKind = "unknown" if weight.lost else kind
-            shape = self.record.shapes.get(name, ())
             inside = gain_parts(weight, uses, name, shape, parts) if product else None
             if inside is not None:
                 actual, parts = "gain", inside
@@ -268,6 +269,13 @@ class Call:
 
 
 Result = Value | Sequence[Value]
+
+
+def _within(spans: Spans, size: int) -> Spans:
+    """The spans inside an axis: an index that picks more entries than there are runs past its end."""
+    return tuple((start, min(stop, size)) for start, stop in spans if start < size)
+
+
 Rule = Callable[[Call], Result]
 rules: Registry[Rule] = Registry("op rule", "normc.model.ops")
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normc.compiler import build
 from normc.errors import NormcError
 from normc.model.trace.values import tensor_leaves
-from normc.optimizer import build
 from normc.passes.analyses.flow import Flow
 from normc.passes.analyses.request import Request
 from normc.tools.check.grouping import Name, naming

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normc.optimizer import build
+from normc.compiler import build
 from normc.passes.analyses.sensitivity import Sensitivities
 from normc.plans.row import Row
 from normc.tools.check.budget import at_budget

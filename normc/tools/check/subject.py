@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from normc.analyse import facts_of, plan_of
 from normc.errors import NormcError
 from normc.initialise import init_
 from normc.model.facts import Facts, Log
@@ -24,6 +23,7 @@ from normc.model.trace.own_inputs import own_inputs
 from normc.model.trace.replay import feeds_of
 from normc.model.trace.untouched import rng_untouched
 from normc.passes.analyses.request import Request
+from normc.pipeline import analysed, plan_of
 from normc.plans.plan import NormPlan
 
 Watch = Callable[[fx.Node, Tensor], Tensor]
@@ -168,7 +168,7 @@ def subject_of(model: nn.Module, example_inputs: Any, request: Request, init: bo
     twin, args, kwargs = private(model, example_inputs)
     graph = trace(twin, args, kwargs)
     log = Log()
-    facts = facts_of(graph, request, log)
+    facts = analysed(graph, request, log)
     plan = plan_of(graph, request, facts, log)
     if init:
         init_(twin, plan)

@@ -26,14 +26,14 @@ class FusedForm:
 
     def __init__(self, program: Program) -> None:
         self._plans = {family.name: fused(family) for family in program.families}
-        if program.storage.stochastic:
+        if program.build.storage.stochastic:
             every = [*(row for chain in program.chains for row in chain.rows), *program.idle]
             salts = {name: float(place) for place, name in enumerate(sorted(row.name for row in every))}
             plans = [(family, self._plans[family.name]) for family in program.families]
             self._plans |= {family.name: _salted(plan, family, salts) for family, plan in plans if plan is not None}
-        self._stochastic = program.storage.stochastic
+        self._stochastic = program.build.storage.stochastic
         self._kernels: dict[str, str] = {}
-        self._without = program.without
+        self._without = program.build.without
 
     def plan(self, family: Family) -> Fused | None:
         """The family's kernels, if it has any."""

@@ -64,9 +64,9 @@ def tables(program: Program, recipe: Grouped, printer: Printer, form: Form | Non
         f"{INDENT}aliases=ALIASES,",
         f"{INDENT}buckets=BUCKETS,",
         *labels,
-        *([f"{INDENT}without={literal(program.without)},"] if program.without else []),
-        *([f"{INDENT}state={program.storage.state},"] if program.storage.state is not None else []),
-        *([f"{INDENT}stochastic=True,"] if program.storage.stochastic else []),
+        *([f"{INDENT}without={literal(program.build.without)},"] if program.build.without else []),
+        *([f"{INDENT}state={program.build.storage.state},"] if program.build.storage.state is not None else []),
+        *([f"{INDENT}stochastic=True,"] if program.build.storage.stochastic else []),
         ")",
     ]
     text = "\n".join(lines)

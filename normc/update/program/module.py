@@ -74,7 +74,7 @@ class Loaded:
     text: Text
 
 
-def write(program: Program, recipe: Grouped, target: str, version: str, form: Form | None = None) -> Text:
+def write(program: Program, recipe: Grouped, version: str, form: Form | None = None) -> Text:
     """The source of a batched program, and of its steps in another form. The same program gives the same text."""
     printer = Printer()
     swaps: Swaps = form.swaps if form is not None else lambda family: {}
@@ -91,7 +91,7 @@ def write(program: Program, recipe: Grouped, target: str, version: str, form: Fo
     ops = [op_source(op) for op in functions(program, swaps)]
     parts = ["\n".join(constants)] if constants else []
     parts += [*ops, *cores, *steps, listed]
-    return Text(header(program, target, version), "\n\n\n".join(parts) + "\n")
+    return Text(header(program, version), "\n\n\n".join(parts) + "\n")
 
 
 def _step(printer: Printer, family: Family) -> str:

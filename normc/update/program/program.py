@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from normc.plans.row import Row
 from normc.update.ops.matrices import polar
-from normc.update.program.storage import PLAIN, Storage
+from normc.update.program.build import ANY_CPU, ON_CPU, Build, Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Family:
 class Program:
     """The update of every row of a plan. `idle` are rows that nothing updates. `families` is what `batch` adds.
 
-    `without` are the rewrites that were left out, by name; `storage` is how states and weights are kept.
+    `build` is how it was asked for, `device` what the backend says of the target.
     """
 
     model: str
@@ -90,8 +90,8 @@ class Program:
     idle: tuple[Row, ...]
     decisions: tuple[Decision, ...] = ()
     families: tuple[Family, ...] = ()
-    without: tuple[str, ...] = ()
-    storage: Storage = PLAIN
+    build: Build = ON_CPU
+    device: Device = ANY_CPU
 
     def with_chains(self, chains: tuple[Chain, ...], decisions: list[Decision]) -> Program:
         """This program with other chains, and a longer log."""

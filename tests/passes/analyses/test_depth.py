@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normc.analyse import facts_of
 from normc.model.facts import Log
 from normc.model.trace.frontend import trace
 from normc.model.trace.inputs import example_inputs
 from normc.passes.analyses.depth import Depth
 from normc.passes.analyses.request import Request
+from normc.pipeline import analysed
 from normc.recipe.by_name import recipes
 from tests.recipe.recipes.tiny import TinyGPT, tokens
 
@@ -103,5 +103,5 @@ def test_blocks_are_counted(make: Callable[[], nn.Module], blocks: int) -> None:
     model = model if isinstance(model, TinyGPT) else Behind(model)
     inputs = tokens(0)[:, :-1] if isinstance(model, TinyGPT) else torch.randn(3, 8)
     graph = trace(model, *example_inputs(model, inputs))
-    facts = facts_of(graph, Request(recipes["u-mup"]), Log())
+    facts = analysed(graph, Request(recipes["u-mup"]), Log())
     assert facts[Depth].blocks == blocks

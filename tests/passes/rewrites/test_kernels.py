@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import normc
-from normc.optimizer import generate, program_of
+from normc.pipeline import program_of, update_of
 from normc.plans.plan import NormPlan
 from normc.update.kernels import cost
+from normc.update.program.build import build_of
 from normc.update.program.program import Decision
 from normc.update.runtime import fused as runtime
 from tests.handmade import Small, draft, plan_of, small_rows
@@ -26,7 +27,7 @@ def plan(n: int = 768, m: int = 3072, number: int = 12) -> NormPlan:
 
 
 def of(rule: str, plan: NormPlan, target: str = HOPPER, without: tuple[str, ...] = ()) -> list[Decision]:
-    return [one for one in program_of(plan, target, without).decisions if one.rule == rule]
+    return [one for one in program_of(plan, build_of(target, without)).decisions if one.rule == rule]
 
 
 def test_forms_are_shown_with_the_work_of_each() -> None:
@@ -73,7 +74,7 @@ def test_launches_are_counted() -> None:
     """As many as a step makes: of generated kernels, and of products."""
     rows = plan(256, 1024, 2)
     (graph,) = of("graph", rows)
-    source = generate(rows, HOPPER).text.body
+    source = update_of(rows, build_of(HOPPER)).text.body
     elementwise = len(re.findall(r"run\.launch\(|= unit_norm\(", source))
     products = sum(18 if "the Gram form" in one.what else 15 for one in of("gram", rows))
     assert graph.saving == f"1 launch by the host instead of at least {elementwise + products}, predicted"
@@ -110,10 +111,10 @@ def test_a_cpu_shows_its_forms() -> None:
 
 def test_rewrites_are_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("NORMC_PRINT", "graph,stack")
-    generate(plan_of(small_rows(Small()), "muon"), HOPPER)
+    update_of(plan_of(small_rows(Small()), "muon"), build_of(HOPPER))
     lines = capsys.readouterr().err.splitlines()
     assert {line.split()[0] for line in lines} == {"graph", "stack"}
     assert "predicted" in lines[-1]
     monkeypatch.setenv("NORMC_PRINT", "graphs")
     with pytest.raises(normc.NormcError, match="no pass: graphs"):
-        generate(plan_of(small_rows(Small()), "muon"), HOPPER)
+        update_of(plan_of(small_rows(Small()), "muon"), build_of(HOPPER))

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import fx
 
+from normc.compiler import build
 from normc.errors import NormcError
-from normc.optimizer import build, program_of
+from normc.pipeline import program_of
 from normc.recipe.by_name import recipes
 from normc.recipe.stages.apply import Decay, Descend, Shrink
 from normc.recipe.stages.build import Builder, Space, Stage, chain_of

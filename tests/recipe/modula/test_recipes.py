@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import normc
 from normc.cli import main
+from normc.compiler import build
 from normc.errors import NormcError
-from normc.optimizer import build
 from normc.plans.plan import NormPlan
 from normc.plans.row import Block, Use
 from normc.recipe.by_name import recipes

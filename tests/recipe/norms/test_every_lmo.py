@@ -12,7 +12,7 @@ import sympy
 import torch
 from torch import Tensor
 
-from normc.optimizer import build
+from normc.compiler import build
 from normc.plans.geometry import norms
 from normc.plans.plan import NormPlan
 from normc.plans.row import Block, Row, Scale

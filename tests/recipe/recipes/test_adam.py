@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normc.optimizer import build, program_of
+from normc.compiler import build
+from normc.pipeline import program_of
 from normc.recipe.stages.apply import Descend
 from normc.recipe.stages.build import chain_of
 from normc.recipe.stages.norm import Lmo

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from normc.compiler import build
 from normc.errors import NormcError
-from normc.optimizer import build, recipe_of
 from normc.plans.plan import NormPlan
 from normc.plans.row import Use
-from normc.recipe.by_name import recipes
+from normc.recipe.by_name import recipe_of, recipes
 from normc.recipe.exponents.depths import completep
 from normc.recipe.stages.precondition import Plus, Precondition
 from tests.handmade import draft, plan_of

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normc.compiler import build
 from normc.errors import NormcError
-from normc.optimizer import build
 from normc.plans.row import Block
 from normc.update.ops.matrices import polar
 from normc.update.polynomials.by_name import KELLER

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from normc.compiler import build
 from normc.errors import NormcError
-from normc.optimizer import build
 from normc.recipe.by_name import recipes
 from tests.beside import apart, difference, fresh, rows_of, train
 from tests.handmade import draft, plan_of

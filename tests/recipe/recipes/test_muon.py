@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normc.compiler import build
 from normc.errors import NormcError
-from normc.optimizer import build
 from normc.recipe.by_name import recipes
 from normc.recipe.stages.moments import HeavyBall, Nesterov
 from normc.recipe.stages.norm import Lmo

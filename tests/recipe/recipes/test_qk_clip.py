@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import normc
+from normc.compiler import build
 from normc.errors import NormcError
-from normc.optimizer import build
 from normc.plans.row import Block
 from tests.handmade import draft, plan_of
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from normc.compiler import build
 from normc.errors import NormcError
-from normc.optimizer import build
 from normc.plans.row import Block, Use
 from normc.recipe.by_name import recipes
 from tests.handmade import Small, draft, plan_of, small_rows, train

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from normc.compiler import build
 from normc.errors import NormcError
-from normc.optimizer import build
 from normc.plans.geometry import norms
 from normc.recipe.by_name import recipes
 from normc.update.ops.matrices import polar

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normc.compiler import build
 from normc.errors import NormcError
-from normc.optimizer import build
 from normc.plans.row import Block
 from tests.handmade import Small, draft, loss_of, plan_of, small_rows, train
 from tests.ties import firm_bases

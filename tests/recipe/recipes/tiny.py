@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import normc
-from normc.optimizer import build
+from normc.compiler import build
 from normc.plans.plan import NormPlan
 
 VOCABULARY, CONTEXT = 17, 8

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from normc.cli import main
-from normc.optimizer import program_of
+from normc.pipeline import program_of
 from normc.recipe.by_name import recipes
 from normc.tools.report.recipes import chains, formula_of, listing, sample, show, written
 from tests.handmade import Small, plan_of, small_rows

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from normc.optimizer import build
+from normc.compiler import build
 from normc.update.runtime import fused as runtime
 from tests.handmade import Small, draft, plan_of, small_rows
 from tests.update.fused.test_fused import farthest, give

@@ -14,11 +14,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normc.compiler import build
 from normc.compiler import compile as compile_
-from normc.optimizer import build, generate
+from normc.pipeline import update_of
 from normc.recipe.by_name import recipes
 from normc.update.kernels import cost, normalise
 from normc.update.kernels.language import only_compiles
+from normc.update.program.build import build_of
 from normc.update.program.module import load
 from normc.update.runtime import fused as runtime
 from normc.update.runtime import launcher
@@ -127,10 +129,10 @@ def test_what_was_frozen_or_not_reached_steps_in_kernels_when_it_wakes(recipe: s
 
 def test_buckets_of_the_common_recipes_are_fused() -> None:
     for recipe in ("muon", "modular-dual", "scion", "uscion", "adamw", "lion", "signum", "sgd"):
-        update = generate(plan_of(small_rows(Small()), recipe), TARGET).update
+        update = update_of(plan_of(small_rows(Small()), recipe), build_of(TARGET)).update
         assert all(bucket.fused is not None for bucket in update.buckets)
     for recipe in ("soap", "shampoo", "scion-light"):
-        update = generate(plan_of(small_rows(Small()), recipe), TARGET).update
+        update = update_of(plan_of(small_rows(Small()), recipe), build_of(TARGET)).update
         assert all(bucket.fused is None for bucket in update.buckets)
 
 

@@ -13,11 +13,15 @@ import torch
 from torch import nn
 
 import normc
+from normc.compiler import build
 from normc.errors import NormcError
 from normc.exporting import export
-from normc.optimizer import SWITCHABLE, Optimizer, build, program_of
+from normc.optimizer import Optimizer
+from normc.pipeline import program_of
 from normc.update.kernels import cost, normalise, tiles
+from normc.update.program.build import build_of
 from normc.update.program.module import load
+from normc.update.program.switches import SWITCHABLE
 from normc.update.runtime import fused as runtime
 from tests.handmade import Small, plan_of, small_rows, train
 from tests.optimizer.test_export import imported
@@ -89,7 +93,7 @@ def test_generated_code_says_what_was_left_out() -> None:
     full = build(plan, named, lr=1.0, backend=HALF)
     assert "without" not in full.source
     less = build(plan, named, lr=1.0, backend=HALF, without=("graph", "gram"))
-    assert less.without == ("gram", "graph")  # in the table's order
+    assert less.build.without == ("gram", "graph")  # in the table's order
     assert 'dtype=torch.float16, without=("gram",)' in less.source
     assert '    without=("gram", "graph"),\n)' in less.source
     assert "splits=True" in less.source
@@ -100,7 +104,7 @@ def test_generated_code_says_what_was_left_out() -> None:
 
 def test_what_is_not_stacked_and_not_batched() -> None:
     plan = plan_of(small_rows(Small()), "muon")
-    apart, alone = program_of(plan, HALF, ["stack"]), program_of(plan, HALF, ["stack", "batch"])
+    apart, alone = (program_of(plan, build_of(HALF, names)) for names in (["stack"], ["stack", "batch"]))
     assert all(len(chain.rows) == 1 for chain in apart.chains)
     assert len(apart.families) < len(alone.families) == len(alone.chains)
 
@@ -120,7 +124,7 @@ def test_names_are_checked() -> None:
 def test_pickles_and_checkpoints_keep_it() -> None:
     model, opt = trained("muon", "cpu:fp32", ("gram", "batch"), 1)
     again = pickle.loads(pickle.dumps(opt))
-    assert again.without == again.update.without == ("batch", "gram")
+    assert again.build.without == again.update.without == ("batch", "gram")
     other, fresh = trained("muon", "cpu:fp32", ("gram", "batch"), 0)
     other.load_state_dict(model.state_dict())
     fresh.load_state_dict(copy.deepcopy(opt.state_dict()))

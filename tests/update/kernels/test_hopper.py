@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from normc.exporting import export
-from normc.optimizer import program_of
+from normc.pipeline import program_of
 from normc.update.kernels import cost, hopper, products
 from normc.update.kernels.hopper import by_quack, quack_missing
 from normc.update.kernels.polar import polar_gram, polar_standard
 from normc.update.kernels.products import hopper_pays, product
 from normc.update.kernels.tiles import HOPPER_FROM
+from normc.update.program.build import build_of
 from tests.passes.rewrites.test_kernels import of, plan
 from tests.update.kernels.spectra import EXPRESS, error, reference, spectrum
 
@@ -275,7 +276,7 @@ def test_decisions_say_whose_products_they_are(quack: Quack, monkeypatch: pytest
     assert of("hopper", large, "cpu:fp32") == []
     installed(monkeypatch, None)
     assert all(one.why.endswith("here quack-kernels isn't installed") for one in of("hopper", large))
-    assert program_of(large, "cuda:sm_90").decisions != ()
+    assert program_of(large, build_of("cuda:sm_90")).decisions != ()
 
 
 @pytest.mark.skipif(

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normc.compiler import build
 from normc.errors import NormcError
-from normc.optimizer import build
 from normc.update.runtime import launcher, native, tables
 from tests.handmade import Small, plan_of, small_rows
 from tests.update.fused.test_fused import TARGET, farthest, give, interpreter

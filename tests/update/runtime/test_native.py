@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from normc.optimizer import build
+from normc.compiler import build
 from normc.update.runtime import native
 from tests.handmade import Small, plan_of, small_rows
 from tests.update.fused.test_fused import TARGET, farthest, give, interpreter

@@ -1,0 +1,136 @@
+"""A plan made again: what its example didn't reach gets its row when it has a gradient."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from normc.errors import NormcError
+from normc.model.facts import Log
+from normc.model.trace.inputs import example_inputs as read_inputs
+from normc.model.trace.own_inputs import own_inputs
+from normc.passes.analyses.geometry import finished
+from normc.passes.analyses.request import Request
+from normc.pipeline import Inputs, plan_graph, traced, uncollected
+from normc.plans.asked import changed, refuse_lost
+from normc.plans.notes import listed, unreached
+from normc.plans.override import as_torch_stores_it
+from normc.plans.plan import NormPlan
+from normc.plans.row import Evidence, Row
+from normc.recipe.by_name import recipe_of
+from normc.recipe.recipe import Recipe
+
+
+def inputs_of(model: nn.Module, example_inputs: Any) -> Inputs:
+    """The arguments of forward that example inputs stand for. NormcError if there are none, and none are known."""
+    found = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
+    if found is None:
+        raise NormcError(
+            f"{type(model).__name__} doesn't say what its forward takes",
+            "pass example_inputs: a tensor, a tuple, a dict or a batch of your DataLoader",
+        )
+    return found
+
+
+def request_of(plan: NormPlan) -> Request:
+    """How a plan that was given was asked for, as far as it says so."""
+    known = getattr(plan.origin, "request", None)
+    return known if isinstance(known, Request) else Request(recipe_of(plan))
+
+
+@uncollected()
+def again(plan: NormPlan, request: Request, model: nn.Module, inputs: Inputs, moved: Collection[str] = ()) -> NormPlan:
+    """The plan, where its unused rows are those of the model as it now stands, if these inputs reach them.
+
+    What has `moved` although no trace sees how becomes a fallback. All other rows stay, but for which are frozen.
+    NormcError as `plan`.
+    """
+    fresh = plan_graph(traced(model, inputs, request), request)
+    fresh = replace(fresh, rows=_admitted(fresh.rows, moved, request.recipe))
+    reached = {row.name for row in fresh.rows if row.role != "unused"}
+    known = {pattern: change for pattern, change in request.overrides.items()
+             if any(row.name in reached for row in fresh.matching(pattern))}  # fmt: skip
+    new = changed(fresh, known).by_name
+    rows = tuple(_renewed(row, new.get(row.name)) for row in plan.rows)
+    woken = [row.name for row, old in zip(rows, plan.rows, strict=True) if row.role != old.role]
+    if not woken:
+        return plan
+    named = listed(woken, 3)
+    notes = dict.fromkeys(note for note in plan.notes if note not in unreached(plan.rows))
+    notes |= dict.fromkeys(note for note in fresh.notes if note not in unreached(fresh.rows))
+    notes |= dict.fromkeys((f"planned again for {named}, which an example reached later", *unreached(rows)))
+    found = replace(plan, rows=rows, notes=tuple(notes), origin=None, saved=None)
+    if request.strict:
+        refuse_lost(found)
+    return found
+
+
+def _admitted(rows: tuple[Row, ...], moved: Collection[str], recipe: Recipe) -> tuple[Row, ...]:
+    """The rows, with a fallback for each of those names that the trace calls unused: it counts as a middling row."""
+    shares = sorted(row.mass for row in rows if row.mass) or [1.0]
+    drafts = tuple(_unseen(row, shares[len(shares) // 2]) if row.name in moved else row for row in rows)
+    recipe = recipe.seeing(drafts)
+    found = []
+    for draft, row in zip(drafts, rows, strict=True):
+        log = Log({row.name: list(draft.evidence)})
+        found.append(
+            row if draft is row else replace(finished(draft, recipe, log), evidence=tuple(log.evidence[row.name]))
+        )
+    return tuple(found)
+
+
+def _unseen(row: Row, mass: float) -> Row:
+    if row.role != "unused":
+        return row
+    row = as_torch_stores_it(row) if len(row.shape) > 1 else row
+    why = "it has a gradient, but a trace of the model doesn't see how"
+    told = Evidence("role", "state", why)
+    return replace(row, role="state", mass=mass, fallback=why, sensitivity=None, magnitude=None, evidence=(told,))
+
+
+def _renewed(old: Row, new: Row | None) -> Row:
+    if new is None or (old.rule == "none" and old.role != "unused"):
+        return old
+    return new if old.role == "unused" else replace(old, frozen=new.frozen)
+
+
+@dataclass
+class Source:
+    """What an optimizer remembers of the model that it was planned from: weakly, and not in copies and pickles."""
+
+    request: Request
+    known: weakref.ref[nn.Module] | None = None
+    inputs: Inputs | None = None
+
+    def __reduce__(self) -> tuple[type[Source], tuple[Request]]:
+        return Source, (self.request,)
+
+    def of(self, model: nn.Module, inputs: Inputs | None, plan: NormPlan) -> Source:
+        """With a model, and its inputs where the plan has rows that they don't reach."""
+        idle = any(row.role == "unused" for row in plan.rows)
+        kept = pytree.tree_map_only(Tensor, Tensor.detach, inputs) if idle and inputs is not None else None
+        return Source(self.request, weakref.ref(model), kept)
+
+    def again(self, plan: NormPlan) -> NormPlan:
+        """The plan made again on what is remembered. NormcError where that is nothing, or can't be traced now."""
+        model = self.known() if self.known is not None else None
+        if model is None:
+            raise NormcError("the optimizer is a copy, or its model is gone", "give the model")
+        if self.inputs is None and own_inputs(model) is None:
+            raise NormcError("the optimizer knows no example inputs", "give them")
+        if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
+            raise NormcError("the parameters are sharded by now", "plan before fully_shard")
+        return again(plan, self.request, model, self.inputs or inputs_of(model, None))
+
+    def with_model(
+        self, plan: NormPlan, model: nn.Module, example_inputs: Any, moved: Collection[str]
+    ) -> tuple[NormPlan, Source]:
+        """The plan made again on this model and example, and what is remembered from now on."""
+        inputs = inputs_of(model, example_inputs)
+        found = again(plan, self.request, model, inputs, moved)
+        return found, self.of(model, inputs, found)

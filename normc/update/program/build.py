@@ -1,0 +1,75 @@
+"""How an update is built from a plan: one value, which whoever asks for an update hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from normc.update.program.storage import PLAIN, Storage, storage
+from normc.update.program.switches import checked
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """All that an update's code depends on, but for the plan.
+
+    target   a backend, which takes this machine's own target, or one of its targets: "cuda:sm_90"
+    compile  whether the generated functions go through torch.compile as they run; the text is the same
+    without  rewrites that are left out, by name
+    storage  how states and weights are kept
+    """
+
+    target: str = "cpu"
+    compile: bool = True
+    without: tuple[str, ...] = ()
+    storage: Storage = PLAIN
+
+    @property
+    def backend(self) -> str:
+        """The backend's name."""
+        return self.target.split(":")[0]
+
+    def __str__(self) -> str:
+        kept = str(self.storage.state or "").removeprefix("torch.")
+        said = [f"without {', '.join(self.without)}" if self.without else "", f"states in {kept}" if kept else "",
+                "stochastic rounding" if self.storage.stochastic else ""]  # fmt: skip
+        return "; ".join([self.target, *filter(None, said)])
+
+
+ON_CPU = Build()
+
+
+def build_of(
+    target: str,
+    without: Sequence[str] = (),
+    state_dtype: torch.dtype | None = None,
+    stochastic_rounding: bool = False,
+    compile: bool = True,
+) -> Build:
+    """As the options of normc.compile say it. NormcError for a rewrite that the target's backend hasn't, or a dtype."""
+    kept = storage(state_dtype, stochastic_rounding)
+    return Build(target, compile, checked(without, target.split(":")[0]), kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a backend says of a target, by which rewrites decide.
+
+    polar     the dtype that Newton-Schulz runs in there, None for that of its stack, and `why`
+    kernels   whether Triton's kernels run on the target
+    fused     whether the backend has kernels of its own for what is elementwise
+    at_once   entries of matrices that are worked on in one turn; 0 for all
+    """
+
+    type: str
+    target: str
+    kernels: bool = False
+    fused: bool = False
+    at_once: int = 0
+    polar: torch.dtype | None = None
+    why: str = ""
+
+
+ANY_CPU = Device("cpu", "cpu:fp32")
