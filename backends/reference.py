@@ -47,7 +47,7 @@ def load(program: Program, recipe: Recipe) -> Loaded:
         entries,
         aliases,
         tuple(buckets),
-        wide=torch.float64,
+        compute_dtype=torch.float64,
         labels=recipe.labels,
         state=program.build.storage.state,
         stochastic=program.build.storage.stochastic,

@@ -45,7 +45,6 @@ from contextvars import Context, ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from dataclasses import replace
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
 from importlib.metadata import PackageNotFoundError, version
@@ -60,6 +59,10 @@ import torch
 from torch import Tensor
 """
 
+_RUNTIME = (
+    "# The functions above are the update of this plan. From here on: the runtime, the same in every exported file."
+)
+_TABLES = "# The plan's parameters, by the functions that update them."
 _USAGE = """
 
 Needs torch alone:
@@ -132,11 +135,12 @@ def _again(source: Optimizer, target: str, without: Sequence[str] | None) -> Loa
 
 
 def exported(text: Text) -> str:
-    """The whole file: the generated module with the runtime embedded in place of its import."""
+    """The whole file: what the plan's update does, then the runtime in place of its import, and the plan's tables."""
     doc = text.doc.removesuffix('"""').rstrip() + _USAGE
-    matrices = MATRICES if "newton_schulz(" in text.body else ()
-    runtime = "\n\n\n".join(_body(name) for name in (*EMBEDDED, *matrices))
-    return f"{doc}\n\n{_IMPORTS}\n{runtime}\n\n\n{text.body}\n\n{_DOOR}"
+    before = EMBEDDED[:1] if "@jit" in text.functions else ()  # what decorates the functions has to be there
+    after = (*EMBEDDED[len(before) :], *(MATRICES if "newton_schulz(" in text.body else ()))
+    parts = [*map(_body, before), text.functions, _RUNTIME, *map(_body, after), _TABLES, text.tables.rstrip(), _DOOR]
+    return f"{doc}\n\n{_IMPORTS}\n" + "\n\n\n".join(part for part in parts if part)
 
 
 def _body(name: str) -> str:

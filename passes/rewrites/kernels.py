@@ -21,7 +21,7 @@ from normc.update.program.build import Device
 from normc.update.program.program import Decision, Family, Program, state_dtype
 from normc.update.program.rewriting import rewrite
 from normc.update.program.switches import SWITCHABLE, of_matrices
-from normc.update.runtime.fused import AT_ONCE, held, lanes_of, turns_of
+from normc.update.runtime.fused import AT_ONCE, lanes_of, stack_bytes, turns_of
 
 SEGMENTS = 2  # of the Gram form
 
@@ -177,7 +177,7 @@ def _held(family: Family, number: int) -> int:
     if family.core is None or varies(family.core):
         return 0
     largest = max(family.chains, key=lambda chain: chain.row.numel).row.shape
-    return -(-sum(len(chain.rows) for chain in family.chains) // number) * held(largest)
+    return -(-sum(len(chain.rows) for chain in family.chains) // number) * stack_bytes(largest)
 
 
 def _in_turns(family: Family, number: int) -> Iterator[Decision]:

@@ -79,7 +79,9 @@ def test_exported_body_is_what_runs_here_and_says_what_it_is(tmp_path: Path, mon
     _, opt = made()
     path = export(opt, tmp_path / "update.py")
     text = path.read_text()
-    assert opt.text.body in text
+    assert opt.text.functions in text and opt.text.tables.rstrip() in text
+    update, runtime = text.index("\ndef core_"), text.index("class UpdateOptimizer(")
+    assert update < runtime < text.index("ENTRIES")
     assert "import normc" not in text
     assert "from normc" not in text
     module = imported(path, monkeypatch)

@@ -51,10 +51,19 @@ from normc.update.kernels.normalise import PARTS, measured, unit_norm
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A generated module in parts: `doc` and `body` are the same in an exported file, whose imports differ."""
+    """A generated module in parts, the same in an exported file, whose imports differ.
+
+    `tables` say which function updates which parameter, and need the runtime's classes.
+    """
 
     doc: str
-    body: str
+    functions: str
+    tables: str = ""
+
+    @property
+    def body(self) -> str:
+        """All below the imports."""
+        return "\n\n\n".join(part for part in (self.functions, self.tables) if part)
 
     @property
     def module(self) -> str:
@@ -90,8 +99,8 @@ def write(program: Program, recipe: Grouped, version: str, form: Form | None = N
     ]
     ops = [op_source(op) for op in functions(program, swaps)]
     parts = ["\n".join(constants)] if constants else []
-    parts += [*ops, *cores, *steps, listed]
-    return Text(header(program, version), "\n\n\n".join(parts) + "\n")
+    parts += [*ops, *cores, *steps]
+    return Text(header(program, version), "\n\n\n".join(parts), listed + "\n")
 
 
 def _step(printer: Printer, family: Family) -> str:

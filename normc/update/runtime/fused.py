@@ -23,7 +23,7 @@ WORTH_TWO = 16 * 2**20
 LANES = 3
 
 
-def held(shape: Sequence[int]) -> int:
+def stack_bytes(shape: Sequence[int]) -> int:
     """Bytes that a step holds of one matrix: itself and a product in 16 bits, and four squares of its shorter side."""
     entries = math.prod(shape)
     short = min(shape[0], entries // max(shape[0], 1)) if shape else 0
@@ -32,7 +32,7 @@ def held(shape: Sequence[int]) -> int:
 
 def turns_of(rows: int, shape: Sequence[int]) -> int:
     """In how many turns rows of a shape are stepped: few, as each turn is some twenty launches."""
-    most = max(1, AT_ONCE // max(held(shape), 1))
+    most = max(1, AT_ONCE // max(stack_bytes(shape), 1))
     return max(1, min(rows, max(-(-rows // most), 2 if rows * math.prod(shape) > WORTH_TWO else 1)))
 
 
@@ -75,7 +75,7 @@ class Stack:
     counts: Tensor
     rows: Tensor
     types: tuple[torch.dtype, ...]
-    wide: torch.dtype
+    compute_dtype: torch.dtype
     align: int
 
     @property
@@ -113,9 +113,9 @@ class FusedRun:
                 start, stop = start - stack.total, stop - stack.total
             yield replace(self, stacks=stacks)
 
-    def held(self) -> int:
+    def stack_bytes(self) -> int:
         """Bytes that a run which takes turns holds at once."""
-        return sum(stack.total * held(stack.shape) for stack in self.stacks) if self.plan.splits else 0
+        return sum(stack.total * stack_bytes(stack.shape) for stack in self.stacks) if self.plan.splits else 0
 
     def step(self) -> None:
         """Launch all kernels."""
@@ -125,7 +125,7 @@ class FusedRun:
         """A stack [rows, *shape] to be written; zero for rows without a gradient."""
         own = self.stacks[place]
         make = torch.empty if own.live == own.total else torch.zeros
-        return make((own.total, *own.shape), dtype=dtype or own.wide, device=self.numbers.device)
+        return make((own.total, *own.shape), dtype=dtype or own.compute_dtype, device=self.numbers.device)
 
     def parts(self, place: int, most: int) -> tuple[Tensor, Tensor, Tensor]:
         """What a kernel that writes a stack measures of it: a scale of every BLOCK entries [rows, blocks], and of parts
@@ -140,7 +140,7 @@ class FusedRun:
 
     def value(self, name: str) -> Tensor:
         """A number of the parameter group, 0-d, in the state's dtype."""
-        return self.numbers[self.plan.numbers.index(name)].to(self.stacks[0].wide)
+        return self.numbers[self.plan.numbers.index(name)].to(self.stacks[0].compute_dtype)
 
     def launch(self, kernel: Any, place: int, *stacks: Tensor, parts: Sequence[tuple[Tensor, ...]] = ()) -> None:
         """Run a kernel over the live rows of a stack. `parts` are for what it measures of stacks that it writes."""
@@ -159,7 +159,7 @@ class FusedRun:
             own.entries,
             own.stride,
             own.align,
-            _named(own.wide),
+            _named(own.compute_dtype),
             *(_named(dtype) for dtype in own.types),
             BLOCK,
         )
@@ -173,7 +173,7 @@ def _named(dtype: torch.dtype) -> Any:
 class Turn(Protocol):
     """What is launched in one stream."""
 
-    def held(self) -> int:
+    def stack_bytes(self) -> int:
         """Bytes that it holds at once."""
 
     def step(self) -> None:
@@ -237,12 +237,13 @@ class Room:
     device: torch.device
     turns: Sequence[Turn]
 
-    def held(self) -> int:
+    def stack_bytes(self) -> int:
         """Bytes of the turn that holds most."""
-        return max(turn.held() for turn in self.turns)
+        return max(turn.stack_bytes() for turn in self.turns)
 
     def step(self) -> None:
         """Launch all of them."""
-        torch.empty(self.held(), dtype=torch.uint8, device=self.device)  # what is freed at once is cut up by the others
+        # What is freed at once is cut up by the others.
+        torch.empty(self.stack_bytes(), dtype=torch.uint8, device=self.device)
         for turn in self.turns:
             turn.step()

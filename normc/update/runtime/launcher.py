@@ -17,7 +17,7 @@ from normc.update.kernels.ahead import compile_ahead
 from normc.update.runtime.fused import FusedRun, Lanes, Stack, lanes_of
 from normc.update.runtime.native import MANY, Addresses, background
 from normc.update.runtime.run import Bucket, Update
-from normc.update.runtime.tables import Feed, Held, Line, Store, look, same
+from normc.update.runtime.tables import HostBuffer, LiveStack, StateSnapshot, Store, look, same
 
 _EAGER = 2  # steps before a graph is made of them: kernels compile in the first
 _LAYOUTS = 8  # kept, with their graphs
@@ -33,36 +33,36 @@ class Layout:
 
     def __init__(self, update: Update, buckets: Sequence[Bucket], members: Mapping[str, Tensor], store: Store) -> None:
         self.buckets: list[Bucket] = []
-        self.lines: list[list[Line]] = []
+        self.stacks: list[list[LiveStack]] = []
         for bucket in buckets:
-            lines = [_line(update, bucket, place, members, store) for place in range(len(_plan(bucket).chains))]
-            if any(line.parameters for line in lines):
+            stacks = [_live_stack(update, bucket, place, members, store) for place in range(len(_plan(bucket).chains))]
+            if any(stack.parameters for stack in stacks):
                 self.buckets.append(bucket)
-                self.lines.append(lines)
-        flat = [line for lines in self.lines for line in lines if line.parameters]
+                self.stacks.append(stacks)
+        flat = [stack for stacks in self.stacks for stack in stacks if stack.parameters]
         self._flat = flat
         self.device = flat[0].parameters[0].device
-        self.originals = [parameter for line in flat for parameter in line.parameters]
+        self.originals = [parameter for stack in flat for parameter in stack.parameters]
         owners: dict[str, list[Tensor]] = {}
-        for line in flat:
-            for name in (*line.names, *line.counts):
-                owners.setdefault(name, []).extend(line.parameters)
-        self.strange = [p for p in self.originals if not p.is_contiguous()]
-        stand_ins = {id(p): p.detach().contiguous() for p in self.strange}
-        self.stand_ins = [stand_ins[id(p)] for p in self.strange]
-        for line in flat:
-            line.parameters = [stand_ins.get(id(p), p) for p in line.parameters]
+        for stack in flat:
+            for name in (*stack.names, *stack.counts):
+                owners.setdefault(name, []).extend(stack.parameters)
+        self.noncontiguous = [p for p in self.originals if not p.is_contiguous()]
+        stand_ins = {id(p): p.detach().contiguous() for p in self.noncontiguous}
+        self.stand_ins = [stand_ins[id(p)] for p in self.noncontiguous]
+        for stack in flat:
+            stack.parameters = [stand_ins.get(id(p), p) for p in stack.parameters]
         self.dtypes = [p.dtype for p in self.originals]
         self.shapes = [p.shape for p in self.originals]
-        self.mixed = any(len({parameter.dtype for parameter in line.parameters}) > 1 for line in flat)
-        self.held = Held(store.state, owners)
-        self._weights = [parameter for line in flat for parameter in line.parameters]
+        self.mixed = any(len({parameter.dtype for parameter in stack.parameters}) > 1 for stack in flat)
+        self.snapshot = StateSnapshot(store.state, owners)
+        self._weights = [parameter for stack in flat for parameter in stack.parameters]
         self._table()
         given = [(bucket.group, name) for bucket in self.buckets for name in _plan(bucket).numbers]
         self._numbers = list(dict.fromkeys(given))
         self._given = torch.tensor([self._numbers.index(number) for number in given], dtype=torch.int64)
         self._values: list[float] = []
-        counts = [place for line in flat for places in line.counts.values() for place in places]
+        counts = [place for stack in flat for places in stack.counts.values() for place in places]
         self._counted = store.counted
         every = counts == list(range(len(store.counted)))
         self._counts = None if every or not counts else torch.tensor(counts, dtype=torch.int64)
@@ -70,9 +70,9 @@ class Layout:
         self._counts_too = len(counts) > 0
         self._next = torch.zeros(len(given) + len(counts), dtype=torch.float64)
         self._next_numbers, self._next_counts = self._next.split([len(given), len(counts)])
-        self._floats = Feed(len(given) + len(counts), torch.float64, self.device)
+        self._floats = HostBuffer(len(given) + len(counts), torch.float64, self.device)
         self.runs = self._runs()
-        most = max(turn.held() for turn in self._turns())
+        most = max(turn.stack_bytes() for turn in self._turns())
         self._lanes = Lanes(self.device, lanes_of(most) if "lanes" not in update.without else 1)
         self.steps = 0
         self.graph: Callable[[], None] | None = None
@@ -80,36 +80,38 @@ class Layout:
     def _table(self) -> None:
         """The table of addresses on the host, without those of weights and gradients, whose places it notes."""
         table, weights, grads = array("q"), array("q"), array("q")
-        for line in self._flat:
-            live = len(line.parameters)
+        for stack in self._flat:
+            live = len(stack.parameters)
             weights.extend(range(len(table), len(table) + live))
             grads.extend(range(len(table) + live, len(table) + 2 * live))
             table.extend([0] * (2 * live))
-            for own in line.states:
+            for own in stack.states:
                 table.extend(map(_ADDRESS, own))
         self._host = _tensor(table)
         self._of_weights, self._of_grads = _tensor(weights), _tensor(grads)
-        self._addresses = Feed(len(table), torch.int64, self.device)
+        self._addresses = HostBuffer(len(table), torch.int64, self.device)
         self._last: tuple[Any, Any] = ([], [])
-        self.kinds: bytes | None = None
+        self.signature: bytes | None = None
 
     def _runs(self) -> list[FusedRun]:
         found, ints, number, floats = [], 0, 0, len(self._given)
-        for bucket, lines in zip(self.buckets, self.lines, strict=True):
+        for bucket, live_stacks in zip(self.buckets, self.stacks, strict=True):
             plan, stacks = _plan(bucket), []
-            for place, line in enumerate(lines):
-                live, roles = len(line.parameters), len(plan.roles)
+            for place, members in enumerate(live_stacks):
+                live, roles = len(members.parameters), len(plan.roles)
                 table = self._addresses.device[ints : ints + roles * live].view(roles, live)
                 counts = self._floats.device[floats : floats + len(plan.counts) * live].view(len(plan.counts), live)
                 ints, floats = ints + roles * live, floats + len(plan.counts) * live
-                values = [[values[slot] for slot in line.slots] for values in (plan.rows[place] if plan.rows else ())]
-                kinds = [own[0].dtype for own in (line.parameters, line.parameters, *line.states) if own]
+                values = [
+                    [values[slot] for slot in members.slots] for values in (plan.rows[place] if plan.rows else ())
+                ]
+                dtypes = tuple(own[0].dtype for own in (members.parameters, members.parameters, *members.states) if own)
                 rows = torch.tensor(values, dtype=torch.float64, device=self.device).view(len(values), live)
-                slots = torch.tensor(line.slots, dtype=torch.int32, device=self.device)
-                stack = Stack(
-                    line.shape, line.total, live, live, table, slots, counts, rows, tuple(kinds), line.wide, ALIGN
-                )
-                stacks.append(stack)
+                slots = torch.tensor(members.slots, dtype=torch.int32, device=self.device)
+                stacks.append(
+                    Stack(members.shape, members.total, live, live, table, slots, counts, rows, dtypes,
+                          members.compute_dtype, ALIGN)
+                )  # fmt: skip
             own = self._floats.device[number : number + len(plan.numbers)]
             number += len(plan.numbers)
             found.append(FusedRun(plan, own, stacks))
@@ -117,15 +119,16 @@ class Layout:
 
     def fits(self) -> bool:
         """Whether parameters still are as they were when the tables were made."""
-        strange = [p for p in self.originals if not p.is_contiguous()]
+        noncontiguous = [p for p in self.originals if not p.is_contiguous()]
         shapes = [p.shape for p in self.originals]
-        return shapes == self.shapes and same([*map(_DTYPE, self.originals), *strange], [*self.dtypes, *self.strange])
+        now, before = [*map(_DTYPE, self.originals), *noncontiguous], [*self.dtypes, *self.noncontiguous]
+        return shapes == self.shapes and same(now, before)
 
     def feed(self, grads: Addresses, weights: Addresses | None, groups: Sequence[Mapping[str, Any]]) -> bool:
         """Send addresses and numbers, if they changed. False, with nothing sent, if parameters have other memory and
         don't fit now.
         """
-        if weights is None or self.strange:
+        if weights is None or self.noncontiguous:
             weights = list(map(_ADDRESS, self._weights))
         old_weights, old_grads = self._last
         if weights != old_weights or grads != old_grads:
@@ -168,8 +171,8 @@ class Layout:
 
     def step(self, graphs: bool) -> None:
         """Run all kernels on what was fed."""
-        if self.strange:
-            torch._foreach_copy_(self.stand_ins, self.strange)
+        if self.noncontiguous:
+            torch._foreach_copy_(self.stand_ins, self.noncontiguous)
         due = graphs and self.device.type == "cuda" and self.graph is None and self.steps >= _EAGER
         if due and not torch.cuda.is_current_stream_capturing():
             self._capture()
@@ -179,8 +182,8 @@ class Layout:
             if self.steps == 0:
                 compile_ahead(self._launch, self.device)
             self._launch()
-        if self.strange:
-            torch._foreach_copy_(self.strange, self.stand_ins)
+        if self.noncontiguous:
+            torch._foreach_copy_(self.noncontiguous, self.stand_ins)
         self.steps += 1
         if self._counts is not None:
             self._counted.index_add_(0, self._counts, self._ones)
@@ -217,24 +220,24 @@ def _on_device(value: object) -> bool:
     return isinstance(value, Tensor) and value.device.type != "cpu"
 
 
-def _line(update: Update, bucket: Bucket, place: int, members: Mapping[str, Tensor], store: Store) -> Line:
+def _live_stack(update: Update, bucket: Bucket, place: int, members: Mapping[str, Tensor], store: Store) -> LiveStack:
     chains = _plan(bucket).chains
     start = sum(chains[:place])
     every = bucket.names[start : start + chains[place]]
-    line = Line(update.entries[every[0]].shape, len(every), update.wide)
+    stack = LiveStack(update.entries[every[0]].shape, len(every), update.compute_dtype)
     for slot, name in enumerate(every):
         if name in members and members[name].grad is not None:
-            line.slots.append(slot)
-            line.parameters.append(members[name])
-    if line.parameters:
-        line.wide = store.wide(line.parameters[0])
+            stack.slots.append(slot)
+            stack.parameters.append(members[name])
+    if stack.parameters:
+        stack.compute_dtype = store.compute_dtype(stack.parameters[0])
         for name, kind in bucket.states:
             if kind == "count":
-                line.counts[name] = store.counts((bucket.name, place, name), line)
+                stack.counts[name] = store.counts((bucket.name, place, name), stack)
             else:
-                line.names.append(name)
-                line.states.append([store.like(parameter, name) for parameter in line.parameters])
-    return line
+                stack.names.append(name)
+                stack.states.append([store.like(parameter, name) for parameter in stack.parameters])
+    return stack
 
 
 class Launcher:
@@ -260,7 +263,7 @@ class Launcher:
         loops = self.native.loops
         looked = None if loops is None else loops.look(self._parameters)
         try:
-            without, kinds, weights, addresses = looked or look(self._parameters)
+            without, signature, weights, addresses = looked or look(self._parameters)
         except RuntimeError:  # of gradients that have no memory of their own
             self._check(check)
             raise
@@ -268,17 +271,17 @@ class Launcher:
             return True
         for _ in range(2):
             layout = self._layouts.get(without)
-            if layout is None or not layout.held.still(loops):
+            if layout is None or not layout.snapshot.still(loops):
                 self._check(check)
                 while len(self._layouts) >= _LAYOUTS:
                     self._layouts.pop(next(iter(self._layouts)))
                 layout = self._layouts[without] = Layout(self._update, self._buckets, self.members, self._store)
             if layout.mixed:
                 return False
-            if kinds is None or kinds != layout.kinds:
+            if signature is None or signature != layout.signature:
                 grads: list[Any] = list(map(_GRAD, layout.originals))
                 if all(map(Tensor.is_contiguous, grads)) and same(list(map(_DTYPE, grads)), layout.dtypes):
-                    layout.kinds = kinds
+                    layout.signature = signature
                 else:  # As kernels read them, and kept until these are under way.
                     grads = [grad.to(dtype).contiguous() for grad, dtype in zip(grads, layout.dtypes, strict=True)]
                     addresses = list(map(_ADDRESS, grads))

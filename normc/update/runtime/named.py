@@ -137,7 +137,7 @@ class NamedOptimizer(GradientHolder):
 
     def _dtype(self, parameter: Tensor) -> torch.dtype:
         """What a parameter's step is computed in."""
-        return torch.promote_types(parameter.dtype, self.update.wide)
+        return torch.promote_types(parameter.dtype, self.update.compute_dtype)
 
     def _kept_in(self, parameter: Tensor, kind: str) -> torch.dtype:
         """What a parameter's state of a kind is kept in."""
@@ -225,9 +225,9 @@ class NamedOptimizer(GradientHolder):
         differing = [name for name in {**old, **new} if old.get(name) != new.get(name)] if old else []
         if differing and all("unused" in (_role(old, name), _role(new, name)) for name in differing):
             return  # Either plan knew nothing of these: it was made, or made again, with another example.
-        lines = [f"\n    {name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}" for name in differing[:8]]
+        changes = [f"\n    {name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}" for name in differing[:8]]
         more = f"\n    and {len(differing) - 8} more" if len(differing) > 8 else ""
-        rows = "".join(lines) + more
+        rows = "".join(changes) + more
         problem = (
             f"the checkpoint was written under plan {', '.join(sorted(plans))}, this is plan {self.update.plan}{rows}"
         )

@@ -56,7 +56,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Update:
-    """A whole generated update. `wide` is the least dtype of state and arithmetic; `ready` is False for a stand-in.
+    """A whole generated update; `ready` is False for a stand-in.
+
+    `compute_dtype` is the least dtype of state and arithmetic.
 
     `defaults` has the values of each parameter group, `labels` the recipe that each is of. `without` are rewrites that
     were left out, among them "lanes" and "graph", which are of the running. `state` is the dtype of states shaped like
@@ -69,7 +71,7 @@ class Update:
     entries: Mapping[str, Entry]
     aliases: Mapping[str, str]
     buckets: tuple[Bucket, ...]
-    wide: torch.dtype = torch.float32
+    compute_dtype: torch.dtype = torch.float32
     ready: bool = True
     labels: tuple[str, ...] = ()
     without: tuple[str, ...] = ()

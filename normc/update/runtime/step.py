@@ -109,8 +109,8 @@ class UpdateOptimizer(NamedOptimizer):
             devices = {tensor.device for tensor in own}
             if len(devices) != 1 or not runs_kernels(devices.pop()) or any(type(p) not in _TENSORS for p in own):
                 return False
-            room = sum(len(bucket.names) for bucket in buckets for _, kind in bucket.states if kind == "count")
-            store = Store(self._state, self.state, self._dtype, room)
+            capacity = sum(len(bucket.names) for bucket in buckets for _, kind in bucket.states if kind == "count")
+            store = Store(self._state, self.state, self._dtype, capacity)
             self._launcher = Launcher(self.update, buckets, members, store)
         assert self._launcher is not None
         return self._launcher.step(self.param_groups, self.cores.enabled, self._gradient)
@@ -166,14 +166,16 @@ class UpdateOptimizer(NamedOptimizer):
         start: int = 0,
     ) -> None:
         """Run a bucket's function. Of flat pieces, `start` is the place of the first entry in its parameter."""
-        wide = [self._dtype(parameter) for parameter in parameters]
-        weights, grads = _wide(parameters, wide), _wide(gradients, wide)
+        compute_dtypes = [self._dtype(parameter) for parameter in parameters]
+        weights, grads = _converted(parameters, compute_dtypes), _converted(gradients, compute_dtypes)
         group = self.param_groups[bucket.group]
-        # What is narrow is updated as wide copies, and rounded once, below.
+        # What is narrow is updated as compute_dtypes copies, and rounded once, below.
         written = [(parameters, weights)]
         for name, kind in bucket.states:
             if kind == "grad" or (kind == "like" and self.update.state is not None):
-                written.append((gradients, grads) if kind == "grad" else (states[name], _wide(states[name], wide)))
+                written.append(
+                    (gradients, grads) if kind == "grad" else (states[name], _converted(states[name], compute_dtypes))
+                )
                 states[name] = written[-1][1]
         shapes = [self.update.entries[name].shape for name in bucket.names]
         bucket.step(Run(weights, grads, states, live, shapes, group, self.cores))
@@ -240,7 +242,7 @@ def _moves(gradient: Tensor) -> bool:
     return gradient.layout is not torch.strided or bool(gradient.any())
 
 
-def _wide(tensors: list[Tensor], dtypes: list[torch.dtype]) -> list[Tensor]:
+def _converted(tensors: list[Tensor], dtypes: list[torch.dtype]) -> list[Tensor]:
     """Copies in these dtypes; a tensor itself where it has its own already."""
     return [tensor.to(dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]
 

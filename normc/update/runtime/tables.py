@@ -18,7 +18,7 @@ from normc.update.runtime.native import Looked, Loops
 _PINNED = 4  # copies of what goes to the device, so that none is written while it is on its way
 
 
-class Feed:
+class HostBuffer:
     """A tensor on the device that the host writes without waiting for it."""
 
     def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -43,14 +43,14 @@ class Feed:
 
 
 @dataclass
-class Line:
+class LiveStack:
     """The live rows of one stack: their places in it, parameters (or contiguous copies), states by role, and by name
     the places of their counts among all that the store counts.
     """
 
     shape: tuple[int, ...]
     total: int
-    wide: torch.dtype
+    compute_dtype: torch.dtype
     slots: list[int] = field(default_factory=list)
     parameters: list[Tensor] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -76,19 +76,19 @@ def look(parameters: list[Tensor]) -> Looked:
 class Store:
     """Where an optimizer's states come from. All counts are views of one tensor, `counted`, so that one op counts.
 
-    `make` gives a parameter's state by name and kind, `wide` the dtype that its states are kept in; `room` is the
-    number of counts there can be.
+    `make` gives a parameter's state by name and kind, `compute_dtype` the dtype that its states are kept in; `capacity`
+    is the number of counts there can be.
     """
 
     def __init__(
         self,
         make: Callable[[Tensor, str, str], Tensor],
         state: Mapping[Tensor, dict[str, Any]],
-        wide: Callable[[Tensor], torch.dtype],
-        room: int,
+        compute_dtype: Callable[[Tensor], torch.dtype],
+        capacity: int,
     ) -> None:
-        self._make, self.state, self.wide = make, state, wide
-        self.counted = torch.zeros(room)
+        self._make, self.state, self.compute_dtype = make, state, compute_dtype
+        self.counted = torch.zeros(capacity)
         self._starts: dict[tuple[str, int, str], int] = {}
         self._taken = 0
 
@@ -99,13 +99,13 @@ class Store:
             found = self.state[parameter][name] = found.contiguous()
         return found
 
-    def counts(self, key: tuple[str, int, str], line: Line) -> list[int]:
+    def counts(self, key: tuple[str, int, str], stack: LiveStack) -> list[int]:
         """The places of a stack's live rows in `counted`, of which their parameters' states become views."""
         if key not in self._starts:
             self._starts[key] = self._taken
-            self._taken += line.total
-        places = [self._starts[key] + slot for slot in line.slots]
-        for place, parameter in zip(places, line.parameters, strict=True):
+            self._taken += stack.total
+        places = [self._starts[key] + slot for slot in stack.slots]
+        for place, parameter in zip(places, stack.parameters, strict=True):
             own = self._make(parameter, key[2], "count")
             if own.data_ptr() != self.counted[place].data_ptr():
                 self.counted[place] = own
@@ -113,7 +113,7 @@ class Store:
         return places
 
 
-class Held:
+class StateSnapshot:
     """The states that tables were made of, to be seen again without looking parameters up, which is slow."""
 
     def __init__(self, state: Mapping[Tensor, dict[str, Any]], owners: Mapping[str, list[Tensor]]) -> None:

@@ -319,7 +319,7 @@ def test_stacks_that_differ_in_size_alone_share_their_kernels() -> None:
 def test_turns_side_by_side_hold_less_than_a_gibibyte() -> None:
     for shape in ((64, 64), (768, 3072), (1600, 6400), (4096, 4096), (4096, 14336), (14336, 4096), (8192, 8192)):
         turns = runtime.turns_of(1000, shape)
-        most = -(-1000 // turns) * runtime.held(shape)
+        most = -(-1000 // turns) * runtime.stack_bytes(shape)
         lanes = runtime.lanes_of(most)
         assert lanes * most < 2**30 - 3 * 2**25 or (lanes, turns) == (1, 1000)
         assert (lanes == runtime.LANES) == (most <= runtime.AT_ONCE)
@@ -370,7 +370,7 @@ class Recorder:
         return self.main
 
     def turn(self, name: str, held: int) -> Any:
-        return SimpleNamespace(step=lambda: self.diary.append(f"{name} in {self.now}"), held=lambda: held)
+        return SimpleNamespace(step=lambda: self.diary.append(f"{name} in {self.now}"), stack_bytes=lambda: held)
 
     def empty(self, size: int, **_: object) -> None:
         self.diary.append(f"{size} bytes in {self.now}")

@@ -237,13 +237,13 @@ def test_a_change_between_two_steps_is_seen(change: Change) -> None:
 def test_numbers_are_sent_if_they_changed(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a tensor's value changed in place; addresses of memory that stays are sent once."""
     sent: list[int] = []
-    send = tables.Feed.send
+    send = tables.HostBuffer.send
 
     def seen(self: Any, write: Callable[[Tensor], object]) -> None:
         sent.append(self.device.dtype.itemsize if self.device.is_floating_point() else 0)
         send(self, write)
 
-    monkeypatch.setattr(tables.Feed, "send", seen)
+    monkeypatch.setattr(tables.HostBuffer, "send", seen)
     torch.manual_seed(0)
     ours = Small(width=8, layers=1)
     plain = copy.deepcopy(ours)
