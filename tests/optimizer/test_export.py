@@ -81,7 +81,7 @@ def test_exported_body_is_what_runs_here_and_says_what_it_is(tmp_path: Path, mon
     text = path.read_text()
     assert opt.text.functions in text and opt.text.tables.rstrip() in text
     update, runtime = text.index("\ndef core_"), text.index("class UpdateOptimizer(")
-    assert update < runtime < text.index("ENTRIES")
+    assert update < runtime < text.index("\nUPDATE = Update(")
     assert "import normc" not in text
     assert "from normc" not in text
     module = imported(path, monkeypatch)
