@@ -14,7 +14,7 @@ from normc.model.trace.untouched import rng_untouched
 from normc.passes.analyses.request import Request
 from normc.recipe.by_name import recipes
 from normc.recipe.recipe import Option
-from normc.tools.check.coordinates import RATE, Coordinates, Made, measure_coordinates
+from normc.tools.check.coordinates import RATE, Coordinates, Made, Trial, measure_coordinates
 from normc.tools.check.gains import Gains, measure_gains
 from normc.tools.check.onestep import STEP, Loss, OneStep, measure_step
 from normc.tools.check.probe import ITERATIONS
@@ -60,27 +60,26 @@ def check(
     if steps < 1 or probes < 1 or sharp < 0 or not 0 < lr < float("inf"):
         raise NormcError("a check needs a step, a probe and a learning rate", "give steps, probes >= 1 and lr > 0")
     request = Request(recipes[recipe].configure(**(options or {})), tare=dict(tare or {}))
+    trial = Trial(request, example_inputs, init, loss, steps, lr, seed)
     with rng_untouched():
         subject = subject_of(model, example_inputs, request, init)
         notes: list[str] = []
-        gains, step = _of_itself(subject, loss, probes, sharp, seed, notes)
-        given: tuple[tuple[Along, Family | None], ...] = (("width", widths), ("depth", depths))
+        gains, step = _of_itself(subject, trial, (probes, sharp), notes)
         parts: dict[Along, Coordinates | None] = {
-            along: measure_coordinates(
-                along, family, request, example_inputs=example_inputs, init=init, loss=loss, steps=steps, lr=lr,
-                seed=seed,
-            ) if family is not None else None
-            for along, family in given
-        }  # fmt: skip
+            "width": None if widths is None else measure_coordinates("width", widths, trial),
+            "depth": None if depths is None else measure_coordinates("depth", depths, trial),
+        }
     return CheckReport(
         subject.plan.model, subject.plan.recipe, STEP, gains, step, parts["width"], parts["depth"], tuple(notes)
     )
 
 
 def _of_itself(
-    subject: Subject, loss: Loss | None, probes: int, sharp: int, seed: int, notes: list[str]
+    subject: Subject, trial: Trial, passes: tuple[int, int], notes: list[str]
 ) -> tuple[Gains | None, OneStep | None]:
-    """The parts that run the graph: left out, with a note, where that can't be run."""
+    """The parts that run the graph, with `passes` back for average and worst-case gains: left out, with a note, where
+    the graph can't be run.
+    """
     if subject.graph.guesses:
         notes.append(
             f"gains and the one-step check are left out: the graph holds guesses ({subject.graph.guesses[0]}) "
@@ -93,4 +92,4 @@ def _of_itself(
     except (RuntimeError, TypeError, ValueError, IndexError) as problem:
         notes.append(f"gains and the one-step check are left out: {str(problem).splitlines()[0]}")
         return None, None
-    return measure_gains(subject, probes, sharp, seed), measure_step(subject, loss, STEP, seed)
+    return measure_gains(subject, *passes, trial.seed), measure_step(subject, trial.loss, STEP, trial.seed)

@@ -60,18 +60,20 @@ class Coordinates:
     series: tuple[Series, ...]
 
 
-def measure_coordinates(
-    along: Along,
-    family: Mapping[int, Made | Callable[[], Made]],
-    request: Request,
-    *,
-    example_inputs: Any,
-    init: bool,
-    loss: Loss | None,
-    steps: int,
-    lr: float,
-    seed: int,
-) -> Coordinates:
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How each model of a family is trained: from which weights (`init`: those of `normc.init_`), on what, how far."""
+
+    request: Request
+    example_inputs: Any = None
+    init: bool = False
+    loss: Loss | None = None
+    steps: int = 3
+    lr: float = RATE
+    seed: int = 0
+
+
+def measure_coordinates(along: Along, family: Mapping[int, Made | Callable[[], Made]], trial: Trial) -> Coordinates:
     """Train each member for some steps on its one batch. NormcError for fewer than two sizes.
 
     The data are the same for all whose inputs have the same shape. Without a `loss`, it is the model's own if it
@@ -81,10 +83,11 @@ def measure_coordinates(
         raise NormcError(f"a check over {along}s needs two sizes or more", f"give --{along}s FIELD=32,64,128")
     subjects = []
     for made in family.values():
-        with seeded(seed):
+        with seeded(trial.seed):
             member = made if isinstance(made, (nn.Module, tuple)) else made()
             model, inputs = member if isinstance(member, tuple) else (member, None)
-            subjects.append(subject_of(model, inputs if inputs is not None else example_inputs, request, init))
+            inputs = inputs if inputs is not None else trial.example_inputs
+            subjects.append(subject_of(model, inputs, trial.request, trial.init))
     sizes = tuple(family)
     largest = naming(subjects[sizes.index(max(sizes))].model, along)
     names = [largest if along == "width" else naming(subject.model, along) for subject in subjects]
@@ -92,7 +95,7 @@ def measure_coordinates(
     runs = []
     for subject, name in zip(subjects, names, strict=True):
         kinds |= _kinds(subject, name)
-        runs.append(_trained(subject, name, loss, steps, lr, seed))
+        runs.append(_trained(subject, name, trial))
     bound = BAND[1] if all(are_shares(subject) for subject in subjects) else None
     shared = [line for line in runs[0] if all(line in run for run in runs)]
     series = []
@@ -103,7 +106,7 @@ def measure_coordinates(
     step = next((one.verdict for one in shown if one.kind == "step"), None)
     verdicts = settled([one.verdict for one in shown], step, bound is not None)
     found = tuple(replace(one, verdict=verdict) for one, verdict in zip(shown, verdicts, strict=True))
-    return Coordinates(along, sizes, steps, lr, found)
+    return Coordinates(along, sizes, trial.steps, trial.lr, found)
 
 
 def _distinct(series: Iterable[Series]) -> Iterator[Series]:
@@ -119,21 +122,21 @@ def _distinct(series: Iterable[Series]) -> Iterator[Series]:
 Run = dict[str, tuple[tuple[float, ...], float]]
 
 
-def _trained(subject: Subject, name: Name, loss: Loss | None, steps: int, lr: float, seed: int) -> Run:
+def _trained(subject: Subject, name: Name, trial: Trial) -> Run:
     """By pattern of module path: RMS at every step, and of the change from the first to the last."""
     model = subject.model
-    opt = build(subject.plan, model.named_parameters(), lr=lr, backend=subject.target, compile=False)
+    opt = build(subject.plan, model.named_parameters(), lr=trial.lr, backend=subject.target, compile=False)
     traces: list[dict[str, Tensor]] = []
     target: Tensor | None = None
-    for step in range(steps + 1):
-        with seeded(seed), recorded(model) as seen, torch.enable_grad():
+    for step in range(trial.steps + 1):
+        with seeded(trial.seed), recorded(model) as seen, torch.enable_grad():
             result = model(*subject.args, **subject.kwargs)
         traces.append(seen)
-        if step == steps:
+        if step == trial.steps:
             break
-        target = _target(result, seed) if target is None else target
+        target = _target(result, trial.seed) if target is None else target
         opt.zero_grad()
-        (_loss(result, target) if loss is None else loss(result)).backward()
+        (_loss(result, target) if trial.loss is None else trial.loss(result)).backward()
         opt.step()
     found = {
         path: (tuple(_size(trace[path]) for trace in traces), _size(traces[-1][path] - first))
@@ -141,8 +144,8 @@ def _trained(subject: Subject, name: Name, loss: Loss | None, steps: int, lr: fl
         if all(path in trace and trace[path].shape == first.shape for trace in traces)
     }
     run = _grouped(found, name)
-    if OUTPUT in traces[0] and steps:
-        first = _size(traces[1][OUTPUT] - traces[0][OUTPUT]) / lr
+    if OUTPUT in traces[0] and trial.steps:
+        first = _size(traces[1][OUTPUT] - traces[0][OUTPUT]) / trial.lr
         run = {FIRST: ((first,), first), **run}
     return run
 
