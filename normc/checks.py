@@ -22,7 +22,7 @@ from normc.passes.analyses.sanity import Fallbacks
 from normc.passes.analyses.sensitivity import Sensitivities
 from normc.plans.geometry import NORMED, norms
 from normc.plans.row import Block, Row
-from normc.update.program.program import Chain, Program, annotate, placeholders, returned
+from normc.update.program.program import Chain, Program, placeholders, returned
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -165,14 +165,15 @@ def _of_program(program: Program) -> Iterator[str]:
 
 
 def _of_chain(chain: Chain) -> Iterator[str]:
-    """What a chain returns takes the place of its weight and states: it has their shapes."""
-    annotate(chain)
+    """What a chain returns takes the place of its weight and states: it has their shapes, once these are known."""
     kept = [*placeholders(chain.graph, "weight"), *placeholders(chain.graph, "state")]
     results = returned(chain.graph)
     if len(kept) != len(results):
         yield f"{chain.row.name} has {len(kept)} tensors, and gets {len(results)}"
         return
     for before, after in zip(kept, results, strict=True):
+        if "val" not in before.meta or "val" not in after.meta:
+            continue
         old, new = before.meta["val"].shape, after.meta["val"].shape
         if old != new:
             yield f"{before.name} of {chain.row.name} is {tuple(old)}, and becomes {tuple(new)}"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import sympy
 
@@ -18,6 +19,15 @@ from normc.plans.row import Evidence, Row
 _STATE_WIDTH = {"float64": 8}
 
 
+class Asked(NamedTuple):
+    """What the rows that match a pattern shall have: a norm by name, a scale, a mass. None keeps their own."""
+
+    pattern: str
+    norm: str | None
+    scale: float | sympy.Expr | None
+    mass: float | None
+
+
 def matching(rows: Iterable[Row], pattern: str) -> tuple[Row, ...]:
     """Rows one of whose names is `pattern` or matches it as a case-sensitive glob."""
     return tuple(
@@ -28,17 +38,14 @@ def matching(rows: Iterable[Row], pattern: str) -> tuple[Row, ...]:
 def overridden(
     rows: tuple[Row, ...],
     chosen: set[str],
-    pattern: str,
+    asked: Asked,
     recipe: str,
-    *,
-    norm: str | None,
-    scale: float | sympy.Expr | None,
-    mass: float | None,
 ) -> tuple[Row, ...]:
     """All rows, those called `chosen` changed: mass first, then norm, then scale, which has the last word.
 
     Where the recipe is one of masses, the others' masses change too: all sum to one again.
     """
+    pattern, norm, scale, mass = asked
     if norm is None and scale is None and mass is None:
         raise NormcError(f"the override of {pattern!r} changes nothing", "give it a norm, a scale or a mass")
     part = norms[norm] if norm is not None else None

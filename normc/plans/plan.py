@@ -19,7 +19,7 @@ from normc.plans import document
 from normc.plans.at import Dimension, Origin
 from normc.plans.balance import Certificate, certify
 from normc.plans.decision import Option, decisions, digest
-from normc.plans.override import matching, overridden
+from normc.plans.override import Asked, matching, overridden
 from normc.plans.row import Row
 from normc.plans.sharpness import Sharpness, unknown
 from normc.registry import Registry
@@ -150,7 +150,7 @@ class NormPlan:
                recipe is one of masses (modula, modular-dual), the other rows' are scaled: all sum to one again
         """
         chosen = {row.name for row in self.matching(pattern)}
-        rows = overridden(self.rows, chosen, pattern, self.recipe, norm=norm, scale=scale, mass=mass)
+        rows = overridden(self.rows, chosen, Asked(pattern, norm, scale, mass), self.recipe)
         change = {"norm": norm, "scale": scale, "mass": mass}
         origin = self.origin and self.origin.overridden(pattern, change)
         return replace(self, rows=rows, origin=origin, saved=None)

@@ -17,28 +17,32 @@ Structure: TypeAlias = Any  # a recursive type would need casts at every torch c
 Layout: TypeAlias = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
 
 
+_NESTED = (tuple, list, dict)
+
+
 def map_leaves(structure: Structure, change: Callable[[Any], Any]) -> Structure:
     """`structure` with `change` applied to everything that is not a list, tuple or dict; torch.Size becomes a tuple."""
-    if isinstance(structure, tuple):
-        if hasattr(structure, "_fields"):
-            return type(structure)(*(map_leaves(part, change) for part in structure))
-        return tuple(map_leaves(part, change) for part in structure)
-    if isinstance(structure, list):
-        return [map_leaves(part, change) for part in structure]
+    if not isinstance(structure, _NESTED):
+        return change(structure)
     if isinstance(structure, dict):
         return {key: map_leaves(part, change) for key, part in structure.items()}
-    return change(structure)
+    parts = [map_leaves(part, change) if isinstance(part, _NESTED) else change(part) for part in structure]
+    if isinstance(structure, list):
+        return parts
+    return type(structure)(*parts) if hasattr(structure, "_fields") else tuple(parts)
 
 
 def tensors_in(structure: Structure) -> list[Tensor]:
     """Every tensor leaf, in order."""
-    if isinstance(structure, Tensor):
-        return [structure]
-    if isinstance(structure, (tuple, list)):
-        return [tensor for part in structure for tensor in tensors_in(part)]
-    if isinstance(structure, dict):
-        return [tensor for part in structure.values() for tensor in tensors_in(part)]
-    return []
+    if not isinstance(structure, _NESTED):
+        return [structure] if isinstance(structure, Tensor) else []
+    found: list[Tensor] = []
+    for part in structure.values() if isinstance(structure, dict) else structure:
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif isinstance(part, _NESTED):
+            found += tensors_in(part)
+    return found
 
 
 def tensor_leaves(value: object) -> list[Tensor]:
