@@ -130,7 +130,8 @@ def _lion(model: nn.Module, inputs: Any, setting: Setting) -> Stepper:
 
 
 def _soap(model: nn.Module, inputs: Any, setting: Setting) -> Stepper:
-    return Stepper([pytorch_optimizer.SOAP(grouped(model, setting.decay), lr=setting.lr)])
+    # A basis of a table of 3,000 categories or more would cost more than all the rest; vocabularies have theirs.
+    return Stepper([pytorch_optimizer.SOAP(grouped(model, setting.decay), lr=setting.lr, max_precondition_dim=2560)])
 
 
 def _of_rest(rest: list[nn.Parameter], setting: Setting) -> torch.optim.Optimizer:

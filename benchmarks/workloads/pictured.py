@@ -16,7 +16,7 @@ def pictured(build: Callable[[], nn.Module], quick: bool, seed: int, device: str
 
     The quick form shows four of the signs, upright and alone.
     """
-    count, measured, rows, steps, every = (512, 128, 32, 24, 8) if quick else (16_384, 2048, 256, 600, 20)
+    count, measured, rows, steps, every = (256, 64, 16, 24, 8) if quick else (16_384, 2048, 256, 600, 20)
     train, tuning, held = (pictures(n, key, device, quick) for key, n in enumerate((count, measured, measured)))
     return Task(
         model=seeded(seed, device, build),

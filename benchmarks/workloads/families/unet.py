@@ -65,8 +65,10 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 @workload("unet", "denoising U-Net on pictures of letters and digits", images=True)
 def unet(quick: bool, seed: int, device: str) -> Task:
     """Width 8 or 48."""
-    width, count, measured, rows, steps, every = (8, 256, 64, 16, 24, 8) if quick else (48, 16_384, 512, 128, 500, 20)
+    width, count, measured, rows, steps, every = (8, 256, 64, 8, 24, 8) if quick else (48, 16_384, 512, 128, 500, 20)
     train, tuning, held = (pictures(n, key, device, quick) for key, n in enumerate((count, measured, measured)))
+
+    measures = 2 if quick else 4
 
     def noisy(given: Pictures, generator: torch.Generator) -> Batch:
         x = given.batch(rows, generator)["x"]
@@ -75,14 +77,14 @@ def unet(quick: bool, seed: int, device: str) -> Task:
         mixed = angle.cos().view(-1, 1, 1, 1) * x + angle.sin().view(-1, 1, 1, 1) * noise
         return {"x": mixed, "angle": angle, "noise": noise}
 
-    first = held_out(lambda generator: noisy(tuning, generator), 0, 4)
+    first = held_out(lambda generator: noisy(tuning, generator), 0, measures)
     return Task(
         model=seeded(seed, device, lambda: UNet(width)),
         inputs=(first[0]["x"], first[0]["angle"]),
         loss=loss,
         batch=lambda step: noisy(train, draw(seed, step)),
         tuning=first,
-        held_out=held_out(lambda generator: noisy(held, generator), 1, 4),
+        held_out=held_out(lambda generator: noisy(held, generator), 1, measures),
         steps=steps,
         every=every,
     )
