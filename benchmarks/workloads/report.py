@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.workloads.job import Result, mean
 from benchmarks.workloads.optimizers import CONTESTANTS, Setting
 from benchmarks.workloads.score import geometric_mean, ratio, standard_error
-from benchmarks.workloads.stages import SEEDS, confirming, curve, jobs_of, one_for_all, taking_part, tuned
+from benchmarks.workloads.stages import SEEDS, confirming, curve, jobs_of, one_for_all, swept, taking_part, tuned
 from benchmarks.workloads.workload import Workload
 
 TUNED, ONE = "auto, tuned", "auto, one lr"
@@ -31,12 +31,14 @@ def summary(results: Results, workloads: Mapping[str, Workload], size: str) -> d
             if len(runs) == len(SEEDS):
                 used += runs
                 label = TUNED if contestant.name == "auto" else contestant.name
-                lines[label] = _line(tuned(results, name, contestant, size), runs)
+                tried = [job.lr for job in swept(results, name, contestant, size)]
+                line = _line(tuned(results, name, contestant, size), runs)
+                lines[label] = line | {"edge": line["lr"] in (min(tried), max(tried))}
         jobs = jobs_of(name, "auto", [shared] if shared else [], size, SEEDS)
         runs = [results[job.key] for job in jobs if job.key in results]
         if len(runs) == len(SEEDS):
             used += runs
-            lines[ONE] = _line(shared, runs)
+            lines[ONE] = _line(shared, runs) | {"edge": False}
         if lines:
             found[name] = {"summary": workload.summary, "lines": lines}
     return {
@@ -45,6 +47,7 @@ def summary(results: Results, workloads: Mapping[str, Workload], size: str) -> d
         "torch": sorted({result.torch for result in used}),
         "dates": sorted({result.date for result in used}),
         "seeds": list(SEEDS),
+        "one": None if shared is None else {"lr": shared.lr, "decay": shared.decay},
         "workloads": found,
         "scores": {label: scores(found, label) for label in (TUNED, ONE)},
     }
@@ -81,6 +84,7 @@ def table(data: Mapping[str, Any]) -> str:
     done = data["workloads"]
     labels = [TUNED, ONE, *(name for name in CONTESTANTS if name != "auto")]
     shown = [label for label in labels if any(label in entry["lines"] for entry in done.values())]
+    one = data["one"]
     where, when = ", ".join(data["machines"]), f"{data['dates'][0]} to {data['dates'][-1]}"
     lines = [
         "# Workloads",
@@ -91,11 +95,13 @@ def table(data: Mapping[str, Any]) -> str:
         "Each optimizer was tuned with 16 runs a workload from one seed: seven learning rates, without and with weight",
         "decay, and two more around the best. The best was run from three other seeds. Settings were chosen by one",
         "held-out set; losses here are those of another.",
+        *([f"The one setting of auto: lr {one['lr']:g}, weight decay {one['decay']:g}."] if one else []),
         "",
         "## Steps that auto needs for a peer's final loss, over the peer's steps",
         "",
-        "Geometric means over workloads; below 1, auto needs fewer. In brackets: workloads where auto's final loss is",
-        "lower, of all that were run.",
+        "Geometric means over workloads; below 1, auto needs fewer. Steps are counted to the first measurement at that",
+        "loss; where auto never gets there, the ratio is the peer's: its steps over those to auto's final loss.",
+        "In brackets: workloads where auto's final loss is lower, of all that were run.",
         "",
         f"| peer | {TUNED} | {ONE} |",
         "|---|---:|---:|",
@@ -106,7 +112,9 @@ def table(data: Mapping[str, Any]) -> str:
             own = data["scores"][label].get(peer)
             cells.append(f"{own['mean']:.2f} ({own['ahead']} of {len(own['each'])})" if own else "")
         lines.append(f"| {peer}: {CONTESTANTS[peer].source} | " + " | ".join(cells) + " |")
-    lines += ["", "## Final held-out loss (lr)", "", "| workload | " + " | ".join(shown) + " |"]
+    lines += ["", "## Final held-out loss (lr)", ""]
+    lines += ["Means of three seeds and their standard errors. `<`: the lowest or highest lr that was tried.", ""]
+    lines += ["| workload | " + " | ".join(shown) + " |"]
     lines.append("|---|" + "---:|" * len(shown))
     for name, entry in done.items():
         lines.append(f"| {name} | " + " | ".join(_cell(entry["lines"].get(label)) for label in shown) + " |")
@@ -114,7 +122,9 @@ def table(data: Mapping[str, Any]) -> str:
 
 
 def _cell(line: Mapping[str, Any] | None) -> str:
-    return "" if line is None else f"{line['final']:.4f} ± {line['error']:.4f} ({line['lr']:g})"
+    if line is None:
+        return ""
+    return f"{line['final']:.4f} ± {line['error']:.4f} ({line['lr']:g}{' <' if line['edge'] else ''})"
 
 
 def plot(data: Mapping[str, Any], path: Path) -> None:
@@ -123,9 +133,10 @@ def plot(data: Mapping[str, Any], path: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import FuncFormatter
 
     names = list(data["workloads"])
-    figure, panels = plt.subplots(1, 2, figsize=(10, 1.6 + 0.3 * len(names)), dpi=144, sharey=True, sharex=True)
+    figure, panels = plt.subplots(1, 2, figsize=(10, 2.4 + 0.3 * len(names)), dpi=144, sharey=True, sharex=True)
     for axes, label in zip(panels, (TUNED, ONE), strict=True):
         for index, (peer, own) in enumerate(data["scores"][label].items()):
             places = [names.index(name) for name in own["each"]]
@@ -135,10 +146,11 @@ def plot(data: Mapping[str, Any], path: Path) -> None:
         axes.set_xscale("log", base=2)
         axes.axvline(1.0, color="0.6", linewidth=1)
         axes.set_title(label, loc="left", fontsize=10)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
         axes.set_xlabel("steps to the peer's final loss / the peer's steps")
         axes.grid(alpha=0.25)
         if data["scores"][label]:
-            axes.legend(frameon=False, fontsize=7)
+            axes.legend(frameon=False, fontsize=7, ncols=3, loc="lower left", bbox_to_anchor=(0, 1.08))
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     figure.tight_layout()
