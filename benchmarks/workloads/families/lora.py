@@ -35,9 +35,10 @@ class Adapted(nn.Module):
 @functools.cache
 def base(quick: bool, device: str) -> State:
     """Return the weights of the GPT-2 of gpt2-text after AdamW; the full size is kept in out/workloads."""
+    found: State
     file = CACHE / f"lora-base-{torch.__version__}-{device}.pt"
     if not quick and file.is_file():
-        found: State = torch.load(file, map_location=device)
+        found = torch.load(file, map_location=device)
         return found
     task = sized(quick, 0, device, "text")
     model = task.model()
@@ -49,13 +50,15 @@ def base(quick: bool, device: str) -> State:
         optimizer.step()
         optimizer.zero_grad()
         rate.step()
-    state = model.state_dict()
-    if not quick:
+    if quick:
+        return model.state_dict()
+    if not file.is_file():  # another process may have been first: all go on from the same weights
         file.parent.mkdir(parents=True, exist_ok=True)
         own = file.with_suffix(f".{os.getpid()}")
-        torch.save(state, own)
+        torch.save(model.state_dict(), own)
         own.replace(file)
-    return state
+    found = torch.load(file, map_location=device)
+    return found
 
 
 @workload("lora-code", "LoRA on Python's standard library, of a GPT-2 trained on the King James Bible")
