@@ -7,8 +7,9 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constr
 READY := $(VENV)/.ready
 IMAGES := $(VENV)/.images
 LIBRARIES ?= .venv-libraries
+JOBS ?= 6
 
-.PHONY: demo cnn examples readme picture test slow zoo lint format types bench sweep libraries check clean
+.PHONY: demo cnn examples readme picture test slow zoo lint format types bench workloads sweep libraries check clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## train GPT-2 with AdamW and with normc; results in out/demo
@@ -48,6 +49,10 @@ zoo: $(READY)  ## how many rows of the zoo are right; the table goes to docs/zoo
 
 bench: $(READY)  ## the sweep behind the demo's AdamW learning rate (long)
 	$(BIN)/python -m benchmarks.tune_demo adamw --lr 2e-3 4e-3 6e-3 8e-3 --full
+
+workloads: $(READY)  ## tune and compare optimizers on small workloads (hours of a GPU, resumable); docs/workloads.*
+	$(BIN)/python -m benchmarks.workloads --jobs $(JOBS)
+	$(BIN)/python -m benchmarks.workloads --report
 
 libraries: $(LIBRARIES)/.ready  ## plans of models of other libraries (long); results in out/libraries
 	$(LIBRARIES)/bin/python -m benchmarks.sweep --libraries --out out/libraries
