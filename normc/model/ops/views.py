@@ -26,6 +26,9 @@ from normc.model.ops.value import (
     repeated_dim,
 )
 
+# Splits that say by their names along which dimension; of a vector, along its own.
+_SPLITS = {"aten.vsplit": 0, "aten.hsplit": 1, "aten.dsplit": 2}
+
 
 def place(index: int, rank: int) -> int:
     """A dimension's index counted from the front."""
@@ -38,7 +41,7 @@ def place(index: int, rank: int) -> int:
     "aten.feature_dropout", "aten.alpha_dropout", "aten.native_dropout", "aten.resolve_conj", "aten.resolve_neg",
     "aten._conj", "aten.conj", "aten._conj_physical", "aten.real", "aten.imag", "aten.triu",
     "aten.tril", "aten._assert_tensor_metadata", "aten.positive", "aten.fill_diagonal", "aten.rename", "aten.zero",
-    "aten.detach_copy", "aten.fft_fftshift", "aten.fft_ifftshift",
+    "aten.detach_copy", "aten.fft_fftshift", "aten.fft_ifftshift", "aten.alias_copy", "aten.renorm",
 )  # fmt: skip
 def same(call: Call) -> Result:
     """Entry for entry the first operand."""
@@ -46,25 +49,25 @@ def same(call: Call) -> Result:
     return value if value.shape == call.shape else value.spread_out(call.shape)
 
 
-@rule("aten.flip", "aten.roll")
+@rule("aten.flip", "aten.roll", "aten.fliplr", "aten.flipud")
 def turn(call: Call) -> Result:
     """Entries change places along a dimension: that mixes no axes, but parts that lie beside each other there."""
     value = call.value(call.first())
-    turned = [value.dims[i] for i in call["dims"]] or value.dims
+    turned = [value.dims[i] for i in call["dims"] or ()] or value.dims
     if all(factor.whole() for dim in turned for factor in dim):
         return value
     return value.spread_out(call.shape, any(is_feature(dim) for dim in value.dims))
 
 
-@rule("aten.t", "aten.numpy_T", "aten.mT", "aten.mH", "aten.adjoint", "aten.matrix_H")
+@rule("aten.t", "aten.numpy_T", "aten.mT", "aten.mH", "aten.adjoint", "aten.matrix_H", "aten.t_copy")
 def transpose_last(call: Call) -> Result:
     value = call.value(call.first())
-    if call.name in ("aten.t", "aten.numpy_T"):
+    if call.name in ("aten.t", "aten.numpy_T", "aten.t_copy"):
         return value.with_dims(value.dims[::-1])
     return value.with_dims((*value.dims[:-2], value.dims[-1], value.dims[-2]))
 
 
-@rule("aten.transpose", "aten.swapaxes", "aten.swapdims")
+@rule("aten.transpose", "aten.swapaxes", "aten.swapdims", "aten.transpose_copy")
 def transpose(call: Call) -> Result:
     value = call.value(call.first())
     dims = list(value.dims)
@@ -75,7 +78,7 @@ def transpose(call: Call) -> Result:
     return value.with_dims(dims)
 
 
-@rule("aten.permute")
+@rule("aten.permute", "aten.permute_copy")
 def permute(call: Call) -> Result:
     value = call.value(call.first())
     return value.with_dims(value.dims[place(i, len(value.dims))] for i in call["dims"])
@@ -98,13 +101,15 @@ def _places(argument: Any, rank: int) -> list[int]:
 @rule(
     "aten.view", "aten.reshape", "aten._unsafe_view", "aten.flatten", "aten.unflatten", "aten.view_as",
     "aten.reshape_as", "aten.squeeze", "aten.unsqueeze", "aten.ravel", "aten._reshape_alias", "aten.view_copy",
-    "aten.atleast_2d",
+    "aten.squeeze_copy", "aten.unsqueeze_copy", "aten.atleast_1d", "aten.atleast_2d", "aten.atleast_3d",
 )  # fmt: skip
 def view(call: Call) -> Result:
+    if isinstance(call.first(), (list, tuple)):
+        return [reshape(call.value(node), shape) for node, shape in zip(call.operands, call.shapes, strict=True)]
     value = call.value(call.first())
     if math.prod(value.shape) != math.prod(call.shape):
         return value.spread_out(call.shape)
-    if call.name.rstrip("_") == "aten.unsqueeze":
+    if call.name.rstrip("_") in ("aten.unsqueeze", "aten.unsqueeze_copy"):
         dims = list(value.dims)
         dims.insert(place(int(call["dim"]), len(dims) + 1), ())
         return value.with_dims(dims)
@@ -113,13 +118,26 @@ def view(call: Call) -> Result:
 
 @rule("aten.expand", "aten.expand_as", "aten.broadcast_to", "aten.expand_copy")
 def expand(call: Call) -> Result:
-    value = call.value(call.first())
-    shape = call.shape
+    return _expanded(call.value(call.first()), call.shape)
+
+
+def _expanded(value: Value, shape: tuple[int, ...]) -> Value:
     grown = repeated_dim if value.kind == "weight" else fresh_dim
     dims: list[Dim] = [grown(size) for size in shape[: len(shape) - len(value.dims)]]
     for dim, size in zip(value.dims, shape[len(dims) :], strict=True):
         dims.append(dim if dim_size(dim) == size else grown(size))
     return value.with_dims(dims)
+
+
+@rule("aten.broadcast_tensors", "aten.meshgrid")
+def broadcast_tensors(call: Call) -> Result:
+    """Every operand expanded to the shape of all. Those of a grid have a dimension each: of columns first, if "xy"."""
+    values = [call.value(node) for node in call.operands]
+    if call.name == "aten.meshgrid":
+        last = len(values) - 1
+        order = [1, 0, *range(2, last + 1)] if call["indexing"] == "xy" and last else range(last + 1)
+        values = [v.with_dims((*v.dims, *((),) * (last - at))) for v, at in zip(values, order, strict=True)]
+    return [_expanded(value, shape) for value, shape in zip(values, call.shapes, strict=True)]
 
 
 @rule("aten.repeat", "aten.tile")
@@ -148,7 +166,7 @@ def repeat_interleave(call: Call) -> Result:
     return grown if grown.shape == shape else value.spread_out(shape)
 
 
-@rule("aten.slice", "aten.narrow", "aten.slice_copy")
+@rule("aten.slice", "aten.narrow", "aten.slice_copy", "aten.narrow_copy")
 def slice_(call: Call) -> Result:
     value = call.value(call.first())
     index = place(int(call["dim"]), len(value.dims))
@@ -186,11 +204,12 @@ def select(call: Call) -> Result:
 
 @rule(
     "aten.split", "aten.split_with_sizes", "aten.chunk", "aten.unsafe_chunk", "aten.unsafe_split",
-    "aten.tensor_split", "aten.unsafe_split_with_sizes",
+    "aten.tensor_split", "aten.unsafe_split_with_sizes", "aten.split_copy", "aten.split_with_sizes_copy", *_SPLITS,
 )  # fmt: skip
 def split(call: Call) -> Result:
     value = call.value(call.first())
-    index = place(int(call["dim"]), len(value.dims))
+    along = call["dim"] if call.name not in _SPLITS else min(_SPLITS[call.name], len(value.dims) - 1)
+    index = place(int(along), len(value.dims))
     parts: list[Value] = []
     start = 0
     for shape in call.shapes:
@@ -199,7 +218,7 @@ def split(call: Call) -> Result:
     return parts
 
 
-@rule("aten.unbind")
+@rule("aten.unbind", "aten.unbind_copy")
 def unbind(call: Call) -> Result:
     value = call.value(call.first())
     index = place(int(call["dim"]), len(value.dims))
