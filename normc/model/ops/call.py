@@ -12,7 +12,7 @@ from torch import fx
 from normc.model.ops.partners import Partner
 from normc.model.ops.parts import Part, gain_parts, parts_of, with_picked
 from normc.model.ops.separation import Separation, separation
-from normc.model.ops.value import Axis, Dim, Made, Spans, Value, as_feature, dim_size, plain, unknown
+from normc.model.ops.value import Axis, Dim, Made, Spans, Value, as_feature, plain, unknown
 from normc.model.trace.graph import named_arguments, shape_of
 from normc.nodes import op_name
 from normc.plans.row import AxisUse
@@ -292,8 +292,3 @@ def rule_for(node: fx.Node) -> Rule | None:
     if found is None and isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags:
         return rules.find("pointwise")
     return found
-
-
-def sizes_match(value: Value, shape: tuple[int, ...]) -> bool:
-    """Whether a value's dimensions still multiply up to the shape that the op produced."""
-    return tuple(dim_size(dim) for dim in value.dims) == shape

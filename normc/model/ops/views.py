@@ -11,7 +11,7 @@ from torch import fx
 
 from normc.model.ops.call import Call, Result, rule
 from normc.model.ops.reshaping import reshape
-from normc.model.ops.slices import cut, select_entry
+from normc.model.ops.slices import cut, select_entry, spread_along, window
 from normc.model.ops.strands import in_a_row
 from normc.model.ops.value import (
     Dim,
@@ -22,7 +22,6 @@ from normc.model.ops.value import (
     fresh_dim,
     is_feature,
     is_source,
-    plain,
     repeated_dim,
 )
 
@@ -241,18 +240,8 @@ def unfold(call: Call) -> Result:
     feature = is_feature(value.dims[index])
     windows = fresh_dim(call.shape[index], feature), fresh_dim(call.shape[-1], feature)
     if any(factor.runs for factor in value.dims[index]):
-        value = _spread_along(value, index)
+        value = spread_along(value, index)
     return value.with_dims((*value.dims[:index], windows[0], *value.dims[index + 1 :], windows[1]))
-
-
-def _spread_along(value: Value, index: int) -> Value:
-    """The value, of which the order along a dimension is no longer known; along none, if that runs through others."""
-    dims = [plain(dim) if i == index else dim for i, dim in enumerate(value.dims)]
-    axes = {run.axis for factor in value.dims[index] for run in factor.runs}
-    if axes & value.with_dims(dims).axes():
-        return value.spread_out(value.shape).with_dims(map(plain, value.dims))
-    origins = value.origins()
-    return replace(value, dims=tuple(dims), spread={**value.spread, **{axis: origins[axis] for axis in axes}})
 
 
 @rule("aten.im2col", "aten.col2im", "aten.pixel_shuffle", "aten.pixel_unshuffle")
@@ -266,12 +255,17 @@ def patches(call: Call) -> Result:
     if window < 1 or channels * window != call.shape[channel]:
         channels, window = call.shape[channel], 1
     dims[channel] = (*fresh_dim(channels, feature), *fresh_dim(window))
+    if call.name == "aten.im2col" and not any(factor.runs for dim in value.dims[channel + 1 :] for factor in dim):
+        return value.with_dims((*value.dims[:channel], (*value.dims[channel], *fresh_dim(window)), dims[-1]))
     return value.spread_out(call.shape).with_dims(dims)
 
 
 @rule("aten.as_strided")
 def as_strided(call: Call) -> Result:
-    value = call.value(call.first())
+    value, val = call.value(call.first()), call.first().meta["val"]
+    if list(call["stride"]) == list(val.stride()) and not val.storage_offset():
+        found = window(value, val.stride(), call.shape, int(call["storage_offset"] or 0))
+        return value.spread_out(call.shape, feature=True) if found is None else found
     return value.spread_out(call.shape, feature=any(is_feature(dim) for dim in value.dims))
 
 
