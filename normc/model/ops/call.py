@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -199,7 +200,10 @@ class Call:
             shape = self.record.shapes[name]
             spans = tuple((axis.number, _within(where, shape[axis.number])) for axis, where in sorted(origins.items())
                           if axis.parameter == name)  # fmt: skip
-            actual: ContactKind = "unknown" if weight.lost else kind
+            number = kind in ("shift", "gain") and math.prod(weight.shape) == 1
+            if weight.lost and number:  # made of all of it, in whatever way: a determinant
+                parts = tuple(Part(axis, "block", size, 1, 0) for axis, size in enumerate(shape) if size > 1)
+            actual: ContactKind = "unknown" if weight.lost and not number else kind
             inside = gain_parts(weight, uses, name, shape, parts) if product else None
             if inside is not None:
                 actual, parts = "gain", inside
