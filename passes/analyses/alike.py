@@ -51,6 +51,8 @@ class Alike:
     def _place(self, node: fx.Node, slot: int, depth: int) -> int:
         if node.op == "output":
             return self._number(("output", slot))
+        if _writes(node):
+            return self._written(node, depth)
         operands = tuple(self._source(source, min(depth, _BACK)) for source in node.all_input_nodes)
         return self._number((op_name(node), slot, operands, self._uses(node, depth)))
 
@@ -68,12 +70,16 @@ class Alike:
         name = op_name(user).rstrip("_")
         slots = () if name in _EITHER_WAY else tuple(i for i, source in enumerate(inputs) if source is node)
         if joins(user):
-            end = _end(user)
-            return frozenset([self._number(("joined", depth and not _writes(end) and self._uses(end, depth - 1)))])
+            return frozenset([self._written(user, depth)])
         if user.op == "output" or depth == 0:
             return frozenset([self._number((name, slots))])
         others = tuple(self._source(other, _BACK) for other in inputs if other is not node)
         return frozenset([self._number((name, slots, others, self._uses(user, depth - 1)))])
+
+    def _written(self, node: fx.Node, depth: int) -> int:
+        """What becomes of the last of a row of sums, cats or writes: in which an operand stands says nothing."""
+        end = _end(node)
+        return self._number(("joined", depth and not _writes(end) and self._uses(end, depth - 1)))
 
     def _source(self, node: fx.Node, depth: int) -> int:
         """What a tensor is made of: ops back to parameters and inputs, whichever slice of them."""
@@ -130,7 +136,8 @@ def _family(node: fx.Node) -> str:
 
 def _side_by_side(some: tuple[Place, ...], others: tuple[Place, ...]) -> bool:
     """Whether, time after time, neither is computed from the other: a loop over heads, no chain of layers."""
-    pairs = ((a, b) for (a, _), (b, _) in zip(some, others, strict=True) if a is not b)
+    pairs = [(a, b) for (a, _), (b, _) in zip(some, others, strict=True) if a is not b]
+    pairs = [pair for pair in pairs if not all(map(joins, pair))] or pairs  # of a row of sums each leads to the next
     return not any(_leads(a, b) or _leads(b, a) for a, b in pairs)
 
 

@@ -17,6 +17,7 @@ from normc.model.ops.call import Call, Consumption, Contact, Record, rule_for
 from normc.model.ops.making import result_of, settled
 from normc.model.ops.separation import Separation
 from normc.model.ops.stacked import beside_stacks
+from normc.model.ops.starting import without_starts
 from normc.model.ops.value import Kind, Value, parameter_value, unknown
 from normc.model.trace.graph import ModelGraph, shape_of
 from normc.nodes import op_name
@@ -45,7 +46,7 @@ def bind(model: ModelGraph, facts: Facts, log: Log) -> Binding:
         else:
             values[node] = _leaf(node)
     contacts: dict[str, list[Contact]] = {parameter.name: [] for parameter in model.parameters}
-    for contact in beside_stacks(settled(record, values), record.shapes):
+    for contact in beside_stacks(without_starts(settled(record, values), values), record.shapes):
         contacts[contact.parameter].append(contact)
     found = {name: tuple(own) for name, own in contacts.items()}
     return Binding(found, tuple(record.consumptions), tuple(record.separations), values)

@@ -18,6 +18,7 @@ def labels(reached: Sequence[Collection[Place]]) -> list[str]:
     found = []
     for number, places in enumerate(reached):
         names = {_name(place) for place in places} - {""}
+        names = names & {"q", "k", "v"} or names  # what becomes of values behind their attention names no part
         found.append(names.pop() if len(names) == 1 else f"part {number}")
     return [f"{label} {found[:i].count(label)}" if found.count(label) > 1 else label for i, label in enumerate(found)]
 

@@ -66,13 +66,16 @@ def rank(contact: Contact, shape: tuple[int, ...]) -> tuple[float, bool]:
 
     A vector that is the lesser part of a table (the place of its class) comes last, and of a stack its entry 0, whose
     number says least. So do sums over all of it (a log-determinant's term). A table that is added place by place is
-    one of places, whatever it stands beside elsewhere.
+    one of places, whatever it stands beside elsewhere. Single numbers that are picked say less than the whole that is
+    added or multiplied elsewhere.
     """
     covered = math.prod(sum(stop - start for start, stop in spans) for _, spans in contact.spans)
     lesser = contact.kind in _VECTORS and (2 * covered < math.prod(shape) or summed_up(contact))
     first = any(part.size == 1 and part.stride == 0 and part.start == 0 for part in contact.parts)
     placed = contact.kind == "shift" and any(part.use == "index" for part in contact.parts)
     own = PRECEDENCE.index("join") - 0.5 if placed else PRECEDENCE.index(contact.kind)
+    if contact.kind == "lookup" and contact.parts and all(part.use == "index" for part in contact.parts):
+        own = PRECEDENCE.index("gain") + 0.5
     return own + (len(PRECEDENCE) if lesser else 0), first
 
 

@@ -16,28 +16,13 @@ from normc.nodes import op_name
 from normc.passes.analyses.bind import Binding
 from normc.passes.analyses.flow import Flow
 from normc.passes.analyses.layout import Layout, Layouts, axis_uses, live, rank, summed_up
+from normc.passes.analyses.routing import routes
 from normc.plans.row import Role, Use
 
-_ROUTES = ("aten.topk", "aten.sort", "aten.argmax", "aten.argsort")
 # Functions that leave a weight what it is: it is rounded, bounded, summed up or normalised.
 _KEEPING = {"round", "sign", "sgn", "floor", "ceil", "trunc", "fix", "clamp", "clamp_min", "clamp_max", "hardtanh",
             "nan_to_num", "cumsum", "weight_norm", "aten.batch_norm", "aten.layer_norm", "aten.rms_norm",
             "aten.group_norm", "aten.instance_norm"}  # fmt: skip
-_SHAPING = (
-    "softmax",
-    "sigmoid",
-    "add",
-    "mul",
-    "div",
-    "view",
-    "reshape",
-    "to",
-    "_to_copy",
-    "float",
-    "masked_fill",
-    "sub",
-    "slice",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +133,7 @@ def _matrix_role(contact: Contact, facts: Facts) -> tuple[Role, str]:
         return "state", f"each entry passes through {', '.join(curves)} before the product"
     if _is_depthwise(contact):
         return "depthwise", "each channel has a filter of its own"
-    if _routes(contact.node):
+    if routes(contact.node, facts[Binding].values):
         return "router", "the largest of its results choose where the others go"
     if flow.last(contact.node) and not _is_recurrent(contact):
         return "output", "its result reaches the model's output with no other weight after it"
@@ -184,32 +169,6 @@ def _is_depthwise(contact: Contact) -> bool:
     return contact.kind == "convolve" and groups > 1 and not any(part.use == "in" for part in contact.parts)
 
 
-def _routes(node: fx.Node, hops: int = 16) -> bool:
-    """Whether the result, through nothing but a softmax or the like, decides a choice of entries."""
-    waiting: list[fx.Node] = list(node.users)
-    while waiting and hops:
-        at = waiting.pop(0)
-        hops -= 1
-        if op_name(at) in _ROUTES and at.users:
-            return _gates(at)
-        if op_name(at) == "aten.max" and _says_where(at):
-            return True
-        if op_name(at).rsplit(".", 1)[-1].rstrip("_") in _SHAPING:
-            waiting += list(at.users)
-    return False
-
-
-def _says_where(largest: fx.Node) -> bool:
-    """Whether the model computes with the places of the largest entries, not with the entries alone."""
-    places = [item for item in largest.users if op_name(item) == "operator.getitem" and item.args[1] == 1]
-    return any(user.op != "output" for item in places for user in item.users)
-
-
-def _gates(choice: fx.Node) -> bool:
-    """A choice whose outcome the model computes with, rather than only returns."""
-    return any(user.op != "output" for item in choice.users for user in item.users)
-
-
 def _lookup_role(contact: Contact) -> tuple[Role, str]:
     if contact.varying:
         return "embedding", "the model's inputs choose which of its entries are read"
@@ -228,6 +187,8 @@ def _shift_role(contact: Contact) -> tuple[Role, str]:
         return "state", f"it passes through {', '.join(bent(contact))} before it is added"
     if contact.outer and op_name(contact.node).rstrip("_") not in ("aten.add", "prims.add"):
         return "state", "an activation is compared with each of its entries"
+    if contact.outer and sum(part.use == "out" for part in contact.parts) > 1:
+        return "state", "it is added to an activation that it repeats, each time with other entries"
     return "bias", "it is added along the features, alike at every place"
 
 

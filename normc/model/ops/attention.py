@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from normc.model.ops.call import Call, Result, rule
+from normc.model.ops.kept import over, still
 from normc.model.ops.meeting import meet_elementwise
-from normc.model.ops.value import Value, as_feature, fresh_dim
+from normc.model.ops.value import Value, as_feature, dim_size, fresh_dim
 
 
 @rule(
@@ -33,8 +34,12 @@ def scaled_dot_product_attention(call: Call) -> Result:
         )
     elif mask is not None:
         call.consume(mask, 3)
-    dims = (*q.dims[:-1], as_feature(v.dims[-1] if v.dims else ()))
-    result = Value("data", dims, touched=q.touched or v.touched)
+    (v,) = still([call.value(value)], [v], [(-2,)])
+    grouped = [(*dim, *fresh_dim(size // max(1, dim_size(dim)))) if dim else dim  # of heads that queries share
+               for dim, size in zip(v.dims[:-2], call.shape[:-2], strict=False)]  # fmt: skip
+    lead = over(grouped, q.dims[:-2], call.shape[:-2])
+    dims = (*lead, *q.dims[-2:-1], as_feature(v.dims[-1] if v.dims else ()))
+    result = Value("data", dims, offsets=v.offsets, touched=q.touched or v.touched)
     result = (
         result
         if result.shape == call.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -12,7 +13,7 @@ from torch import fx
 from normc.model.ops.partners import Partner
 from normc.model.ops.parts import Part, gain_parts, parts_of, with_picked
 from normc.model.ops.separation import Separation, separation
-from normc.model.ops.value import Axis, Dim, Made, Spans, Value, as_feature, dim_size, plain, unknown
+from normc.model.ops.value import Axis, Dim, Made, Spans, Value, as_feature, plain, unknown
 from normc.model.trace.graph import named_arguments, shape_of
 from normc.nodes import op_name
 from normc.plans.row import AxisUse
@@ -199,7 +200,10 @@ class Call:
             shape = self.record.shapes[name]
             spans = tuple((axis.number, _within(where, shape[axis.number])) for axis, where in sorted(origins.items())
                           if axis.parameter == name)  # fmt: skip
-            actual: ContactKind = "unknown" if weight.lost else kind
+            number = kind in ("shift", "gain") and math.prod(weight.shape) == 1
+            if weight.lost and number:  # made of all of it, in whatever way: a determinant
+                parts = tuple(Part(axis, "block", size, 1, 0) for axis, size in enumerate(shape) if size > 1)
+            actual: ContactKind = "unknown" if weight.lost and not number else kind
             inside = gain_parts(weight, uses, name, shape, parts) if product else None
             if inside is not None:
                 actual, parts = "gain", inside
@@ -292,8 +296,3 @@ def rule_for(node: fx.Node) -> Rule | None:
     if found is None and isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags:
         return rules.find("pointwise")
     return found
-
-
-def sizes_match(value: Value, shape: tuple[int, ...]) -> bool:
-    """Whether a value's dimensions still multiply up to the shape that the op produced."""
-    return tuple(dim_size(dim) for dim in value.dims) == shape

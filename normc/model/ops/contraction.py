@@ -8,6 +8,7 @@ from typing import Any
 
 from normc.model.ops.call import Call, Result, rule
 from normc.model.ops.choosing import chooses, permutes
+from normc.model.ops.kept import has_runs, over, still
 from normc.model.ops.lookup import picked_dims
 from normc.model.ops.meeting import meet_elementwise
 from normc.model.ops.overlay import overlaid
@@ -40,15 +41,17 @@ def product(call: Call, left: Any, right: Any) -> Value:
         uses = ["block"] * (len(b.dims) - 2) + (["in", "out"] if len(b.dims) > 1 else ["in"])
         _meet_summed(call, b, uses, left)
         out: tuple[Dim, ...] = (result_dim(b.dims[-1]),) if len(b.dims) > 1 else ()
-        result = _result(call, x.dims[:-2], b.dims[:-2], (*x.dims[-2:-1], *out), b)
+        (x,) = still([a], [x], [(-1,)])
+        result = _result(call, x.with_dims(x.dims[:-2]), b.dims[:-2], (*x.dims[-2:-1], *out), b)
         return replace(result, made=_made(call, a, b, left, -2))
     if a.kind == "weight" and not (both and a.expanded()):
         x = call.data(right, 1)
         uses = ["block"] * (len(a.dims) - 2) + (["out", "in"] if len(a.dims) > 1 else ["in"])
         _meet_summed(call, a, uses, right)
         out = (result_dim(a.dims[-2]),) if len(a.dims) > 1 else ()
+        (x,) = still([b], [x], [(-2 if len(x.dims) > 1 else -1,)])
         tail = x.dims[-1:] if len(x.dims) > 1 else ()
-        result = _result(call, x.dims[:-2], a.dims[:-2], (*out, *tail), a)
+        result = _result(call, x.with_dims(x.dims[:-2]), a.dims[:-2], (*out, *tail), a)
         return replace(result, made=_made(call, b, a, right, -1))
     for operand, value, along in ((left, a, -1), (right, b, -2 if len(b.dims) > 1 else -1)):
         call.separate(operand, range(len(value.dims) - 2), (along,) if value.dims else ())
@@ -56,10 +59,19 @@ def product(call: Call, left: Any, right: Any) -> Value:
         if any(factor.runs for dim in summed for factor in dim) and chooses(call, chosen):
             call.mix(summed[0])
     x, y = call.data(left, 0), call.data(right, 1)
+    x, y = still([a, b], [x, y], [(-1,), (-2 if len(b.dims) > 1 else -1,)])
+    return _of_activations(call, x, y)
+
+
+def _of_activations(call: Call, x: Value, y: Value) -> Value:
+    """The product of two activations. Of at most one of them more is known than where its features lie."""
     touched = x.touched or y.touched
-    dims = (*x.dims[:-1], *y.dims[-1:]) if len(y.dims) > 1 and len(x.dims) == len(call.shape) else ()
-    if tuple(dim_size(dim) for dim in dims) == call.shape:
-        return Value("data", dims, touched=touched)
+    rows, columns = (x.dims[-2:-1], y.dims[-1:]) if len(y.dims) > 1 else (x.dims[-2:-1], ())
+    lead = call.shape[: len(call.shape) - len(rows) - len(columns)]
+    dims = (*over(x.dims[:-2], y.dims[:-2], lead), *rows, *columns)
+    carrier = x if x.axes() else y
+    if tuple(map(dim_size, dims)) == call.shape:
+        return Value("data", dims, offsets=carrier.offsets, touched=touched)
     return Value("data", tuple(fresh_dim(size) for size in call.shape), touched=touched)
 
 
@@ -83,18 +95,19 @@ def _made(call: Call, data: Value, weight: Value, node: Any, summed: int) -> tup
     return call.stack(replace(weight, dims=dims, inner=(*weight.inner, *mixed(weight.dims[summed]))))
 
 
-def _result(call: Call, batch: tuple[Dim, ...], blocks: tuple[Dim, ...], tail: tuple[Dim, ...], weight: Value) -> Value:
+def _result(call: Call, batch: Value, blocks: tuple[Dim, ...], tail: tuple[Dim, ...], weight: Value) -> Value:
     """The activation's batch dimensions, where a weight's blocks lie over them, then the matrix dimensions."""
     lead = len(call.shape) - len(tail)
     dims: list[Dim] = []
     for place in range(lead):
         own = place - (lead - len(blocks))
-        other = place - (lead - len(batch))
-        dim = batch[other] if other >= 0 else ()
+        other = place - (lead - len(batch.dims))
+        dim = batch.dims[other] if other >= 0 else ()
         if own >= 0 and dim_size(blocks[own]) == call.shape[place] and call.shape[place] > 1:
-            dim = result_dim(blocks[own])
+            dim = overlaid([result_dim(blocks[own]), *([dim] if has_runs(dim) else [])], call.shape[place])
         dims.append(dim if dim_size(dim) == call.shape[place] else fresh_dim(call.shape[place]))
-    value = Value("data", (*dims, *tail), offsets=weight.offsets, spread=weight.spread, touched=True)
+    offsets = {**batch.offsets, **weight.offsets}
+    value = Value("data", (*dims, *tail), offsets=offsets, spread=weight.spread, touched=True)
     return value if value.shape == call.shape else value.spread_out(call.shape)
 
 
@@ -124,7 +137,7 @@ def _weight_product(call: Call, a: Value, b: Value) -> Value:
     return Value("weight", dims, names, offsets, inner=tuple(inner), via=via, lost=lost)
 
 
-@rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot")
+@rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot", "aten._sparse_mm")
 def matmul(call: Call) -> Result:
     left, right = call.node.args[:2]
     return product(call, left, right)
@@ -151,17 +164,24 @@ def linear(call: Call) -> Result:
     data, weight = call["input"], call["weight"]
     w = call.value(weight)
     x = call.data(data, 0)
-    if w.kind == "data":
-        call.consume(weight, 1)
-        dims = (*x.dims[:-1], fresh_dim(call.shape[-1], True)) if len(w.dims) > 1 else x.dims[:-1]
-        return add_bias(call, call["bias"], Value("data", dims, touched=True))
-    if w.kind == "constant":
-        made = Value(x.kind, (*x.dims[:-1], fresh_dim(call.shape[-1], x.touched)), touched=x.touched)
+    (x,) = still([call.value(data)], [x], [(-1,)])
+    if w.kind != "weight":
+        if w.kind == "data":
+            call.consume(weight, 1)
+        tail: tuple[Dim, ...] = (fresh_dim(call.shape[-1], w.kind == "data" or x.touched),) if len(w.dims) > 1 else ()
+        made = Value(
+            "data" if w.kind == "data" else x.kind,
+            (*x.dims[:-1], *tail),
+            offsets=x.offsets,
+            touched=x.touched or w.kind == "data",
+        )
         return add_bias(call, call["bias"], made)
     _meet_summed(call, w, ["out", "in"] if len(w.dims) > 1 else ["in"], data)
-    tail: tuple[Dim, ...] = (result_dim(w.dims[0]),) if len(w.dims) > 1 else ()
+    tail = (result_dim(w.dims[0]),) if len(w.dims) > 1 else ()
     mixture = _made(call, x, w, data, -1) if call["bias"] is None else ()
-    result = Value("data", (*x.dims[:-1], *tail), offsets=w.offsets, spread=w.spread, touched=True, made=mixture)
+    result = Value(
+        "data", (*x.dims[:-1], *tail), offsets={**x.offsets, **w.offsets}, spread=w.spread, touched=True, made=mixture
+    )
     return add_bias(call, call["bias"], result)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from normc.model.ops.call import Call, Result, rule
 from normc.model.ops.contraction import add_bias
+from normc.model.ops.kept import has_runs, keeps
 from normc.model.ops.overlay import overlaid
 from normc.model.ops.reshaping import reshape
 from normc.model.ops.slices import split_leading
@@ -23,12 +24,15 @@ def convolution(call: Call) -> Result:
     w = call.value(weight)
     x = call.data(data, 0, feature=1)
     places = tuple(fresh_dim(size) for size in call.shape[2:])
+    groups, before = int(call["groups"] or 1), call.value(data)
+    by_channel = groups > 1 and groups == before.shape[1] and before.kind == "data"
     if w.kind != "weight":
         call.consume(weight, 1)
         made = Value("data", (*x.dims[:1], fresh_dim(call.shape[1], True), *places), touched=x.touched or w.touched)
-        return add_channel_bias(call, made)
+        if by_channel and made.shape == call.shape:
+            made = _with_channels(made, before, call.shape[1] // groups)
+        return add_channel_bias(call, _with_rest(made, before, w))
     transposed = "transpose" in call.name or bool(call["transposed"])
-    groups = int(call["groups"] or 1)
     window: list[AxisUse] = ["kernel"] * (len(w.dims) - 2)
     grouped = split_leading(w, 0, groups)
     inside: list[AxisUse] = ["in", "out"] if transposed else ["out", "in"]
@@ -37,12 +41,21 @@ def convolution(call: Call) -> Result:
     result = Value("data", (*x.dims[:1], channels, *places), offsets=w.offsets, spread=w.spread, touched=True)
     if result.shape != call.shape:
         return add_channel_bias(call, result.spread_out(call.shape, feature=True))
-    before = call.value(data)
-    if groups == 1 or groups != before.shape[1] or before.kind != "data":
-        return add_channel_bias(call, result)
+    if not by_channel:
+        return add_channel_bias(call, _with_rest(result, before, w))
     filtered = _with_channels(result, before, call.shape[1] // groups)
     add_channel_bias(call, filtered if call.holds_all(before) else result)
     return filtered
+
+
+def _with_rest(result: Value, before: Value, weight: Value) -> Value:
+    """Samples are what they were, and so is a dimension that the window doesn't slide along: channels are places."""
+    slid = [i for i, size in enumerate(weight.shape[2:], 2) if size > 1 or result.shape[i] != before.shape[i]]
+    if len(before.dims) != len(result.dims) or not keeps(before, (1, *slid)):
+        return result
+    kept = [dim if i in (1, *slid) or not has_runs(old) else old
+            for i, (dim, old) in enumerate(zip(result.dims, before.dims, strict=True))]  # fmt: skip
+    return replace(result, dims=tuple(kept), offsets={**before.offsets, **result.offsets})
 
 
 def _with_channels(result: Value, before: Value, times: int) -> Value:

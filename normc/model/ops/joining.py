@@ -7,28 +7,45 @@ from dataclasses import replace
 from torch import fx
 
 from normc.model.ops.call import Call, Result, rule
+from normc.model.ops.reshaping import reshape
 from normc.model.ops.strands import beside
 from normc.model.ops.value import Axis, Dim, Factor, Run, Value, dim_size, fresh_dim, is_feature, plain
 from normc.model.ops.views import place
 from normc.plans.row import AxisUse
 
 _MOST_AXES = 8
+# Along which dimension an op joins that isn't told.
+_ALONG = {"aten.hstack": 1, "aten.column_stack": 1, "aten.dstack": 2}
 
 
-@rule("aten.cat", "aten.concat", "aten.concatenate", "aten.hstack", "aten.vstack")
+@rule(
+    "aten.cat", "aten.concat", "aten.concatenate", "aten.hstack", "aten.vstack", "aten.row_stack", "aten.column_stack",
+    "aten.dstack",
+)  # fmt: skip
 def cat(call: Call) -> Result:
     parts = call.node.args[0]
     assert isinstance(parts, (list, tuple))
     nodes = [node for node in parts if isinstance(node, fx.Node) and 0 not in call.value(node).shape]
-    values = [call.value(node) for node in nodes]
+    values = [_of_rank(call.name, call.value(node), len(call.shape)) for node in nodes]
     if not values:
         return Value("constant", tuple(fresh_dim(size) for size in call.shape))
-    index = place(int(call["dim"] or 0), len(call.shape))
+    named = min(_ALONG.get(call.name, 0), len(call.shape) - 1)
+    index = place(int(call["dim"] or named), len(call.shape))
     if any(value.kind == "data" for value in values):
         return _cat_data(call, nodes, values, index)
     if all(value.kind == "constant" for value in values):
         return Value("constant", tuple(fresh_dim(size) for size in call.shape))
     return _cat_weights(values, index, call.shape)
+
+
+def _of_rank(name: str, value: Value, rank: int) -> Value:
+    """An operand with as many dimensions as the result: a vector is a row, or a column."""
+    missing = rank - len(value.dims)
+    column = name == "aten.column_stack" or (name == "aten.dstack" and value.dims[1:])
+    shape = (
+        (*value.shape, *(1,) * missing) if column else (*(1,) * min(missing, 1), *value.shape, *(1,) * (missing - 1))
+    )
+    return reshape(value, shape) if missing else value
 
 
 def _cat_weights(values: list[Value], index: int, shape: tuple[int, ...]) -> Value:

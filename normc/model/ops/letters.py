@@ -16,8 +16,10 @@ from torch import fx
 from normc.model.ops.call import Call, ContactKind
 from normc.model.ops.choosing import chooses
 from normc.model.ops.elementwise import combined
+from normc.model.ops.kept import has_runs, still
 from normc.model.ops.meeting import meet_elementwise
-from normc.model.ops.value import Dim, Made, Value, fresh_dim, is_feature, is_source, mixed, result_dim
+from normc.model.ops.overlay import overlaid
+from normc.model.ops.value import Dim, Made, Value, dim_size, fresh_dim, is_feature, is_source, mixed, result_dim
 from normc.plans.row import AxisUse
 
 
@@ -194,6 +196,7 @@ def contracted(call: Call, terms: Sequence[Term], output: str) -> Value:
     if all(letter in output for term in terms for letter in term.letters):
         return _entry_by_entry(call, product)
     seen: dict[str, Dim] = {}
+    ended: list[Value] = []
     product.mix()
     for slot, (node, value, letters) in enumerate(terms):
         if value.kind == "weight":
@@ -201,8 +204,13 @@ def contracted(call: Call, terms: Sequence[Term], output: str) -> Value:
         rest = "".join(t.letters for i, t in enumerate(terms) if i != slot and t.value.kind == "data")
         shared = [place for place, letter in enumerate(letters) if letter in rest and letter in output]
         call.separate(node, shared, [place for place, letter in enumerate(letters) if letter not in output])
-        for letter, dim in zip(letters, call.data(node, slot).dims, strict=True):
-            seen.setdefault(letter, dim)
+        ended.append(call.data(node, slot))
+    data = [term for term in terms if term.value.kind != "weight"]
+    summed = [[i for i, letter in enumerate(term.letters) if letter not in output] for term in data]
+    kept = still([term.value for term in data], ended, summed)
+    for term, value in zip(data, kept, strict=True):
+        for letter, dim in zip(term.letters, value.dims, strict=True):
+            seen[letter] = dim if has_runs(dim) else seen.get(letter, dim)
     features = Value("data", tuple(seen.get(letter, ()) for letter in output), touched=True)
     outer = frozenset(i for i, letter in enumerate(output) if not seen.get(letter))
     made: tuple[Made, ...] = ()
@@ -222,8 +230,11 @@ def contracted(call: Call, terms: Sequence[Term], output: str) -> Value:
             made = call.stack(weight.with_dims(sized))
     for slot in product.weights:
         for letter, dim in zip(terms[slot].letters, terms[slot].value.dims, strict=True):
-            seen[letter] = result_dim(dim) if dim or letter not in seen else seen[letter]
-    offsets = {axis: offset for slot in product.weights for axis, offset in terms[slot].value.offsets.items()}
+            if dim or letter not in seen:
+                beside = [seen[letter]] if has_runs(seen.get(letter, ())) else []
+                seen[letter] = overlaid([result_dim(dim), *beside], dim_size(dim))
+    values = [*kept, *(terms[slot].value for slot in product.weights)]
+    offsets = {axis: offset for value in values for axis, offset in value.offsets.items()}
     touched = bool(product.weights) or any(term.value.touched for term in terms)
     dims = tuple(seen.get(letter, ()) for letter in output)
     result = Value("data", dims, offsets=offsets, touched=touched, made=made)

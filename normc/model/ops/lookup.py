@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,8 +13,9 @@ from torch import Tensor, fx
 from normc.model.ops.call import Call, Result, rule
 from normc.model.ops.places import is_position_index
 from normc.model.ops.slices import cut
-from normc.model.ops.value import Axis, Dim, Run, Value, as_feature, fresh_dim, is_feature, plain
+from normc.model.ops.value import Axis, Dim, Run, Value, as_feature, fresh_dim, is_feature
 from normc.model.ops.views import place
+from normc.model.trace.graph import shape_of
 from normc.plans.row import AxisUse
 
 
@@ -44,8 +46,9 @@ def _look_up(call: Call, table_node: Any, dim: int, index_node: Any) -> Result:
         call.consume(index_node, 1)
         if any(run.stride for factor in table.dims[dim] for run in factor.runs):
             return _picked_entries(call, table, dim, index_node)
-        picked = plain(table.dims[dim]) and fresh_dim(call.shape[dim] if dim < len(call.shape) else 1)
-        kept = table.with_dims((*table.dims[:dim], picked, *table.dims[dim + 1 :]))
+        width = len(call.shape) - len(table.dims) + 1
+        picked = [fresh_dim(size) for size in call.shape[dim : dim + width]]
+        kept = table.with_dims((*table.dims[:dim], *picked, *table.dims[dim + 1 :]))
         found = kept if kept.shape == call.shape else table.spread_out(call.shape, feature=True)
         if index.kind != "data":
             return found
@@ -64,7 +67,9 @@ def _in_order(index_node: Any, size: int) -> bool:
 def _picked_entries(call: Call, table: Value, dim: int, index_node: Any) -> Value:
     """Entries of an activation's axis by index: a slice where the index is known and steps evenly, else spread."""
     concrete = index_node.meta.get("concrete") if isinstance(index_node, fx.Node) else None
-    if isinstance(concrete, Tensor) and concrete.dim() == 1 and concrete.numel() and concrete.dtype != torch.bool:
+    if isinstance(concrete, Tensor) and concrete.dtype == torch.bool:
+        concrete = concrete.nonzero()[:, 0]
+    if isinstance(concrete, Tensor) and concrete.dim() == 1 and concrete.numel():
         size = table.shape[dim]
         picks = [int(pick) % size for pick in concrete.tolist()]
         step = picks[1] - picks[0] if len(picks) > 1 else 1
@@ -140,20 +145,12 @@ def index(call: Call) -> Result:
     assert isinstance(table_node, fx.Node) and isinstance(indices, (list, tuple))
     table = call.value(table_node)
     picks = [(dim, node) for dim, node in enumerate(indices) if node is not None]
-    if len(picks) == 1 and not _is_mask(picks[0][1]):
+    masked = any(_is_mask(node) for _, node in picks)
+    if len(picks) == 1 and (not masked or (table.kind == "data" and _rank(picks[0][1]) == 1)):
         return _look_up(call, table_node, picks[0][0], picks[0][1])
     if table.kind == "data":
-        tail = table.dims[len(indices) :]
-        lead = len(call.shape) - len(tail)
-        kept = Value(
-            "data",
-            (*(fresh_dim(n) for n in call.shape[:lead]), *tail),
-            table.parameters,
-            table.offsets,
-            table.spread,
-            touched=table.touched,
-        )
-        return kept if kept.shape == call.shape else table.spread_out(call.shape, feature=True)
+        return _entries(call, table, [_rank(node) if node is not None and _is_mask(node) else int(node is not None)
+                                      for node in indices], [node is None for node in indices])  # fmt: skip
     if table.kind == "constant":
         kind = "data" if any(call.value(node).kind == "data" for _, node in picks) else "constant"
         return Value(kind, tuple(fresh_dim(n) for n in call.shape))  # type: ignore[arg-type]  # literals above
@@ -164,6 +161,31 @@ def index(call: Call) -> Result:
     call.meet(table, ["index" if i in dims else "out" for i in range(len(table.dims))], "lookup", picks[0][1])
     chosen = _picked_together(call, table, picks, "block")
     return Value("data", tuple(fresh_dim(n) for n in call.shape), touched=True, made=call.stack(chosen))
+
+
+def _entries(call: Call, table: Value, widths: Sequence[int], free: Sequence[bool]) -> Value:
+    """Entries of an activation by several indices, or a mask of several dimensions: the other dimensions stay.
+
+    The picked ones take the place of the first, or come first of all if others lie between them.
+    """
+    kept: list[int] = []
+    picked: list[int] = []
+    for width, stays in zip(widths, free, strict=True):
+        at = len(kept) + len(picked)
+        (kept if stays else picked).extend(range(at, at + (1 if stays else width)))
+    kept += range(len(kept) + len(picked), len(table.dims))
+    if any(run.stride for i in picked for factor in table.dims[i] for run in factor.runs):
+        return table.spread_out(call.shape, feature=True)
+    first = picked[0] if picked[-1] - picked[0] + 1 == len(picked) else 0
+    width = len(call.shape) - len(kept)
+    dims = [table.dims[i] for i in kept]
+    dims[first:first] = [fresh_dim(size) for size in call.shape[first : first + width]]
+    found = table.with_dims(dims)
+    return found if found.shape == call.shape else table.spread_out(call.shape, feature=True)
+
+
+def _rank(node: Any) -> int:
+    return len(shape_of(node))
 
 
 def _picked_together(
@@ -197,5 +219,21 @@ def gather(call: Call) -> Result:
         chosen = _picked(table, dim, call.shape[dim : dim + 1], "block")
         made = call.stack(chosen) if all(n == m for n, m in rest) else ()
         return Value("data", tuple(fresh_dim(n) for n in call.shape), touched=True, made=made)
+    if (picked := _gathered(call, table)) is not None:
+        return picked
     rearranged = table.spread_out(call.shape)
     return rearranged.with_dims(fresh_dim(n, is_feature(d)) for n, d in zip(call.shape, table.dims, strict=True))
+
+
+def _gathered(call: Call, table: Value) -> Value | None:
+    """Places of an activation that were picked for each entry of the rest; None if features lie there."""
+    if len(table.dims) != len(call.shape) or not isinstance(call["dim"], int):
+        return None
+    dim = place(call["dim"], len(table.dims))
+    if any(factor.runs for factor in table.dims[dim]):
+        return None
+    kept = table.with_dims((*table.dims[:dim], fresh_dim(call.shape[dim], is_feature(table.dims[dim])),
+                            *table.dims[dim + 1 :]))  # fmt: skip
+    for i, size in enumerate(call.shape):
+        kept = cut(kept, i, 0, size) if size < kept.shape[i] else kept
+    return kept if kept.shape == call.shape else None

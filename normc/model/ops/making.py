@@ -202,7 +202,8 @@ def _grown(trial: Call, result: Result, made: Sequence[Made]) -> list[Made]:
     for value in (result,) if isinstance(result, Value) else result:
         if value.kind == "weight" and not value.lost:
             if form == "distance":  # what bends the difference of a weight bends no weight
-                value = replace(value, via=tuple(step for item in made for step in item.weight.via))
+                before = {step for node in trial.operands for step in trial.value(node).via}
+                value = replace(value, via=tuple(step for step in value.via if step in before))
             found.append(Made(form, value, origins, data))
         elif value.made:
             grown = value.made[0]

@@ -30,11 +30,12 @@ from normc.plans.row import AxisUse
     "aten.argmax", "aten.argmin", "aten.any", "aten.all", "aten.median", "aten.count_nonzero", "aten.topk",
     "aten.sort", "aten.argsort", "aten.cummax", "aten.aminmax", "aten.kthvalue", "aten.bincount", "aten.histc",
     "aten.trace", "aten.norm_except_dim", "aten.linalg_norm", "aten.frobenius_norm",
-    "aten.linalg_matrix_norm",
+    "aten.linalg_matrix_norm", "aten.mode", "aten.msort", "aten.nanmedian", "aten.nanmean", "aten.nanquantile",
+    "aten.quantile", "aten.sum_to_size",
 )  # fmt: skip
 def reduce(call: Call) -> Result:
     value = call.value(call.first())
-    if value.kind == "weight" and call.name in ("aten.sum", "aten.mean", "aten.nansum"):
+    if value.kind == "weight" and call.name in ("aten.sum", "aten.mean", "aten.nansum", "aten.nanmean"):
         return _summed(call, value)
     if call.name == "aten.sum":
         _mix(call, value)

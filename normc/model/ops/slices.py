@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from normc.model.ops.reshaping import split_factor
-from normc.model.ops.value import Dim, Factor, Inner, Run, Thread, Value, dim_size
+from normc.model.ops.value import Dim, Factor, Inner, Run, Thread, Value, dim_size, fresh_dim, is_feature, plain
 
 
 def cut(value: Value, index: int, start: int, size: int, step: int = 1) -> Value:
@@ -28,6 +29,14 @@ def cut(value: Value, index: int, start: int, size: int, step: int = 1) -> Value
         outer = select_entry(value.with_dims((*before, dim[:1], dim[1:], *after)), index, start // inner)
         outer = replace(outer, inner=(*outer.inner, *_places(value, dim)))
         return cut(outer, index, start % inner, size, step)
+    if step % inner == 0:  # of every outer entry, or every second, the same inner one
+        taken = dim[0].cut(start // inner, size, step // inner)
+        gone = {run.thread for run in dim[0].runs} - {run.thread for run in taken.runs}
+        return select_entry(
+            without(value.with_dims((*before, (taken,), dim[1:], *after)), gone), index + 1, start % inner
+        )
+    if value.kind == "data" and not any(factor.runs for factor in dim):
+        return value.with_dims((*before, fresh_dim(size, is_feature(dim)), *after))
     shape = tuple(size if i == index else n for i, n in enumerate(value.shape))
     return value.spread_out(shape, feature=any(f.feature for f in dim))
 
@@ -114,3 +123,23 @@ def split_leading(value: Value, index: int, groups: int) -> Value:
     outer, inner = halves
     ends: tuple[Dim, Dim] = ((outer,) if groups > 1 else (), (inner,) if inner.size > 1 else ())
     return value.with_dims((*value.dims[:index], *ends, *value.dims[index + 1 :]))
+
+
+def spread_along(value: Value, index: int) -> Value:
+    """The value, of which the order along a dimension is no longer known; along none, if that runs through others."""
+    dims = [plain(dim) if i == index else dim for i, dim in enumerate(value.dims)]
+    axes = {run.axis for factor in value.dims[index] for run in factor.runs}
+    if axes & value.with_dims(dims).axes():
+        return value.spread_out(value.shape).with_dims(map(plain, value.dims))
+    origins = value.origins()
+    return replace(value, dims=tuple(dims), spread={**value.spread, **{axis: origins[axis] for axis in axes}})
+
+
+def window(value: Value, strides: Sequence[int], shape: Sequence[int], offset: int) -> Value | None:
+    """The window of a tensor that starts at a number of its memory; None if there is none of that shape."""
+    for i, (stride, size) in enumerate(zip(strides, shape, strict=True)):
+        start, offset = divmod(offset, stride or 1)
+        if start + size > value.shape[i]:
+            return None
+        value = cut(value, i, start, size)
+    return value

@@ -11,7 +11,7 @@ from torch import fx
 
 from normc.model.ops.call import Call, Result, rule
 from normc.model.ops.reshaping import reshape
-from normc.model.ops.slices import cut, select_entry
+from normc.model.ops.slices import cut, select_entry, spread_along, window
 from normc.model.ops.strands import in_a_row
 from normc.model.ops.value import (
     Dim,
@@ -22,9 +22,11 @@ from normc.model.ops.value import (
     fresh_dim,
     is_feature,
     is_source,
-    plain,
     repeated_dim,
 )
+
+# Splits that say by their names along which dimension; of a vector, along its own.
+_SPLITS = {"aten.vsplit": 0, "aten.hsplit": 1, "aten.dsplit": 2}
 
 
 def place(index: int, rank: int) -> int:
@@ -38,7 +40,7 @@ def place(index: int, rank: int) -> int:
     "aten.feature_dropout", "aten.alpha_dropout", "aten.native_dropout", "aten.resolve_conj", "aten.resolve_neg",
     "aten._conj", "aten.conj", "aten._conj_physical", "aten.real", "aten.imag", "aten.triu",
     "aten.tril", "aten._assert_tensor_metadata", "aten.positive", "aten.fill_diagonal", "aten.rename", "aten.zero",
-    "aten.detach_copy", "aten.fft_fftshift", "aten.fft_ifftshift",
+    "aten.detach_copy", "aten.fft_fftshift", "aten.fft_ifftshift", "aten.alias_copy", "aten.renorm",
 )  # fmt: skip
 def same(call: Call) -> Result:
     """Entry for entry the first operand."""
@@ -46,25 +48,25 @@ def same(call: Call) -> Result:
     return value if value.shape == call.shape else value.spread_out(call.shape)
 
 
-@rule("aten.flip", "aten.roll")
+@rule("aten.flip", "aten.roll", "aten.fliplr", "aten.flipud")
 def turn(call: Call) -> Result:
     """Entries change places along a dimension: that mixes no axes, but parts that lie beside each other there."""
     value = call.value(call.first())
-    turned = [value.dims[i] for i in call["dims"]] or value.dims
+    turned = [value.dims[i] for i in call["dims"] or ()] or value.dims
     if all(factor.whole() for dim in turned for factor in dim):
         return value
     return value.spread_out(call.shape, any(is_feature(dim) for dim in value.dims))
 
 
-@rule("aten.t", "aten.numpy_T", "aten.mT", "aten.mH", "aten.adjoint", "aten.matrix_H")
+@rule("aten.t", "aten.numpy_T", "aten.mT", "aten.mH", "aten.adjoint", "aten.matrix_H", "aten.t_copy")
 def transpose_last(call: Call) -> Result:
     value = call.value(call.first())
-    if call.name in ("aten.t", "aten.numpy_T"):
+    if call.name in ("aten.t", "aten.numpy_T", "aten.t_copy"):
         return value.with_dims(value.dims[::-1])
     return value.with_dims((*value.dims[:-2], value.dims[-1], value.dims[-2]))
 
 
-@rule("aten.transpose", "aten.swapaxes", "aten.swapdims")
+@rule("aten.transpose", "aten.swapaxes", "aten.swapdims", "aten.transpose_copy")
 def transpose(call: Call) -> Result:
     value = call.value(call.first())
     dims = list(value.dims)
@@ -75,7 +77,7 @@ def transpose(call: Call) -> Result:
     return value.with_dims(dims)
 
 
-@rule("aten.permute")
+@rule("aten.permute", "aten.permute_copy")
 def permute(call: Call) -> Result:
     value = call.value(call.first())
     return value.with_dims(value.dims[place(i, len(value.dims))] for i in call["dims"])
@@ -98,13 +100,15 @@ def _places(argument: Any, rank: int) -> list[int]:
 @rule(
     "aten.view", "aten.reshape", "aten._unsafe_view", "aten.flatten", "aten.unflatten", "aten.view_as",
     "aten.reshape_as", "aten.squeeze", "aten.unsqueeze", "aten.ravel", "aten._reshape_alias", "aten.view_copy",
-    "aten.atleast_2d",
+    "aten.squeeze_copy", "aten.unsqueeze_copy", "aten.atleast_1d", "aten.atleast_2d", "aten.atleast_3d",
 )  # fmt: skip
 def view(call: Call) -> Result:
+    if isinstance(call.first(), (list, tuple)):
+        return [reshape(call.value(node), shape) for node, shape in zip(call.operands, call.shapes, strict=True)]
     value = call.value(call.first())
     if math.prod(value.shape) != math.prod(call.shape):
         return value.spread_out(call.shape)
-    if call.name.rstrip("_") == "aten.unsqueeze":
+    if call.name.rstrip("_") in ("aten.unsqueeze", "aten.unsqueeze_copy"):
         dims = list(value.dims)
         dims.insert(place(int(call["dim"]), len(dims) + 1), ())
         return value.with_dims(dims)
@@ -113,13 +117,26 @@ def view(call: Call) -> Result:
 
 @rule("aten.expand", "aten.expand_as", "aten.broadcast_to", "aten.expand_copy")
 def expand(call: Call) -> Result:
-    value = call.value(call.first())
-    shape = call.shape
+    return _expanded(call.value(call.first()), call.shape)
+
+
+def _expanded(value: Value, shape: tuple[int, ...]) -> Value:
     grown = repeated_dim if value.kind == "weight" else fresh_dim
     dims: list[Dim] = [grown(size) for size in shape[: len(shape) - len(value.dims)]]
     for dim, size in zip(value.dims, shape[len(dims) :], strict=True):
         dims.append(dim if dim_size(dim) == size else grown(size))
     return value.with_dims(dims)
+
+
+@rule("aten.broadcast_tensors", "aten.meshgrid")
+def broadcast_tensors(call: Call) -> Result:
+    """Every operand expanded to the shape of all. Those of a grid have a dimension each: of columns first, if "xy"."""
+    values = [call.value(node) for node in call.operands]
+    if call.name == "aten.meshgrid":
+        last = len(values) - 1
+        order = [1, 0, *range(2, last + 1)] if call["indexing"] == "xy" and last else range(last + 1)
+        values = [v.with_dims((*v.dims, *((),) * (last - at))) for v, at in zip(values, order, strict=True)]
+    return [_expanded(value, shape) for value, shape in zip(values, call.shapes, strict=True)]
 
 
 @rule("aten.repeat", "aten.tile")
@@ -148,7 +165,7 @@ def repeat_interleave(call: Call) -> Result:
     return grown if grown.shape == shape else value.spread_out(shape)
 
 
-@rule("aten.slice", "aten.narrow", "aten.slice_copy")
+@rule("aten.slice", "aten.narrow", "aten.slice_copy", "aten.narrow_copy")
 def slice_(call: Call) -> Result:
     value = call.value(call.first())
     index = place(int(call["dim"]), len(value.dims))
@@ -186,11 +203,12 @@ def select(call: Call) -> Result:
 
 @rule(
     "aten.split", "aten.split_with_sizes", "aten.chunk", "aten.unsafe_chunk", "aten.unsafe_split",
-    "aten.tensor_split", "aten.unsafe_split_with_sizes",
+    "aten.tensor_split", "aten.unsafe_split_with_sizes", "aten.split_copy", "aten.split_with_sizes_copy", *_SPLITS,
 )  # fmt: skip
 def split(call: Call) -> Result:
     value = call.value(call.first())
-    index = place(int(call["dim"]), len(value.dims))
+    along = call["dim"] if call.name not in _SPLITS else min(_SPLITS[call.name], len(value.dims) - 1)
+    index = place(int(along), len(value.dims))
     parts: list[Value] = []
     start = 0
     for shape in call.shapes:
@@ -199,7 +217,7 @@ def split(call: Call) -> Result:
     return parts
 
 
-@rule("aten.unbind")
+@rule("aten.unbind", "aten.unbind_copy")
 def unbind(call: Call) -> Result:
     value = call.value(call.first())
     index = place(int(call["dim"]), len(value.dims))
@@ -222,18 +240,8 @@ def unfold(call: Call) -> Result:
     feature = is_feature(value.dims[index])
     windows = fresh_dim(call.shape[index], feature), fresh_dim(call.shape[-1], feature)
     if any(factor.runs for factor in value.dims[index]):
-        value = _spread_along(value, index)
+        value = spread_along(value, index)
     return value.with_dims((*value.dims[:index], windows[0], *value.dims[index + 1 :], windows[1]))
-
-
-def _spread_along(value: Value, index: int) -> Value:
-    """The value, of which the order along a dimension is no longer known; along none, if that runs through others."""
-    dims = [plain(dim) if i == index else dim for i, dim in enumerate(value.dims)]
-    axes = {run.axis for factor in value.dims[index] for run in factor.runs}
-    if axes & value.with_dims(dims).axes():
-        return value.spread_out(value.shape).with_dims(map(plain, value.dims))
-    origins = value.origins()
-    return replace(value, dims=tuple(dims), spread={**value.spread, **{axis: origins[axis] for axis in axes}})
 
 
 @rule("aten.im2col", "aten.col2im", "aten.pixel_shuffle", "aten.pixel_unshuffle")
@@ -247,12 +255,17 @@ def patches(call: Call) -> Result:
     if window < 1 or channels * window != call.shape[channel]:
         channels, window = call.shape[channel], 1
     dims[channel] = (*fresh_dim(channels, feature), *fresh_dim(window))
+    if call.name == "aten.im2col" and not any(factor.runs for dim in value.dims[channel + 1 :] for factor in dim):
+        return value.with_dims((*value.dims[:channel], (*value.dims[channel], *fresh_dim(window)), dims[-1]))
     return value.spread_out(call.shape).with_dims(dims)
 
 
 @rule("aten.as_strided")
 def as_strided(call: Call) -> Result:
-    value = call.value(call.first())
+    value, val = call.value(call.first()), call.first().meta["val"]
+    if list(call["stride"]) == list(val.stride()) and not val.storage_offset():
+        found = window(value, val.stride(), call.shape, int(call["storage_offset"] or 0))
+        return value.spread_out(call.shape, feature=True) if found is None else found
     return value.spread_out(call.shape, feature=any(is_feature(dim) for dim in value.dims))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.model.ops.net import Around, rows
+from tests.model.ops.net import Around, planned, rows
 
 ORDER = torch.eye(24)[torch.randperm(24, generator=torch.Generator().manual_seed(0))]
 
@@ -52,3 +54,32 @@ def test_a_matrix_in_two_triangles_behind_a_permutation(turned: bool) -> None:
 def test_a_permutation_leaves_a_matrix_as_it_is() -> None:
     found = rows({"w": (24, 24), "v": (24, 24)}, lambda net, h: (h @ (ORDER @ net.w)).relu() @ (net.v @ ORDER))
     assert found == ["hidden io spectral"] * 2
+
+
+DETERMINANTS = {
+    "slogdet": lambda w: torch.slogdet(w)[1],
+    "linalg.slogdet": lambda w: torch.linalg.slogdet(w).logabsdet,
+    "logdet": torch.logdet,
+    "det": lambda w: torch.det(w).abs().log(),
+    "of a triangle": lambda w: w.diagonal().abs().log().sum(),
+    "by a decomposition": lambda w: torch.linalg.cholesky(w @ w.T).diagonal().log().sum(),
+}
+
+
+@pytest.mark.parametrize("determinant", DETERMINANTS.values(), ids=DETERMINANTS)
+@pytest.mark.parametrize("convolved", [False, True])
+def test_a_matrix_whose_determinant_is_returned(convolved: bool, determinant: Callable[[Tensor], Tensor]) -> None:
+    def forward(net: Around, h: Tensor) -> tuple[Tensor, Tensor]:
+        z = h * net.s.exp() + net.t
+        y = F.conv1d(z.mT, net.w[:, :, None]).mT if convolved else F.linear(z, net.w)
+        one, other = y.chunk(2, -1)
+        scale = F.linear(one, net.a)
+        return torch.cat([one, other * scale.exp()], -1), 6 * determinant(net.w) + net.s.sum() + scale.sum((1, 2))
+
+    found = rows({"w": (24, 24), "s": (24,), "t": (24,), "a": (12, 12)}, forward, head=False)
+    assert [row.split()[:2] for row in found] == [["hidden", "oi"], ["state", "o"], ["bias", "o"], ["output", "oi"]]
+
+
+def test_a_determinant_alone_makes_no_matrix() -> None:
+    plan = planned({"w": (24, 24)}, lambda net, h: h.sum(-1) + torch.slogdet(net.w)[1], head=False)
+    assert plan["w"].role == "state" and plan["w"].norm == "sign"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import normc
+from tests.model.ops.net import rows
 
 Make = Callable[..., Any]
 
@@ -115,3 +116,53 @@ def test_states_that_a_layer_makes_are_its_parts() -> None:
 
     row = normc.plan(Described(), torch.randn(4, 6, 5), strict=True).by_name["start.weight"]
     assert [block.size for block in row.blocks] == [8, 8]
+
+
+STARTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "zeros": lambda h: torch.zeros(4, 24),
+    "ones": lambda h: torch.ones(4, 24),
+    "zeros of a shape": lambda h: torch.zeros_like(h[:, 0]),
+    "new zeros": lambda h: h.new_zeros(4, 24),
+    "half of zeros": lambda h: h.new_zeros(4, 48).chunk(2, -1)[1].tanh(),
+    "data": lambda h: h[:, 0],
+}
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+def test_what_multiplies_a_state_is_a_gain(start: Callable[[Tensor], Tensor]) -> None:
+    def forward(net: Any, h: Tensor) -> Tensor:
+        y, found = start(h), []
+        for step in range(h.shape[1]):
+            y = (h[:, step] + net.u * y + net.b).relu()
+            found.append(y)
+        return torch.stack(found, 1)
+
+    assert rows({"u": (24,), "b": (24,)}, forward) == ["gain o rms", "bias o rms"]
+
+
+def test_peepholes() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = c = x.new_zeros(4, 24)
+        found = []
+        for step in range(x.shape[1]):
+            i, f, g, o = (x[:, step] @ net.w + h @ net.r + net.b).chunk(4, -1)
+            c = (f + net.pf * c).sigmoid() * c + (i + net.pi * c).sigmoid() * g.tanh()
+            h = (o + net.po * c).sigmoid() * c.tanh()
+            found.append(h)
+        return torch.stack(found, 1)
+
+    shapes = {"w": (24, 96), "r": (24, 96), "b": (96,), "pf": (24,), "pi": (24,), "po": (24,)}
+    matrix, peephole = "hidden io spectral 24 24 24 24", "gain o rms"
+    assert rows(shapes, forward) == [matrix, matrix, "bias o rms 24 24 24 24", peephole, peephole, peephole]
+
+
+def test_peepholes_of_every_place() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        x = x[..., None].expand(-1, -1, -1, 5)  # [batch, time, channels, places]
+        c = x.new_zeros(4, 24, 5)
+        for step in range(x.shape[1]):
+            c = c + (torch.conv1d(x[:, step], net.w) + net.p * c).sigmoid()
+        return c.mT
+
+    found = rows({"p": (1, 24, 5), "w": (24, 24, 1)}, forward)
+    assert [row.split()[0] for row in found] == ["state", "hidden"]
