@@ -69,15 +69,15 @@ def measured(recipe: str, threads: int) -> dict[str, Any]:
     import transformers
 
     import normc
-    from normc import compiler, optimizer
+    from normc import pipeline
 
     if threads:
         torch.set_num_threads(threads)
     clock = Clock()
     patches: list[tuple[Any, str, str]] = [
-        (compiler, "trace", "tracing"),
-        (compiler, "analyse", "analyses: sizes, gains, sampled activations"),
-        (optimizer, "generate", "generating: lowering, rewrites, source"),
+        (pipeline, "trace", "tracing"),
+        (pipeline, "analysed", "analyses: sizes, gains, sampled activations"),
+        (pipeline, "update_of", "generating: lowering, rewrites, source"),
     ]
     for module, name, part in patches:
         setattr(module, name, clock.watched(part, getattr(module, name)))
@@ -115,12 +115,12 @@ def measured_on_gpu(suite: str) -> dict[str, Any]:
     with clock.part("importing Triton and normc"):
         import triton
 
-        from normc import compiler, optimizer
+        from normc import pipeline
         from normc.update.runtime import launcher
     patches: list[tuple[Any, str, str]] = [
-        (compiler, "trace", "tracing"),
-        (compiler, "analyse", "analyses: sizes, gains, sampled activations"),
-        (optimizer, "generate", "generating: lowering, rewrites, source"),
+        (pipeline, "trace", "tracing"),
+        (pipeline, "analysed", "analyses: sizes, gains, sampled activations"),
+        (pipeline, "update_of", "generating: lowering, rewrites, source"),
         (launcher, "Layout", "tables and new state"),
         (launcher, "compile_ahead", "compiling kernels ahead, or finding them on disk"),
     ]
