@@ -219,16 +219,33 @@ def _readers(core: Core, chain: int, name: str) -> list[tuple[fx.Node, tuple[Any
 
 def printed(kernel: Kernel, plan: Fused) -> str:
     """The kernel's source."""
-    stacks = [*kernel.loads, *(name for name, _ in kernel.stacks)]
-    stored = [name for name, _ in kernel.states]
-    used = [role for role in plan.roles if role in kernel.reads or role in stored]
+    head, body = _loaded(kernel, plan)
+    body += kernel.lines
+    states = list(kernel.states)
+    if SALT in kernel.reads:
+        above, within, states = dithered(states, plan.roles)
+        head, body = head + above, body + within
+    body += [f"tl.store({role}_at + here, {value}, mask=inside)" for role, value in states]
+    for name, value in kernel.stacks:
+        body += _into_stack(name, value, name in kernel.measured)
+    head.append("for start in range(tl.program_id(0).to(tl.int64) * BLOCK, entries, tl.num_programs(0) * BLOCK):")
+    body = [*head, *(INDENT + line for line in body)]
+    for name in kernel.measured:
+        for kind in ("peak", "total"):
+            place = f"{name}_{kind}s + slot * tl.num_programs(0) + tl.program_id(0)"
+            body.append(f"tl.store({place}, {name}_{kind})")
+    return "\n".join([*_opening(kernel, plan), *(INDENT + line for line in body)])
+
+
+def _opening(kernel: Kernel, plan: Fused) -> list[str]:
+    """The kernel's name and what it is given."""
     arguments = [
         "table",
         "slots",
         "numbers",
         "counts",
         "rows",
-        *(f"{name}_stack" for name in stacks),
+        *(f"{name}_stack" for name in _stacks(kernel)),
         *(f"{name}_{kind}" for name in kernel.measured for kind in ("scales", "peaks", "totals")),
         "entries",
         "stride",
@@ -236,12 +253,21 @@ def printed(kernel: Kernel, plan: Fused) -> str:
     types = [f"{role.upper()}: tl.constexpr" for role in plan.roles]
     constants = ["ALIGN: tl.constexpr", "WIDE: tl.constexpr", *types, "BLOCK: tl.constexpr"]
     lines = ["@jit", f"def {kernel.name}(", f"{INDENT}{', '.join(arguments)},", f"{INDENT}{', '.join(constants)},"]
-    lines += ["):"]
+    return [*lines, "):"]
+
+
+def _stacks(kernel: Kernel) -> list[str]:
+    return [*kernel.loads, *(name for name, _ in kernel.stacks)]
+
+
+def _loaded(kernel: Kernel, plan: Fused) -> tuple[list[str], list[str]]:
+    """What is read once a row, addresses and numbers, and what is read for every block of entries."""
+    stored = [name for name, _ in kernel.states]
     head = ["row = tl.program_id(1)"]
     head += [f"{name}_peak, {name}_total, {name}_power = 0.0, 0.0, 1.0" for name in kernel.measured]
     body = ["here = start + tl.arange(0, BLOCK)", "inside = here < entries"]
-    head += ["slot = tl.load(slots + row).to(tl.int64)"] if stacks else []
-    for role in used:
+    head += ["slot = tl.load(slots + row).to(tl.int64)"] if _stacks(kernel) else []
+    for role in (role for role in plan.roles if role in kernel.reads or role in stored):
         place = f"table + {plan.roles.index(role)} * stride + row"
         head.append(f"{role}_at = tl.multiple_of(tl.load({place}).to(tl.pointer_type({role.upper()})), ALIGN)")
         if role in kernel.reads:
@@ -255,30 +281,19 @@ def printed(kernel: Kernel, plan: Fused) -> str:
         f"{name} = tl.load(counts + {i} * stride + row)" for i, name in enumerate(plan.counts) if name in kernel.reads
     ]
     varying = [item for item in plan.rowwise if item.constant is None]
-    for item in plan.rowwise:
-        if item.variable in kernel.reads:
-            value = (
-                f"tl.load(rows + {varying.index(item)} * stride + row)" if item in varying else literal(item.constant)
-            )
-            head.append(f"{item.variable} = {value}")
-    body += kernel.lines
-    states = list(kernel.states)
-    if SALT in kernel.reads:
-        above, within, states = dithered(states, plan.roles)
-        head, body = head + above, body + within
-    body += [f"tl.store({role}_at + here, {value}, mask=inside)" for role, value in states]
-    for name, value in kernel.stacks:
-        scaled = f"{name}_scale" if name in kernel.measured else ""
-        if scaled:
-            sums = f"{name}_peak, {name}_total, {name}_power"
-            body.append(f"{sums}, {scaled} = measured({sums}, tl.where(inside, {value}, 0.0))")
-            body.append(f"tl.store({scaled}s + slot * tl.cdiv(entries, BLOCK) + start // BLOCK, {scaled})")
-        entry = f"{value} * {scaled}" if scaled else value
-        body.append(f"tl.store({name}_stack + slot * entries + here, {entry}, mask=inside)")
-    head.append("for start in range(tl.program_id(0).to(tl.int64) * BLOCK, entries, tl.num_programs(0) * BLOCK):")
-    body = [*head, *(INDENT + line for line in body)]
-    for name in kernel.measured:
-        for kind in ("peak", "total"):
-            place = f"{name}_{kind}s + slot * tl.num_programs(0) + tl.program_id(0)"
-            body.append(f"tl.store({place}, {name}_{kind})")
-    return "\n".join([*lines, *(INDENT + line for line in body)])
+    for item in (item for item in plan.rowwise if item.variable in kernel.reads):
+        loaded = f"tl.load(rows + {varying.index(item)} * stride + row)" if item in varying else ""
+        head.append(f"{item.variable} = {loaded or literal(item.constant)}")
+    return head, body
+
+
+def _into_stack(name: str, value: str, measured: bool) -> list[str]:
+    """A block of entries stored for the core; where they are `measured`, by a power of two that is kept beside them."""
+    lines = []
+    scale = f"{name}_scale"
+    if measured:
+        sums = f"{name}_peak, {name}_total, {name}_power"
+        lines.append(f"{sums}, {scale} = measured({sums}, tl.where(inside, {value}, 0.0))")
+        lines.append(f"tl.store({scale}s + slot * tl.cdiv(entries, BLOCK) + start // BLOCK, {scale})")
+    entry = f"{value} * {scale}" if measured else value
+    return [*lines, f"tl.store({name}_stack + slot * entries + here, {entry}, mask=inside)"]
