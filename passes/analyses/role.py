@@ -187,8 +187,6 @@ def _shift_role(contact: Contact) -> tuple[Role, str]:
         return "state", f"it passes through {', '.join(bent(contact))} before it is added"
     if contact.outer and op_name(contact.node).rstrip("_") not in ("aten.add", "prims.add"):
         return "state", "an activation is compared with each of its entries"
-    if contact.outer and sum(part.use == "out" for part in contact.parts) > 1:
-        return "state", "it is added to an activation that it repeats, each time with other entries"
     return "bias", "it is added along the features, alike at every place"
 
 

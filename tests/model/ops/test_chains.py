@@ -50,6 +50,6 @@ PICKED: dict[str, Callable[[nn.Parameter, Tensor], Tensor]] = {
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 def test_transitions_are_no_embedding(step: Step, picked: Callable[[nn.Parameter, Tensor], Tensor]) -> None:
     plan = normc.plan(Chain(step, picked), (torch.randint(0, 20, (3, 6)), torch.randint(0, TAGS, (3, 6))))
-    assert (plan["pairs"].role, plan["pairs"].out_axes, plan["pairs"].fallback) == ("state", (0, 1), None)
+    assert (plan["pairs"].role, plan["pairs"].out_axes, plan["pairs"].fallback) == ("bias", (0, 1), None)
     assert [plan[name].role for name in ("first", "last")] == ["bias", "bias"]
     assert [plan[f"{name}.weight"].role for name in ("embed", "emit")] == ["embedding", "output"]
