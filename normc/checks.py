@@ -34,9 +34,9 @@ def check_fact(name: str, model: ModelGraph, fact: object) -> None:
     _refuse(name, check(fact, shapes) if check is not None else ())
 
 
-def check_program(name: str, program: Program) -> None:
-    """The same of the program that a rewrite made."""
-    _refuse(name, _of_program(program))
+def check_program(name: str, before: Program, program: Program) -> None:
+    """The same of the program that a rewrite made of the one `before`: it updates the same rows."""
+    _refuse(name, _of_program(before, program))
 
 
 def _refuse(name: str, problems: Iterable[str]) -> None:
@@ -151,10 +151,12 @@ _FACTS: dict[type, Callable[..., Iterator[str]]] = {
 }  # fmt: skip
 
 
-def _of_program(program: Program) -> Iterator[str]:
+def _of_program(before: Program, program: Program) -> Iterator[str]:
     chained = [row.name for chain in program.chains for row in chain.rows]
     counted = Counter([*chained, *(row.name for row in program.idle)])
     yield from (f"{name} is updated {number} times" for name, number in counted.items() if number > 1)
+    rows = [row.name for chain in before.chains for row in chain.rows]
+    yield from (f"{name} is updated no more" for name in rows if name not in counted)
     for chain in program.chains:
         yield from _of_chain(chain)
     if program.families:

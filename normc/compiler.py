@@ -15,10 +15,10 @@ from normc.model.trace.inputs import example_inputs as read_inputs
 from normc.model.trace.own_inputs import own_inputs
 from normc.optimizer import Optimizer
 from normc.passes.analyses.request import Overrides, Request
-from normc.pipeline import Maker, plan_model, uncollected
+from normc.pipeline import Maker, optimizer_of, plan_model, uncollected
 from normc.plans.asked import changed, refuse_lost
 from normc.plans.plan import NormPlan
-from normc.recipe.by_name import recipe_of, recipes
+from normc.recipe.by_name import recipes
 from normc.recipe.mixed import spelled
 from normc.recipe.recipe import Option, Recipe
 from normc.replanning import Source, inputs_of, request_of
@@ -108,20 +108,20 @@ def compile(  # noqa: A001  # the public name
         if strict:
             refuse_lost(given)
         asked = replace(request_of(plan), overrides=dict(overrides or {}), frontend=frontend, strict=strict)
-        opt = Optimizer(named, given, Maker(recipe_of(given), how), lr, **group_options)
+        opt = optimizer_of(given, named, how, lr, **group_options)
         known = None if example_inputs is None else read_inputs(model, example_inputs)
         opt.origin = Source(asked).of(model, known, given)
         return opt
     asked = Request(_recipe(recipe, options), heads, dict(tare or {}), dict(overrides or {}), frontend, strict)
     find_ladder(frontend)  # a wrong name is said now, not at the first forward
-    maker, source = Maker(asked.recipe, how), Source(asked)
+    source = Source(asked)
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
     if inputs is not None:
         found = plan_model(model, inputs, asked)
-        opt = Optimizer(named, found, Maker(recipe_of(found), how), lr, **group_options)
+        opt = optimizer_of(found, named, how, lr, **group_options)
         opt.origin = source.of(model, inputs, found)
         return opt
-    opt = Optimizer(named, None, maker, lr, **group_options)
+    opt = Optimizer(named, None, Maker(asked.recipe, how), lr, **group_options)
     opt.origin = source
 
     def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -156,7 +156,7 @@ def build(
     """
     named = list(named_parameters)
     how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile)
-    opt = Optimizer(named, plan, Maker(recipe_of(plan), how), lr, **options)
+    opt = optimizer_of(plan, named, how, lr, **options)
     opt.origin = Source(request_of(plan))
     return opt
 

@@ -177,9 +177,9 @@ def rewritten(program: Program) -> Program:
         if name == "batch":
             program = program.with_chains(tuple(annotate(chain) for chain in program.chains), [])
         if name in _ALWAYS or name not in program.build.without:
-            program = rewrites[name](program)
+            before, program = program, rewrites[name](program)
             if checking():
-                check_program(name, program)
+                check_program(name, before, program)
     return program
 
 
@@ -199,11 +199,11 @@ class Maker:
 
 
 def optimizer_of(
-    plan: NormPlan | None,
+    plan: NormPlan,
     named_parameters: Iterable[tuple[str, Tensor]],
-    maker: Maker,
+    build: Build,
     lr: float | Tensor | Mapping[str, float],
     **options: float | tuple[float, ...],
 ) -> Optimizer:
-    """The optimizer of a plan, or one that waits for its plan. `options` are values of the recipe's groups."""
-    return Optimizer(named_parameters, plan, maker, lr, **options)
+    """The optimizer of a plan. `options` are values of the recipe's groups."""
+    return Optimizer(named_parameters, plan, Maker(recipe_of(plan), build), lr, **options)
