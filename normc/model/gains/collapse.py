@@ -15,9 +15,9 @@ from normc.model.gains.probe import probed
 
 # A result this much smaller or larger than its operands is doubted; it is believed if operands half as large give about
 # the same.
-LEAST, MOST = 1e-2, 1e3
+LEAST, MOST = 5e-2, 1e3
 _SURE = 10.0
-_HALVINGS = 8
+_HALVINGS = 12
 
 
 class Doubted(NamedTuple):

@@ -44,6 +44,7 @@ def expanded(y: Tensor, centres: Tensor) -> Tensor:
 
 FAR: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
     "gaussian": (lambda y, c: torch.exp(-squared(y, c)), 16),
+    "gaussian of few features": (lambda y, c: torch.exp(-squared(y, c)), 8),
     "expanded": (lambda y, c: torch.exp(-expanded(y, c)), 16),
     "a sigmoid of distances": (lambda y, c: torch.sigmoid(2 - squared(y, c)), 32),
     "exploding": (lambda y, c: torch.exp(squared(y, c)), 32),
