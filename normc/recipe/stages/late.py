@@ -9,7 +9,7 @@ from torch import fx
 from normc.recipe.stages.apply import Applied
 from normc.recipe.stages.build import Builder
 from normc.recipe.stages.precondition import Preconditioner
-from normc.update.ops import arithmetic, late
+from normc.update.ops import arithmetic, late, relative
 
 
 def counted(build: Builder) -> fx.Node:
@@ -46,7 +46,7 @@ class LateAdam(Preconditioner):
     def sized(self, build: Builder, direction: fx.Node, step: fx.Node) -> fx.Node:
         """The direction as long as it is to be."""
         if self.normalize:
-            direction = build.call("d", late.even, direction)
+            direction = build.call("d", relative.even, direction)
         if not self.correct:
             return direction
         return build.call("d", late.unbiased, direction, step, build.number("momentum"), build.number("beta2"))
