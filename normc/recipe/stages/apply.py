@@ -122,11 +122,14 @@ class Cautious(Stage):
 class Sphere(Applied):
     """The step itself, along a sphere: each block keeps the Frobenius norm that it has at the first step.
 
-    The step's own size doesn't matter; its length is lr times that norm. A block that starts at zero stays there.
+    The step's own size doesn't matter; its length is lr times that norm. A block that starts at zero has no sphere. It
+    moves in a ball instead, whose radius R stands for the norm: that of a semi-orthogonal matrix of spectral norm
+    sqrt(out / in), or sqrt(out min(1, out / in)). Inside of it the step is plain; one that leaves it ends on its
+    surface.
     """
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
-        """w <- R unit(w - lr R unit(d)), R = ||w_0||."""
+        """w <- R unit(w - lr R unit(d)), R = ||w_0||; from w_0 = 0, w - lr R unit(d) in a ball of radius R."""
         start, lr = build.weight, build.number("lr")
 
         def unit(build: Builder, x: fx.Node, fold: Fold) -> fx.Node:
@@ -134,7 +137,9 @@ class Sphere(Applied):
             name = f"radius_{known}" if known else "radius"
             step = build.call("u", norms["frobenius"].lmo, _seen_alike(build, x, start, direction))
             state = build.state(name, f"{fold.shape[0]}")
-            radius = build.keep(name, build.call("r", bounding.first_length, state, x))
+            _, rows, columns = fold.shape
+            ball = math.sqrt(rows * min(1.0, rows / columns)) if columns else 1.0
+            radius = build.keep(name, build.call("r", bounding.first_length, state, x, ball=ball))
             return build.call("w", bounding.sphere, x, step, radius, lr)
 
         build.weight = blockwise(build, start, unit, "matrix", (1.0,), bool(build.row.blocks))
