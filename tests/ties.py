@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # The recipes that rotate into eigenbases. Their first step makes these, and takes no gradient.
-ROTATING = ("soap", "soap-muon")
+ROTATING = ("soap", "soap-muon", "kl-soap", "kl-shampoo")
 
 
 def firm_bases(patch: pytest.MonkeyPatch) -> None:

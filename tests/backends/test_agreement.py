@@ -21,7 +21,7 @@ from tests.handmade import Small, draft, plan_of, small_rows, train
 from tests.ties import ROTATING, firm_bases
 
 # Where 5e-3 moves some weights by less than 1e-2 in twenty steps.
-LARGER = {"almond": 2e-2, "sgd": 5e-2, "shampoo": 1e-2, "adafactor": 2e-2, "everett": 1e-3}
+LARGER = {"almond": 2e-2, "sgd": 5e-2, "shampoo": 1e-2, "kl-shampoo": 1e-2, "adafactor": 2e-2, "everett": 1e-3}
 # Adafactor's steps are relative to the weights, at least to 1e-3: a bias of zero hardly moves. Everett's at 16 wide,
 # tuned at 1024, are as large as they may be for matrices.
 LEAST = {"adafactor": 1e-4, "everett": 5e-3}

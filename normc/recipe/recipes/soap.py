@@ -70,19 +70,24 @@ class Soap(Recipe):
             return Geometry("sign", "adam", 1.0, sympy.Integer(1), f"fallback: {row.fallback}")
         if not is_matrix(row):
             return Geometry("sign", "adam", 1.0, sympy.Integer(1), "no rows and columns: every entry by itself")
-        return Geometry("spectral", "soap", 1.0, sympy.Integer(1), "rows and columns, each in their eigenbasis")
+        return Geometry("spectral", self.name, 1.0, sympy.Integer(1), "rows and columns, each in their eigenbasis")
 
     def stages(self, rule: str) -> tuple[Stage, ...]:
-        """Two chains, "soap" and "adam"."""
+        """Two chains, one called as the recipe is, and "adam"."""
         if rule == "none":
             return ()
-        sized = {"correct": bool(self.option("correct_bias")), "normalize": bool(self.option("normalize_grads"))}
-        rest = (Radius(), Descend(), LateDecay())
-        if rule == "adam":
-            return (LateAdam(**sized), *rest)
-        if rule != "soap":
-            raise NormcError(f"the recipe {self.name} has no rule {rule!r}", "known: soap, adam, none")
-        return (Rotate(**sized, **bases(self)), *rest)
+        if rule not in (self.name, "adam"):
+            raise NormcError(f"the recipe {self.name} has no rule {rule!r}", f"known: {self.name}, adam, none")
+        first = LateAdam(**self.sized()) if rule == "adam" else self.rotation()
+        return (first, Radius(), Descend(), LateDecay())
+
+    def sized(self) -> dict[str, bool]:
+        """How Adam's direction is sized."""
+        return {"correct": bool(self.option("correct_bias")), "normalize": bool(self.option("normalize_grads"))}
+
+    def rotation(self) -> Stage:
+        """What matrices get in their eigenbases."""
+        return Rotate(**self.sized(), **bases(self))
 
 
 def bases(recipe: Recipe) -> Bases:
