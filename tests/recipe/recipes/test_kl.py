@@ -40,8 +40,7 @@ class Plain:
             d = self.direction(w.grad, state) if state["t"] else torch.zeros_like(w)
             d = d / d.square().mean().sqrt() if self.normalize and state["t"] else d
             self.learn(w.grad, state)
-            w -= self.lr * d
-            w *= 1 - self.lr * 0.01 * (state["t"] > 0)
+            w.sub_(self.lr * d).mul_(1 - self.lr * 0.01 * (state["t"] > 0))
 
     def direction(self, g: Tensor, state: dict[str, Any]) -> Tensor:
         (q, p), (a, b) = state["Q"], state["e"]
@@ -64,17 +63,12 @@ class Plain:
             state["e"] = [ones[s] * (self.start if s in sides else 1.0) for s in (0, 1)]
             return
         (q, p), (a, b) = state["Q"], state["e"]
-        whole = {
-            0: g @ p @ torch.diag(1 / b) @ p.T @ g.T / g.shape[1],
-            1: g.T @ q @ torch.diag(1 / a) @ q.T @ g / g.shape[0],
-        }
-        averages = []
+        left, right = q @ torch.diag(1 / a) @ q.T, p @ torch.diag(1 / b) @ p.T
+        whole, averages = {0: g @ right @ g.T / g.shape[1], 1: g.T @ left @ g / g.shape[0]}, []
         for side, basis, old in ((0, q, a), (1, p, b)):
             state["S"][side] = 0.98 * state["S"][side] + 0.02 * whole[side]
-            new = (0.98 * old + 0.02 * (basis.T @ whole[side] @ basis).diagonal()).clamp_min(
-                max(10, g.shape[side]) ** -2.0
-            )
-            averages.append(new if side in sides else old)
+            new = 0.98 * old + 0.02 * (basis.T @ whole[side] @ basis).diagonal()
+            averages.append(new.clamp_min(max(10, g.shape[side]) ** -2.0) if side in sides else old)
         state["e"] = averages
         if state["t"] % self.every == 0:
             m = q @ state["m"] @ p.T
@@ -128,9 +122,7 @@ def test_it_equals_the_algorithm(
 
 def after(row: Row, start: Tensor, grads: Tensor, kind: str, backend: str = "cpu", **options: Any) -> Tensor:
     """A weight after steps with these gradients."""
-    numbers = {
-        name: options.pop(name) for name in list(options) if name in ("weight_decay", "eps", "momentum", "beta2")
-    }
+    numbers = {name: options.pop(name) for name in list(options) if name in ("weight_decay", "eps")}
     w = nn.Parameter(start.clone())
     plan = plan_of([row], kind, **{"precondition_frequency": 2} | options)
     opt = build(plan, [("w", w)], lr=0.1, compile=False, backend=backend, **numbers)
@@ -172,9 +164,8 @@ def test_factors_come_to_those_of_the_gradients_covariance() -> None:
         w.grad = grad.clone()
         opt.step()
     state = opt.state[w]
-    found = [
-        state[f"basis_{s}"][0] @ torch.diag(state[f"spectrum_{s}"][0]) @ state[f"basis_{s}"][0].T for s in ("out", "in")
-    ]
+    bases = [(state[f"basis_{side}"][0], state[f"spectrum_{side}"][0]) for side in ("out", "in")]
+    found = [basis @ torch.diag(spectrum) @ basis.T for basis, spectrum in bases]
     expected = torch.kron(left @ left.T, right.T @ right)
     gap = torch.linalg.matrix_norm(torch.kron(*found) - expected) / torch.linalg.matrix_norm(expected)
     assert float(gap) < 0.1
