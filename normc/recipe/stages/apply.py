@@ -11,7 +11,7 @@ from torch import fx
 
 from normc.errors import NormcError
 from normc.plans.geometry import Norm, norms
-from normc.recipe.stages.build import Builder, Space, Stage, blockwise
+from normc.recipe.stages.build import Builder, Space, Stage, blockwise, seen_alike
 from normc.recipe.stages.view import Fold, blocks_matter
 from normc.update.ops import arithmetic, bounding, cautious, power
 
@@ -135,7 +135,7 @@ class Sphere(Applied):
         def unit(build: Builder, x: fx.Node, fold: Fold) -> fx.Node:
             known = sum(name.startswith("radius") for name in build.states())
             name = f"radius_{known}" if known else "radius"
-            step = build.call("u", norms["frobenius"].lmo, _seen_alike(build, x, start, direction))
+            step = build.call("u", norms["frobenius"].lmo, seen_alike(build, x, start, direction))
             state = build.state(name, f"{fold.shape[0]}")
             _, rows, columns = fold.shape
             ball = math.sqrt(rows * min(1.0, rows / columns)) if columns else 1.0
@@ -208,15 +208,6 @@ class QkClip(Applied):
 
         build.weight = blockwise(build, build.weight, unit, "matrix", (1.0,), apart=True)
         return direction
-
-
-def _seen_alike(build: Builder, view: fx.Node, source: fx.Node, other: fx.Node) -> fx.Node:
-    """`other` through the views by which `view` was made of `source`."""
-    if view is source:
-        return other
-    (before,) = view.all_input_nodes
-    assert callable(view.target)
-    return build.call("x", view.target, _seen_alike(build, before, source, other), *view.args[1:], **view.kwargs)
 
 
 def _unit_length(norm: Norm, numel: int) -> float:
