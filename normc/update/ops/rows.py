@@ -23,27 +23,26 @@ def known_lengths(r: Tensor, w: Tensor) -> Tensor:
     return torch.where(r != 0, r, row_lengths(w, r))
 
 
-def quotients(x: Tensor, r: Tensor) -> Tensor:
-    """Every row of x over its number in r; zero where that is zero. Shape of x."""
-    r = r.reshape(x.shape[0], x.shape[1], 1)
-    return torch.where(r != 0, x / torch.where(r != 0, r, 1.0), 0.0)
+def ratio(r: Tensor, s: Tensor, like: Tensor) -> Tensor:
+    """r / s, zero where s is zero, as [N * B, out, 1] beside matrices `like`."""
+    return torch.where(s != 0, r / torch.where(s != 0, s, 1.0), 0.0).reshape(like.shape[0], like.shape[1], 1)
 
 
 def length_slopes(g: Tensor, w: Tensor, r: Tensor) -> Tensor:
-    """The gradient of lengths: that of w along each row's direction. Shape of r."""
-    return (g * quotients(w, r)).sum(-1).reshape(r.shape)
+    """The gradient of lengths: that of w along each row's direction w / r; zero without one. Shape of r."""
+    return (g * w * ratio(torch.ones_like(r), r, w)).sum(-1).reshape(r.shape)
 
 
 def across(g: Tensor, w: Tensor, r: Tensor, s: Tensor) -> Tensor:
     """The gradient of v: r / s times that of w across each row's direction; without one, that of w. Shape of g."""
-    unit, lengths = quotients(w, r), r.reshape(w.shape[0], w.shape[1], 1)
-    rest = g - unit * (g * unit).sum(-1, keepdim=True)
-    return torch.where(lengths != 0, quotients(rest * lengths, s), g)
+    unit = w * ratio(torch.ones_like(r), r, w)
+    rest = (g - unit * (g * unit).sum(-1, keepdim=True)) * ratio(r, s, w)
+    return torch.where(r.reshape(w.shape[0], w.shape[1], 1) != 0, rest, g)
 
 
 def moved(w: Tensor, d: Tensor, r: Tensor, s: Tensor, lr: float) -> Tensor:
-    """v - lr d for v = s w / r; -lr d for a row without direction. Shape and dtype of w."""
-    return quotients(w, r) * s.reshape(w.shape[0], w.shape[1], 1) - lr * d
+    """v - lr d for v = s / r w; -lr d for a row without direction. Shape and dtype of w."""
+    return w * ratio(s, r, w) - d * lr
 
 
 def moved_lengths(r: Tensor, d: Tensor, s: Tensor, lr: float) -> Tensor:
@@ -52,8 +51,8 @@ def moved_lengths(r: Tensor, d: Tensor, s: Tensor, lr: float) -> Tensor:
 
 
 def composed(w: Tensor, v: Tensor, r: Tensor, s: Tensor, lr: float, weight_decay: float) -> Tensor:
-    """r v / s - lr weight_decay w, for v of the lengths s. Shape and dtype of w."""
-    return quotients(v * r.reshape(w.shape[0], w.shape[1], 1), s) - w * (lr * weight_decay)
+    """r / s v - lr weight_decay w, for v of the lengths s. Shape and dtype of w."""
+    return v * ratio(r, s, w) - w * (lr * weight_decay)
 
 
 def signed_lengths(r: Tensor, w: Tensor) -> Tensor:
