@@ -194,7 +194,7 @@ class Rotate(LateAdam):
     largest: int = 10000
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
-        """The group's `momentum` and `beta2` are Adam's betas; factors are of the gradient itself."""
+        """Q Adam(Q^T g P) P^T, by the group's `momentum` and `beta2`; factors are of the gradient itself."""
         parts = parts_of(build.row)
         sides = self.rotated(parts)
         if not sides:
