@@ -65,6 +65,13 @@ class Recipe(ABC):
         assert isinstance(value, int | float)
         return float(value)
 
+    def whole(self, name: str) -> int:
+        """An option that counts steps. NormcError unless it is a whole number from 1 on."""
+        value = self.number(name)
+        if value < 1 or value % 1:
+            raise NormcError(f"{name} can't be {value}", "give a whole number of steps")
+        return int(value)
+
     def text(self, name: str) -> str:
         """An option that is a name."""
         return str(self.option(name))
