@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from normc.plans.plan import NormPlan as NormPlan
     from normc.tools.check.check import check as check
     from normc.tools.check.report import CheckReport as CheckReport
+    from normc.tools.schedule import schedule as schedule
 
 _HOMES = {
     "compile": "compiler",
@@ -36,6 +37,7 @@ _HOMES = {
     "NormPlan": "plans.plan",
     "NormcError": "errors",
     "NormcWarning": "errors",
+    "schedule": "tools.schedule",
 }
 _PACKAGES = ("cbs",)
 __version__ = VERSION
@@ -53,6 +55,7 @@ __all__ = [
     "export",
     "init_",
     "plan",
+    "schedule",
 ]
 
 

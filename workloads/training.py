@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+import normc
 from workloads.tasks import Task
 
 
@@ -45,14 +46,6 @@ def adamw(model: nn.Module, lr: float, decay: float = 0.1, beta2: float = 0.95) 
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2))
 
 
-def schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warmup over the share `warmup` of `steps`, then linear decay to zero."""
-    rise = max(1, round(warmup * steps))
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / rise, (steps - step) / max(1, steps - rise))
-    )
-
-
 @torch.no_grad()
 def measure(task: Task, model: nn.Module) -> float:
     """The mean loss over the task's validation batches, in eval mode; the training flag is put back."""
@@ -76,7 +69,7 @@ def train(
 
     `clip` bounds the norm of all gradients together.
     """
-    rate = schedule(optimizer, task.steps, warmup)
+    rate = normc.schedule(optimizer, task.steps, warmup=warmup)
     losses: list[float] = []
     measured: list[tuple[int, float]] = []
     durations: list[float] = []

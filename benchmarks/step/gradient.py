@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+import normc
+
 STEPS, LR, PARAMETER = 100, 3e-3, "transformer.h.2.mlp.c_fc.weight"
 FILE = Path(__file__).parent / "gradient.json"
 
@@ -17,12 +19,12 @@ FILE = Path(__file__).parent / "gradient.json"
 def main() -> None:
     """Train, decompose, write."""
     from workloads.tasks import gpt2_task
-    from workloads.training import adamw, schedule
+    from workloads.training import adamw
 
     task = gpt2_task()
     model = task.model()
     opt = adamw(model, LR)
-    rates = schedule(opt, task.steps, 0.1)
+    rates = normc.schedule(opt, task.steps)
     for step in range(STEPS + 1):
         opt.zero_grad()
         task.loss(model, task.batch(step)).backward()

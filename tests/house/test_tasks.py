@@ -7,11 +7,10 @@ import io
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from workloads.data import bible
 from workloads.tasks import SmallResNet, gpt2_task
-from workloads.training import Run, adamw, schedule, train
+from workloads.training import Run, adamw, train
 
 
 def test_the_text_is_whole_and_its_ends_are_apart() -> None:
@@ -38,20 +37,6 @@ def test_training_is_repeatable_and_learns() -> None:
     assert runs[0].validation == runs[1].validation
     assert [step for step, _ in runs[0].validation] == [4, 8]
     assert runs[0].final < runs[0].validation[0][1] < 5.6
-
-
-def test_the_schedule_rises_and_falls_to_zero() -> None:
-    parameter = nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=2.0)
-    rate = schedule(optimizer, steps=10, warmup=0.2)
-    seen = []
-    for _ in range(10):
-        seen.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        rate.step()
-    assert seen[:3] == [1.0, 2.0, 2.0]
-    assert seen == sorted(seen[:2]) + sorted(seen[2:], reverse=True)
-    assert optimizer.param_groups[0]["lr"] == 0.0
 
 
 def test_steps_to_a_loss_count_the_first_time() -> None:
