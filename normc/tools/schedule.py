@@ -81,7 +81,7 @@ def _steps(steps: SupportsIndex) -> int:
 
 def _share(name: str, value: Any) -> None:
     """NormcError unless `value` is from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
         of = "of lr" if name == "floor" else "of the steps: a number of steps over `steps`"
         raise NormcError(f"{name} is {value!r}", f"give a share from 0 to 1, {of}")
 
