@@ -1,4 +1,4 @@
-"""GPT-2 on the Bible, with AdamW and with normc: `python -m examples.demo [--quick]`. Results in out/demo."""
+"""GPT-2 on the Bible, with AdamW, torch's Muon and normc: `python -m examples.demo [--quick]`. Results in out/demo."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ SETTINGS = Settings(
     adamw_decay=0.1,
     adamw_beta2=0.99,
     adamw_clip=1.0,
+    muon_lr=2e-2,
     normc_lr=0.2,
     normc_options=(),
     warmup=0.4,
