@@ -12,7 +12,7 @@ JOBS ?= 6
 .PHONY: demo cnn examples readme picture test slow zoo lint format types bench workloads transfer sweep libraries check clean
 .DEFAULT_GOAL := demo
 
-demo: $(READY)  ## train GPT-2 with AdamW and with normc; results in out/demo
+demo: $(READY)  ## train GPT-2 with AdamW, torch's Muon and normc; results in out/demo
 	$(BIN)/python -m examples.demo
 
 cnn: $(READY) $(IMAGES)  ## the same for a small ResNet on images; results in out/cnn

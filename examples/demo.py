@@ -16,9 +16,9 @@ SETTINGS = Settings(
     adamw_beta2=0.99,
     adamw_clip=1.0,
     muon_lr=2e-2,
-    normc_lr=0.2,
+    normc_lr=0.4,
     normc_options=(),
-    warmup=0.4,
+    warmup=0.3,
 )
 
 

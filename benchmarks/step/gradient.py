@@ -1,6 +1,6 @@
 """The spectrum of a real gradient, for benchmarks.step: `python -m benchmarks.step.gradient` writes gradient.json anew.
 
-After 100 steps of AdamW on the demo's GPT-2, the gradient of a middle layer's first MLP matrix, 160 x 640.
+After 100 of 450 steps of AdamW on the demo's GPT-2, the gradient of a middle layer's first MLP matrix, 160 x 640.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 import normc
 
-STEPS, LR, PARAMETER = 100, 3e-3, "transformer.h.2.mlp.c_fc.weight"
+STEPS, LENGTH, LR, PARAMETER = 100, 450, 3e-3, "transformer.h.2.mlp.c_fc.weight"
 FILE = Path(__file__).parent / "gradient.json"
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     task = gpt2_task()
     model = task.model()
     opt = adamw(model, LR)
-    rates = normc.schedule(opt, task.steps)
+    rates = normc.schedule(opt, LENGTH)
     for step in range(STEPS + 1):
         opt.zero_grad()
         task.loss(model, task.batch(step)).backward()
