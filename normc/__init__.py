@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from normc.plans.plan import NormPlan as NormPlan
     from normc.tools.check.check import check as check
     from normc.tools.check.report import CheckReport as CheckReport
+    from normc.tools.report.like_adamw import lr_like_adamw as lr_like_adamw
+    from normc.tools.schedule import schedule as schedule
 
 _HOMES = {
     "compile": "compiler",
@@ -36,6 +38,8 @@ _HOMES = {
     "NormPlan": "plans.plan",
     "NormcError": "errors",
     "NormcWarning": "errors",
+    "lr_like_adamw": "tools.report.like_adamw",
+    "schedule": "tools.schedule",
 }
 _PACKAGES = ("cbs",)
 __version__ = VERSION
@@ -52,7 +56,9 @@ __all__ = [
     "compile",
     "export",
     "init_",
+    "lr_like_adamw",
     "plan",
+    "schedule",
 ]
 
 

@@ -18,8 +18,9 @@ from normc.passes.analyses.request import Overrides, Request
 from normc.pipeline import Maker, optimizer_of, plan_model, uncollected
 from normc.plans.asked import changed, refuse_lost
 from normc.plans.plan import NormPlan
-from normc.recipe.by_name import recipes
+from normc.recipe.by_name import recipe_of, recipes
 from normc.recipe.mixed import spelled
+from normc.recipe.rates import default_lr
 from normc.recipe.recipe import Option, Recipe
 from normc.replanning import Source, inputs_of, request_of
 from normc.update.kernels.ahead import prepare
@@ -27,6 +28,7 @@ from normc.update.program.build import build_of
 
 DEFAULT_RECIPE = "auto"
 Tare = Mapping[str, float] | None
+Rate = float | Tensor | Mapping[str, float] | None  # of all groups, or {recipe: lr}; None for the recipe's own
 
 
 def plan(
@@ -65,12 +67,16 @@ def _recipe(recipe: str | Mapping[str, str], options: Mapping[str, Option] | Non
     return recipes[spelled(recipe)].configure(**(options or {}))
 
 
+def _rate(recipe: Recipe, lr: Rate) -> float | Tensor | Mapping[str, float]:
+    return default_lr(recipe) if lr is None else lr
+
+
 @uncollected()
 def compile(  # noqa: A001  # the public name
     model: nn.Module,
     example_inputs: Any = None,
     *,
-    lr: float | torch.Tensor | Mapping[str, float],
+    lr: Rate = None,
     recipe: str | Mapping[str, str] = DEFAULT_RECIPE,
     options: Mapping[str, Option] | None = None,
     tare: Tare = None,
@@ -89,7 +95,8 @@ def compile(  # noqa: A001  # the public name
     """One optimizer for every parameter of `model`, whose update code is generated from its inferred plan.
 
     Without `example_inputs`, a model that doesn't say what it eats is traced on its first real forward, before which
-    `opt.plan` and `opt.step()` raise NormcError. `plan` skips the tracing: one loaded from a file, or edited.
+    `opt.plan` and `opt.step()` raise NormcError. Without `lr` the recipe's own is taken; NormcError if it has none
+    (`normc recipes` lists them). `plan` skips the tracing: one loaded from a file, or edited.
     `backend` is "cpu", "cuda" or "reference" (float64, slow); by default the device of the parameters decides.
     `recipe`, `tare`, `heads`, `frontend` and `strict` are those of `plan()`; with several recipes, `lr` may be
     {recipe: lr}. `compile=False` runs the generated code eagerly. `without` leaves rewrites out, by name (listed in
@@ -108,20 +115,21 @@ def compile(  # noqa: A001  # the public name
         if strict:
             refuse_lost(given)
         asked = replace(request_of(plan), overrides=dict(overrides or {}), frontend=frontend, strict=strict)
-        opt = optimizer_of(given, named, how, lr, **group_options)
+        opt = optimizer_of(given, named, how, _rate(recipe_of(given), lr), **group_options)
         known = None if example_inputs is None else read_inputs(model, example_inputs)
         opt.origin = Source(asked).of(model, known, given)
         return opt
     asked = Request(_recipe(recipe, options), heads, dict(tare or {}), dict(overrides or {}), frontend, strict)
     find_ladder(frontend)  # a wrong name is said now, not at the first forward
+    rate = _rate(asked.recipe, lr)
     source = Source(asked)
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
     if inputs is not None:
         found = plan_model(model, inputs, asked)
-        opt = optimizer_of(found, named, how, lr, **group_options)
+        opt = optimizer_of(found, named, how, rate, **group_options)
         opt.origin = source.of(model, inputs, found)
         return opt
-    opt = Optimizer(named, None, Maker(asked.recipe, how), lr, **group_options)
+    opt = Optimizer(named, None, Maker(asked.recipe, how), rate, **group_options)
     opt.origin = source
 
     def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -136,7 +144,7 @@ def build(
     plan: NormPlan,
     named_parameters: Iterable[tuple[str, Tensor]],
     *,
-    lr: float | Tensor | Mapping[str, float],
+    lr: Rate = None,
     backend: str | None = None,
     compile: bool = True,
     without: Sequence[str] = (),
@@ -147,7 +155,7 @@ def build(
     """The optimizer of a plan.
 
     backend  "cpu", "cuda", "reference", or a whole target ("cuda:sm_90"); None takes that of the parameters' device.
-    lr       one for all, or {recipe: lr} where the plan mixes recipes.
+    lr       one for all, or {recipe: lr} where the plan mixes recipes; None takes the recipe's own.
     without  rewrites to leave out, by name.
     state_dtype          torch.bfloat16 for states of a parameter's shape; None is float32 (float64 of float64 weights).
     stochastic_rounding  what is written to bf16, states and weights, is rounded up or down by chance, right on average
@@ -156,7 +164,7 @@ def build(
     """
     named = list(named_parameters)
     how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile)
-    opt = optimizer_of(plan, named, how, lr, **options)
+    opt = optimizer_of(plan, named, how, _rate(recipe_of(plan), lr), **options)
     opt.origin = Source(request_of(plan))
     return opt
 
@@ -165,7 +173,7 @@ def defer(
     recipe: Recipe,
     named_parameters: Iterable[tuple[str, Tensor]],
     *,
-    lr: float | Tensor | Mapping[str, float],
+    lr: Rate = None,
     backend: str | None = None,
     compile: bool = True,
     without: Sequence[str] = (),
@@ -173,10 +181,13 @@ def defer(
     stochastic_rounding: bool = False,
     **options: float | tuple[float, ...],
 ) -> Optimizer:
-    """An optimizer that gets its plan later, through `adopt`. Until then its groups are by number of axes."""
+    """An optimizer that gets its plan later, through `adopt`. Until then its groups are by number of axes.
+
+    Arguments are those of `build`.
+    """
     named = list(named_parameters)
     how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile)
-    return Optimizer(named, None, Maker(recipe, how), lr, **options)
+    return Optimizer(named, None, Maker(recipe, how), _rate(recipe, lr), **options)
 
 
 def _target_of(named: Sequence[tuple[str, Tensor]]) -> str:
