@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from normc.initialise import init_ as init_
     from normc.optimizer import Optimizer as Optimizer
     from normc.plans.plan import NormPlan as NormPlan
+    from normc.saving import Checkpoint as Checkpoint
+    from normc.saving import load as load
+    from normc.saving import save as save
     from normc.tools.check.check import check as check
     from normc.tools.check.report import CheckReport as CheckReport
 
@@ -32,6 +35,9 @@ _HOMES = {
     "CheckReport": "tools.check.report",
     "export": "exporting",
     "init_": "initialise",
+    "save": "saving",
+    "load": "saving",
+    "Checkpoint": "saving",
     "Optimizer": "optimizer",
     "NormPlan": "plans.plan",
     "NormcError": "errors",
@@ -42,6 +48,7 @@ __version__ = VERSION
 moved.install()
 __all__ = [
     "CheckReport",
+    "Checkpoint",
     "NormPlan",
     "NormcError",
     "NormcWarning",
@@ -52,7 +59,9 @@ __all__ = [
     "compile",
     "export",
     "init_",
+    "load",
     "plan",
+    "save",
 ]
 
 

@@ -1,7 +1,7 @@
 """Checkpoints that an earlier version of normc wrote, and the models that they are of.
 
-`python -m tests.optimizer.earlier` writes those of the version that runs it. A file is never written again: what a
-version wrote has to load for ever.
+`python -m tests.optimizer.earlier NAME` writes those of the version that runs it. A file is never written again: what
+a version wrote has to load for ever.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def made(case: str, model: Net | None = None) -> tuple[nn.Module, normc.Optimize
         model = Net().bfloat16() if case == "narrow" else Net()
     whole = nn.DataParallel(model) if case == "wrapped" else model
     example = None if case == "deferred" else tokens(0)
-    return model, normc.compile(whole, example, recipe=recipe, lr=0.02, compile=False, **options)
+    return model, normc.compile(whole, example, recipe=recipe, lr=0.02, backend="cpu:fp32", compile=False, **options)
 
 
 def train(model: nn.Module, opt: normc.Optimizer, first: int, steps: int) -> None:
@@ -81,7 +82,10 @@ def write(version: str) -> None:
     for case in CASES:
         model, opt = made(case)
         train(model, opt, 0, 3)
-        kept = {"model": copy.deepcopy(model.state_dict()), "optimizer": copy.deepcopy(opt.state_dict())}
+        kept: dict[str, Any] = {
+            "model": copy.deepcopy(model.state_dict()),
+            "optimizer": copy.deepcopy(opt.state_dict()),
+        }
         if case in ("muon", "adamw"):
             kept["distributed"] = copy.deepcopy(get_optimizer_state_dict(model, opt))
             kept["flat"] = copy.deepcopy(get_optimizer_state_dict(model, opt, options=FLAT))
@@ -97,4 +101,4 @@ def write(version: str) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    write("2c8b88a")
+    write(sys.argv[1])
