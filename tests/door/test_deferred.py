@@ -238,6 +238,15 @@ def test_a_plan_that_fails_is_tried_again_at_the_next_forward() -> None:
     assert planned(opt)
 
 
+def test_two_optimizers_of_one_model_are_both_planned() -> None:
+    model, first = made()
+    second = normc.compile(model, lr=0.01, recipe="muon", compile=False)
+    twin = copy.deepcopy(model)
+    assert not hooked(twin) and b"normc" not in saved(model)
+    model(X)
+    assert planned(first) and planned(second) and not hooked(model)
+
+
 def test_an_optimizer_that_is_gone_is_not_planned() -> None:
     model, opt = made()
     del opt

@@ -64,7 +64,7 @@ class Awaited:
         self._handle = model.register_forward_pre_hook(_Hook(self), prepend=True, with_kwargs=True)
         for table in _TABLES:
             if type(own[table]) is _Unshared:
-                own[table].kept = self._handle.id
+                own[table].kept |= {self._handle.id}
         if callable(getattr(type(model), _STEP, None)) and _STEP not in own:
             own[_STEP] = _Step(self, model)
 
@@ -119,12 +119,12 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
 
 
 class _Unshared(OrderedDict[int, Any]):
-    """A table of hooks that is copied and pickled as a plain one, without the one that is `kept`."""
+    """A table of hooks that is copied and pickled as a plain one, without those that are `kept`."""
 
-    kept = -1
+    kept: frozenset[int] = frozenset()
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return OrderedDict, ([(key, value) for key, value in self.items() if key != self.kept],)
+        return OrderedDict, ([(key, value) for key, value in self.items() if key not in self.kept],)
 
 
 class _Hook:
