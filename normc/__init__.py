@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from normc.initialise import init_ as init_
     from normc.optimizer import Optimizer as Optimizer
     from normc.plans.plan import NormPlan as NormPlan
+    from normc.saving import Checkpoint as Checkpoint
+    from normc.saving import load as load
+    from normc.saving import save as save
     from normc.tools.check.check import check as check
     from normc.tools.check.report import CheckReport as CheckReport
     from normc.tools.report.like_adamw import lr_like_adamw as lr_like_adamw
@@ -34,6 +37,9 @@ _HOMES = {
     "CheckReport": "tools.check.report",
     "export": "exporting",
     "init_": "initialise",
+    "save": "saving",
+    "load": "saving",
+    "Checkpoint": "saving",
     "Optimizer": "optimizer",
     "NormPlan": "plans.plan",
     "NormcError": "errors",
@@ -46,6 +52,7 @@ __version__ = VERSION
 moved.install()
 __all__ = [
     "CheckReport",
+    "Checkpoint",
     "NormPlan",
     "NormcError",
     "NormcWarning",
@@ -56,8 +63,10 @@ __all__ = [
     "compile",
     "export",
     "init_",
+    "load",
     "lr_like_adamw",
     "plan",
+    "save",
     "schedule",
 ]
 

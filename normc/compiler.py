@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normc.model.trace.first_forward import on_first_forward
 from normc.model.trace.frontend import find_ladder
 from normc.model.trace.inputs import example_inputs as read_inputs
 from normc.model.trace.own_inputs import own_inputs
@@ -132,11 +131,7 @@ def compile(  # noqa: A001  # the public name
     opt = Optimizer(named, None, Maker(asked.recipe, how), rate, **group_options)
     opt.origin = source
 
-    def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        opt.adopt(plan_model(model, (args, kwargs), asked))
-        opt.origin = source.of(model, (args, kwargs), opt.plan)
-
-    on_first_forward(model, adopt)
+    source.wait(opt, model)
     return opt
 
 

@@ -45,6 +45,17 @@ class Source(Protocol):
     ) -> tuple[NormPlan, Source]:
         """On this model and example; and what is remembered from now on."""
 
+    def wait(self, opt: Optimizer, model: nn.Module) -> None:
+        """Plan the optimizer at the model's first forward."""
+
+
+class Awaited(Protocol):
+    """A model whose first forward makes the plan."""
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The model, as long as it is awaited."""
+
 
 class Optimizer(UpdateOptimizer):
     """A torch optimizer that runs a plan's generated update. Group 0 holds the matrices, group 1 the rest.
@@ -54,6 +65,7 @@ class Optimizer(UpdateOptimizer):
     """
 
     origin: Source | None = None
+    awaited: Awaited | None = None
 
     def __init__(
         self,
@@ -110,8 +122,6 @@ class Optimizer(UpdateOptimizer):
         if plan is self._plan:
             return
         loaded = self.make(plan)
-        for group in self.param_groups:
-            group["plan"] = loaded.update.plan
         self.take(loaded.update)
         self._plan, self._loaded = plan, loaded
 
@@ -146,6 +156,9 @@ class Optimizer(UpdateOptimizer):
         """The generated module, as it runs."""
         return self.text.module
 
+    def _hashes(self) -> set[str]:
+        return set() if self._plan is None else {self._plan.checksum}
+
     def _fail(self, problem: str, fix: str) -> NoReturn:
         raise NormcError(problem, fix)
 
@@ -153,9 +166,18 @@ class Optimizer(UpdateOptimizer):
         return NormcWarning
 
     def __getstate__(self) -> dict[str, Any]:
-        """The plan stands for the generated code, which is made again from it."""
+        """The plan stands for the generated code, which is made again from it. Before there is one, the model goes
+        along, so that the copy's first forward plans the copy.
+        """
         plan = None if self._plan is None else replace(self._plan)  # without what it has cached, some of it unpicklable
-        return {**super().__getstate__(), "_plan": plan, "origin": self.origin, "make": self.make}
+        waiting = {} if self.awaited is None else {"awaited": self.awaited.model}
+        return {**super().__getstate__(), "_plan": plan, "origin": self.origin, "make": self.make, **waiting}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        model = state.pop("awaited", None)
+        super().__setstate__(state)
+        if model is not None and self.origin is not None and "_forward_pre_hooks" in vars(model):
+            self.origin.wait(self, model)
 
     def _rebuilt(self) -> Update:
         if self._plan is None:

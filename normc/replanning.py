@@ -12,11 +12,13 @@ from torch.utils import _pytree as pytree
 
 from normc.errors import NormcError
 from normc.model.facts import Log
+from normc.model.trace.first_forward import on_first_forward
 from normc.model.trace.inputs import example_inputs as read_inputs
 from normc.model.trace.own_inputs import own_inputs
+from normc.optimizer import Optimizer
 from normc.passes.analyses.geometry import finished
 from normc.passes.analyses.request import Request
-from normc.pipeline import Inputs, plan_graph, traced, uncollected
+from normc.pipeline import Inputs, plan_graph, plan_model, traced, uncollected
 from normc.plans.asked import changed, refuse_lost
 from normc.plans.notes import listed, unreached
 from normc.plans.override import as_torch_stores_it
@@ -115,6 +117,20 @@ class Source:
         idle = any(row.role == "unused" for row in plan.rows)
         kept = pytree.tree_map_only(Tensor, Tensor.detach, inputs) if idle and inputs is not None else None
         return Source(self.request, weakref.ref(model), kept)
+
+    def wait(self, opt: Optimizer, model: nn.Module) -> None:
+        """Plan the optimizer at the model's first forward, unless it is gone by then."""
+        opt_of, model_of = weakref.ref(opt), weakref.ref(model)
+
+        def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            opt, model = opt_of(), model_of()
+            if opt is None or model is None or opt.update.ready:
+                return
+            opt.adopt(plan_model(model, (args, kwargs), self.request))
+            opt.origin = self.of(model, (args, kwargs), opt.plan)
+            opt.awaited = None
+
+        opt.awaited = on_first_forward(model, adopt)
 
     def again(self, plan: NormPlan) -> NormPlan:
         """The plan made again on what is remembered. NormcError where that is nothing, or can't be traced now."""

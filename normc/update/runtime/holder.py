@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections import defaultdict
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ class GradientHolder(torch.optim.Optimizer):
     """Keeps the gradients of buckets that hold them: over zero_grad, in checkpoints, in pickles and copies."""
 
     update: Update
-    # States that a checkpoint's loading leaves in the dtype that torch gives them.
-    as_they_are: ClassVar[tuple[str, ...]] = ("step", "gradient")
     _last: dict[str, weakref.ref[Tensor]] | None = None
     _told: tuple[str, ...] = ()
+    # torch.distributed.checkpoint looks for the names of states after a step at lr 0 and a zero_grad. Until the next
+    # step, the gradients are among them.
+    _tried = False
 
     def _warning(self) -> type[Warning]:
         return UserWarning
@@ -49,6 +50,8 @@ class GradientHolder(torch.optim.Optimizer):
         super().zero_grad(set_to_none)
         for parameter, grad in held:
             parameter.grad = grad
+            if self._tried and grad is not None:
+                self.state[parameter]["gradient"] = grad
 
     def _tell(self, topic: str, text: str, frames: int) -> None:
         """Warn, once of each topic; the caller is so many frames away."""
@@ -56,7 +59,7 @@ class GradientHolder(torch.optim.Optimizer):
             self._told = (*self._told, topic)
             warnings.warn(text, self._warning(), stacklevel=frames)
 
-    def _check_held(self, names: list[str], grads: list[Tensor]) -> None:
+    def _check_held(self, names: list[str], parameters: list[Tensor], grads: list[Tensor]) -> None:
         """Warn if gradients that hold the average aren't those of the last step."""
         last = self._last or {}
         lost = [name for name, grad in zip(names, grads, strict=True) if name in last and last[name]() is not grad]
@@ -64,9 +67,12 @@ class GradientHolder(torch.optim.Optimizer):
             problem = f"the average of {lost[0]!r} is lost: its gradient is another than at the last step"
             self._tell("lost", f"{problem}\n  fix: don't call model.zero_grad(), nor set a parameter's grad", 7)
         self._last = {**last, **{name: weakref.ref(grad) for name, grad in zip(names, grads, strict=True)}}
+        self._tried = all(float(group["lr"]) == 0 for group in self.param_groups)
+        for parameter in parameters:
+            self.state.get(parameter, {}).pop("gradient", None)
 
     def _with_gradients(self) -> defaultdict[Any, Any]:
-        """The states, and with them the gradients that hold an average."""
+        """The states, with the gradients that hold an average as they now are."""
         held = {p: {**self.state.get(p, {}), "gradient": p.grad} for p in self._holding() if p.grad is not None}
         return defaultdict(dict, {**self.state, **held})
 
@@ -84,7 +90,7 @@ class GradientHolder(torch.optim.Optimizer):
         return {**super().__getstate__(), "state": self._with_gradients()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Gradients that come with states become the parameters' own. torch's load_state_dict comes by here too."""
+        """Gradients that come with states become the parameters' own."""
         super().__setstate__(state)
         for parameter in self._holding() if "update" in self.__dict__ else ():
             parameter.grad = None

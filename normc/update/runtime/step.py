@@ -12,7 +12,7 @@ from torch import Tensor
 
 from normc.update.kernels.language import runs_kernels
 from normc.update.runtime.launcher import Launcher
-from normc.update.runtime.named import NamedOptimizer
+from normc.update.runtime.loading import LoadingOptimizer
 from normc.update.runtime.native import Loops
 from normc.update.runtime.rounding import SEED, local, round_stochastically
 from normc.update.runtime.run import Bucket, Run, Update
@@ -21,7 +21,7 @@ from normc.update.runtime.tables import Store, same
 _TENSORS = (Tensor, torch.nn.Parameter)
 
 
-class UpdateOptimizer(NamedOptimizer):
+class UpdateOptimizer(LoadingOptimizer):
     """Runs each bucket's generated function on the parameters that have a gradient."""
 
     _launcher: Launcher | None = None
@@ -145,7 +145,7 @@ class UpdateOptimizer(NamedOptimizer):
         parameters = [members[bucket.names[index]] for index in live]
         grads = [self._gradient(bucket.names[index], members[bucket.names[index]]) for index in live]
         if bucket.holds_gradients:
-            self._check_held([bucket.names[index] for index in live], grads)
+            self._check_held([bucket.names[index] for index in live], parameters, grads)
         if not bucket.pieces:
             states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
             return self._update(bucket, live, parameters, grads, states)
