@@ -18,13 +18,6 @@ class Recipes(Registry[Recipe]):
 
     # Other names: the recipe that each stands for, and why. A plan keeps the recipe's own name.
     aliases: Mapping[str, tuple[str, str]] = {
-        "auto": (
-            "modular-dual",
-            (
-                "the default: as good as the best tuned radii on the demo's task (docs/demo.md), with one learning "
-                "rate for every depth and width that was tried (docs/gains.md)"
-            ),
-        ),
         "modula-sgd": ("modula", "the package's name for it"),
     }
 

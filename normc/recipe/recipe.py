@@ -92,7 +92,7 @@ class Recipe(ABC):
         return cast("Convention", found)
 
     def mass_of(self, what: str, default: float) -> float:
-        """The option `blocks_mass`, `vector_mass` or `position_mass`, if the recipe has it; else the default."""
+        """The option `<what>_mass`, as `blocks_mass` or `vector_mass`, if the recipe has it; else the default."""
         return self.number(f"{what}_mass") if f"{what}_mass" in self.known else default
 
     def seeing(self, rows: Iterable[Row], blocks: int = 0) -> Recipe:

@@ -1,10 +1,11 @@
 """mass: every parameter's share of feature learning, by Modula's defaults (2405.14813): what lies inside residual
-branches shares 5, what comes before them 1, what comes after them 1; a network without branches shares equally.
+branches shares 5, what comes before them up to 1, what comes after them up to 1; one without branches shares equally.
 
 What is frozen takes no share from what learns, and has its own in wait.
 
 Modula has matrices and tables alone; vectors (biases, gains, tokens) count as a tenth of one here, and the recipe says
-what a table of positions counts as: all places share its updates, and it competes with the tokens that it is added to.
+what a table counts as: one of positions competes with the tokens that it is added to. What lies before or after the
+branches and counts less than a matrix in all shares no more than it counts.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _shared(
     shares = {parameter.name: 0.0 for parameter in learning}
     for group, members in groups.items():
         total = sum(weight for _, weight in members)
-        given = request.recipe.mass_of("blocks", GROUPS[group]) if group == "inside" else GROUPS[group]
+        given = request.recipe.mass_of("blocks", GROUPS[group]) if group == "inside" else min(GROUPS[group], total)
         for name, weight in members:
             shares[name] += given * weight / total if total else 0.0
             where = f"{group} the residual branches" if flow.joins else "no residual branches"
@@ -89,8 +90,8 @@ def _role(parameter: Parameter, facts: Facts) -> Role:
 
 def _weight(role: Role, recipe: Recipe) -> float:
     """What a parameter of that role counts as among those of its group."""
-    if role == "position":
-        return recipe.mass_of("position", 1.0)
+    if role in ("position", "embedding"):
+        return recipe.mass_of(role, 1.0)
     return 1.0 if role in MATRICES else recipe.mass_of("vector", VECTOR)
 
 

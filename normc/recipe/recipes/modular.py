@@ -64,7 +64,7 @@ class ModularDual(Recipe):
         "polynomial": "polar-express",
         "ns_steps": 5,
     }
-    defaults: ClassVar[tuple[Values, Values]] = (
+    defaults: ClassVar[tuple[Values, ...]] = (
         {"momentum": 0.9, "weight_decay": 0.0},
         {"momentum": 0.9, "weight_decay": 0.0},
     )
@@ -89,7 +89,7 @@ class ModularDual(Recipe):
             raise NormcError(f"{row.name} has no mass", "make the plan with normc.plan")
         if norm == "spectral" and row.kernel > 1:
             norm, reason = "slices", f"{reason}, at each of {row.kernel} places of the window"
-        if row.role == "output" and any(use.role in ("embedding", "position") for use in row.uses):
+        if tied(row):
             norm, reason = "sign", "embedding and output at once: the norm that serves both, RMS to max"
         if row.fallback is not None:
             norm, reason = "sign", f"fallback, bounded by the fan-in: {row.fallback}"
@@ -148,6 +148,11 @@ class Modula(ModularDual):
 
     def _direction(self) -> tuple[Stage, ...]:
         return WarmEma(), Rescale()
+
+
+def tied(row: Row) -> bool:
+    """Whether a row is a table and the head at once."""
+    return row.role == "output" and any(use.role in ("embedding", "position") for use in row.uses)
 
 
 def _factor(row: Row, norm: str) -> sympy.Expr:

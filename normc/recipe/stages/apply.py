@@ -11,6 +11,7 @@ from torch import fx
 
 from normc.errors import NormcError
 from normc.plans.geometry import Norm, norms
+from normc.plans.row import Role
 from normc.recipe.stages.build import Builder, Space, Stage, blockwise, seen_alike
 from normc.recipe.stages.view import Fold, blocks_matter
 from normc.update.ops import arithmetic, bounding, cautious, power
@@ -83,10 +84,17 @@ class Descend(Applied):
 
 @dataclass(frozen=True, slots=True)
 class Regularize(Applied):
-    """Weight decay in proportion to the row's share of the step: a cap of 1 / weight_decay on its norm."""
+    """Weight decay in proportion to the row's share of the step: a cap of 1 / weight_decay on its norm.
+
+    Rows of the roles in `spared` stay as they are: weights that belong elsewhere than at zero, as a norm's gains.
+    """
+
+    spared: tuple[Role, ...] = ()
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """w <- (1 - lr weight_decay target) w."""
+        if build.row.role in self.spared:
+            return direction
         lr, weight_decay = build.number("lr"), build.number("weight_decay")
         build.weight = build.call("w", arithmetic.decay, build.weight, lr, weight_decay, ratio=float(build.row.target))
         return direction
