@@ -19,7 +19,7 @@ from normc.recipe.recipe import Option, Recipe, Values
 from normc.recipe.recipes.modular import ModularDual, tied
 from normc.recipe.stages.apply import Descend, Regularize
 from normc.recipe.stages.build import Stage
-from normc.recipe.stages.moments import Nesterov
+from normc.recipe.stages.moments import Ema, Nesterov
 from normc.recipe.stages.norm import Lmo, NeuronLmo
 from normc.recipe.stages.precondition import AdamDirection
 from normc.recipe.stages.size import Radius
@@ -32,12 +32,13 @@ _VALUES: Values = {"momentum": 0.9, "weight_decay": 0.1, "beta2": 0.95, "eps": 1
 
 @dataclass(frozen=True)
 class Auto(ModularDual):
-    """`modular-dual` with decay and Nesterov's momentum, and four choices of its own.
+    """`modular-dual` with decay and Nesterov's momentum, and choices of its own.
 
     kernels   flat: a convolution's filters are the rows of one matrix; slices: a matrix for each place of the window.
     tied      what a table gets that is the head too: adam, entry by entry, with the Frobenius norm of a head's spectral
               step; or sign, the one norm that bounds both uses.
     neurons   whether the rows of each spectral step are evened out by an average of their squares (arXiv 2510.05491).
+    nesterov  whether the average of gradients is looked at one step ahead.
 
     A table of positions beside a table that is the head too takes steps as small as that table's: `tied_widths` are the
     widths of such tables.
@@ -59,6 +60,7 @@ class Auto(ModularDual):
         "kernels": "flat",
         "tied": "adam",
         "neurons": False,
+        "nesterov": True,
         "polynomial": "polar-express",
         "ns_steps": 5,
     }
@@ -117,8 +119,9 @@ class Auto(ModularDual):
         """A direction of the row's norm or Adam's, the step, then the weights' own decay."""
         steps = polynomials(self.text("polynomial"), int(self.number("ns_steps")))
         unit = NeuronLmo(steps) if self.option("neurons") else Lmo(steps)
+        moment = Nesterov() if self.option("nesterov") else Ema()
         chains: dict[str, tuple[Stage, ...]] = {
-            "lmo": (Nesterov(), unit, Descend(), Regularize(SPARED)),
+            "lmo": (moment, unit, Descend(), Regularize(SPARED)),
             "adam": (AdamDirection(), Radius(), Descend(), Regularize(SPARED)),
             "none": (),
         }
