@@ -1,4 +1,4 @@
-"""The default recipe over 50 steps against its formula, written as a loop."""
+"""Modula's dual recipe over 50 steps against its formula, written as a loop."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ class Dual:
     """m = .9 m + .1 g;  w = w - lr scale unit(m);  w = (1 - lr weight_decay target) w."""
 
     def __init__(self, model: nn.Module, lr: float, weight_decay: float) -> None:
-        plan = normc.plan(model, (tokens(0)[:, :-1],))
-        assert plan.recipe == "modular-dual"
+        plan = normc.plan(model, (tokens(0)[:, :-1],), recipe="modular-dual")
         self.rows = [(plan[name], parameter) for name, parameter in model.named_parameters()]
         self.m = [torch.zeros_like(parameter) for _, parameter in self.rows]
         self.lr, self.weight_decay = lr, weight_decay
