@@ -107,11 +107,20 @@ class SlowError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked somewhere for the first time: the answer that it got, and whether that is the truth."""
+    """What was asked somewhere for the first time: the answer that it got, and whether that is the truth.
+
+    What was `drawn` at random may have had another answer when it was asked again.
+    """
 
     site: Site
     value: Value
     known: bool
+    drawn: bool = False
+
+    @property
+    def others(self) -> tuple[Value, ...]:
+        """Answers to be given there every time, in the order in which they are tried."""
+        return (*alternatives(self.value), self.value) if self.drawn else alternatives(self.value)
 
 
 @dataclass(slots=True)
@@ -146,9 +155,12 @@ class Answers:
         """
         return self._in_turn(site, self._asked(site, first, known=False), reads)
 
-    def known(self, site: Site, truth: Value, reads: Reads) -> Value:
-        """The answer to a question whose answer is known: the truth, unless another was chosen."""
-        answer = self._asked(site, truth, known=True)
+    def known(self, site: Site, truth: Value, certain: bool, reads: Reads) -> Value:
+        """The answer to a question whose answer is known: the truth, unless another was chosen.
+
+        A truth that isn't `certain` was drawn at random: another answer would be as true.
+        """
+        answer = self._asked(site, truth, certain, drawn=not certain)
         return answer if site not in self.chosen else self._in_turn(site, answer, reads.count())
 
     def _in_turn(self, site: Site, base: Value, reads: int) -> Value:
@@ -164,9 +176,9 @@ class Answers:
         others = alternatives(base)
         return others[0] if len(others) == 1 else (base, *others)[turns % (len(others) + 1)]
 
-    def _asked(self, site: Site, value: Value, known: bool) -> Value:
+    def _asked(self, site: Site, value: Value, known: bool, drawn: bool = False) -> Value:
         """The answer to give: what was chosen, if that answers this question."""
         chosen = self.chosen.get(site)
         value = chosen if chosen is not None and type(chosen) is type(value) else value
-        self.asked.setdefault(site, Asked(site, value, known))
+        self.asked.setdefault(site, Asked(site, value, known, drawn))
         return value

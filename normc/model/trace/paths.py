@@ -98,10 +98,9 @@ class _Idea:
     misses: int = 0
 
     def answers(self) -> Answers | None:
-        others = alternatives(self.asked.value)
-        if self.at >= len(others):
+        if self.at >= len(self.asked.others):
             return None
-        chosen: Mapping[Site, Value] = {**self.after.answers.chosen, self.asked.site: others[self.at]}
+        chosen: Mapping[Site, Value] = {**self.after.answers.chosen, self.asked.site: self.asked.others[self.at]}
         return Answers(chosen, self.after.answers.patience)
 
     def next(self, missed: bool) -> Iterator[_Idea]:

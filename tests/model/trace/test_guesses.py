@@ -184,9 +184,18 @@ def test_reading_on_is_no_going_round() -> None:
 
 def test_a_truth_is_told_unless_another_answer_is_chosen() -> None:
     reads = Reads(fx.Graph())
-    assert Answers().known(HERE, True, reads) is True
+    assert Answers().known(HERE, True, certain=True, reads=reads) is True
     answers = Answers({HERE: False})
-    assert answers.known(HERE, True, reads) is False and answers.asked[HERE].known
+    assert answers.known(HERE, True, certain=True, reads=reads) is False and answers.asked[HERE].known
+
+
+def test_what_was_drawn_at_random_may_be_said_every_time_and_is_no_truth() -> None:
+    reads, answers = Reads(fx.Graph()), Answers()
+    assert [answers.known(HERE, drawn, certain=False, reads=reads) for drawn in (True, False)] == [True, False]
+    asked = answers.asked[HERE]
+    assert not asked.known and asked.others == (False, True)
+    always = Answers({HERE: True})
+    assert all(always.known(HERE, drawn, certain=False, reads=reads) for drawn in (True, False))
 
 
 def test_there_are_other_answers_of_each_kind() -> None:
