@@ -5,6 +5,7 @@ A call that asks again and again while nothing new is read is a loop that waits 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -22,7 +23,7 @@ Value: TypeAlias = bool | int | float
 PATIENCE = 8  # rounds of a loop with one answer
 _ROUNDS = 1024  # questions of one call, whatever is read in between
 _ENDLESS = 3_000  # rounds of a loop, whatever the answers
-_NUMBERS: tuple[float, ...] = (1.0, 0.0, 100.0, -100.0)
+_NUMBERS: tuple[float, ...] = (1.0, 1e-6, 100.0, 0.0, -100.0)  # a small error is likelier than none at all
 _INTEGERS = 256
 _SAME = frozenset({"aten.equal", "aten.allclose", "aten.eq", "aten.isnan", "aten.isinf"})
 _CARRYING = frozenset({"view", "reshape", "squeeze", "unsqueeze", "select", "_to_copy", "to", "clone", "detach"})
@@ -136,6 +137,7 @@ class Answers:
 
     chosen: Mapping[Site, Value] = field(default_factory=dict)
     patience: int = PATIENCE
+    most: int = sys.maxsize  # nodes that the trace may have
     draw: int = 0  # which numbers Python and NumPy draw
     drew: bool = False  # whether they were asked for any
     asked: dict[Site, Asked] = field(default_factory=dict)

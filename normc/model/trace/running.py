@@ -53,6 +53,7 @@ class Runner:
         self.shadows = Shadows()
         self._twins, self._values, self._answers = twins, values, answers
         self._remembered, self._reads, self._late = Remembered(twins.mode), Reads(graph), Late(graph, twins)
+        self._forms: dict[object, Form | None] = {}  # forms that nothing known decides, by operands
         self._open: dict[object, Structure | None] = {}  # forms that data decides, by what was known
 
     def run(self, call: Call) -> Answer | None:
@@ -117,9 +118,8 @@ class Runner:
             return Answer(self._like(known.value), known, "" if known.certain else "drawn at random")
         if (counts := even_counts(func, args, kwargs)) is not None:
             return Answer(self._like(counts), Known(counts, certain=False), "took all numbers to occur as often")
-        form = self.shadows.form(func, args, kwargs)
-        open_ = torch.Tag.dynamic_output_shape in func.tags or can_be_taken_apart(func)
-        if form is not None and (form.decided or not open_):
+        form = self._form(call)
+        if form is not None:
             return self._formed(form, "" if form.certain else "drawn at random")
         if func.name() == "aten::_pack_padded_sequence":
             lengths = self._like(whole := whole_sequences(*args))
@@ -131,6 +131,18 @@ class Runner:
             self._open[key] = self._by_rows(call)
         out = self._open[key]
         return None if out is None else Answer(self._like(out), None, "took every row to be hit once")
+
+    def _form(self, call: Call) -> Form | None:
+        """The form that known operands decide, or none: then it is the same for all operands of these shapes."""
+        func, args, kwargs, _, _ = call
+        if any(self.shadows.value(tensor) is not None for tensor in tensors_in((args, kwargs))):
+            return self.shadows.form(func, args, kwargs)
+        if torch.Tag.dynamic_output_shape in func.tags or can_be_taken_apart(func):
+            return None
+        key = self._remembered.key(func, args, kwargs)
+        if key is None or key not in self._forms:
+            self._forms[key] = self.shadows.form(func, args, kwargs)
+        return self._forms[key]
 
     def _by_rows(self, call: Call) -> Structure | None:
         func, args, kwargs, _, _ = call
