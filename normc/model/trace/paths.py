@@ -25,7 +25,7 @@ _MISSES_OF_DRAWS = 4  # the same, for other random numbers
 _MOST = 64  # traces of one model
 _NODES = 100_000  # of all traces but the first
 _LONGER = 64
-_SHORT, _TIMES = 10_000, 10  # nodes that another path may have: so many, or so many times those of the first
+_SHORT, _TIMES = 2_000, 10  # nodes that another path may have: so many, or so many times those of the first
 
 
 @dataclass(frozen=True, slots=True)
