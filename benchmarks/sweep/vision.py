@@ -6,6 +6,7 @@ import functools
 import importlib
 import sys
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,15 +36,14 @@ def importable_torchvision() -> bool:
 
 def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """The boxes that overlap none of a higher score by more than the threshold, best first."""
-    corner, far = boxes[:, :2], boxes[:, 2:]
+    corner, far = boxes[:, :2].numpy(), boxes[:, 2:].numpy()
     area = (far - corner).prod(1)
-    inside = torch.minimum(far[:, None], far) - torch.maximum(corner[:, None], corner)
-    common = inside.clamp(min=0).prod(2)
-    rivals = common / (area[:, None] + area - common) > iou_threshold
-    beaten = torch.zeros(len(boxes), dtype=torch.bool)
+    waiting = scores.argsort(descending=True).numpy()
     kept: list[int] = []
-    for index in scores.argsort(descending=True).tolist():
-        if not beaten[index]:
-            kept.append(index)
-            beaten |= rivals[index]
+    while len(waiting):
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(int(best))
+        inside = np.minimum(far[best], far[waiting]) - np.maximum(corner[best], corner[waiting])
+        common = inside.clip(min=0).prod(1)
+        waiting = waiting[common <= iou_threshold * (area[best] + area[waiting] - common)]
     return torch.tensor(kept, dtype=torch.long)

@@ -114,6 +114,11 @@ def joins(node: fx.Node) -> bool:
     return _family(node) == "joining" or op_name(node).rstrip("_") == "aten.add"
 
 
+def filters(node: fx.Node) -> bool:
+    """Whether an op is a convolution."""
+    return _family(node) == "convolution"
+
+
 def _writes(node: fx.Node) -> bool:
     return _family(node) == "joining" and op_name(node).rstrip("_") not in _BESIDE
 

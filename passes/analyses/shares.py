@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 from normc.model.ops.value import Spans, covered, merge
-from normc.passes.analyses.alike import Alike, Place, kinds
+from normc.passes.analyses.alike import Alike, Place, filters, joins, kinds
 from normc.passes.analyses.labels import labels
 
 T = TypeVar("T", bound=Hashable)
@@ -40,6 +40,7 @@ def shares(places: list[tuple[Spans, Place]], axis: int, size: int) -> list[Shar
     if parts is None:
         return None
     common = set(parts[0][0]).intersection(*(where for where, _ in parts[1:]))
+    parts = _whole(parts, common)
     own = [tuple(place for place in where if place not in common) for where, _ in parts]
     members: dict[int, list[Spans]] = {}
     single: dict[frozenset[tuple[str, int]], int] = {}
@@ -53,6 +54,24 @@ def shares(places: list[tuple[Spans, Place]], axis: int, size: int) -> list[Shar
     return [
         Share(label, axis, tuple(spans), parts[first][0])
         for label, (first, spans) in zip(names, members.items(), strict=True)
+    ]
+
+
+def _whole(parts: list[tuple[tuple[Place, ...], Spans]], common: set[Place]) -> list[tuple[tuple[Place, ...], Spans]]:
+    """The parts, where those that meet the same product are one: filters of several windows beside it make no parts.
+
+    CoaT's values meet the keys as one, and their channels go through depthwise convolutions of three windows besides.
+    """
+    found: dict[tuple[Place, ...], list[tuple[tuple[Place, ...], Spans]]] = {}
+    for where, spans in parts:
+        met = tuple(place for place in where if not (place in common or filters(place[0]) or joins(place[0])))
+        found.setdefault(met or where, []).append((where, spans))
+    return [
+        (
+            tuple(dict.fromkeys(place for where, _ in group for place in where)),
+            merge(span for _, own in group for span in own),
+        )
+        for group in found.values()
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from normc.model.ops.call import Call, Result, rule
 from normc.model.ops.choosing import chooses, permutes
+from normc.model.ops.elementwise import combined
 from normc.model.ops.kept import has_runs, over, still
 from normc.model.ops.lookup import picked_dims
 from normc.model.ops.meeting import meet_elementwise
@@ -22,6 +23,8 @@ def product(call: Call, left: Any, right: Any) -> Value:
     weight that was repeated for every sample (learned queries), before another one.
     """
     a, b = call.value(left), call.value(right)
+    if _is_outer(call, a, b):
+        return combined(call.named("aten.mul"), [left, right], [a, b], call.shape)
     both = a.kind == "weight" and b.kind == "weight"
     if both and a.expanded() == b.expanded():
         return _weight_product(call, a, b)
@@ -61,6 +64,15 @@ def product(call: Call, left: Any, right: Any) -> Value:
     x, y = call.data(left, 0), call.data(right, 1)
     x, y = still([a, b], [x, y], [(-1,), (-2 if len(b.dims) > 1 else -1,)])
     return _of_activations(call, x, y)
+
+
+def _is_outer(call: Call, a: Value, b: Value) -> bool:
+    """Whether one weight is multiplied without a sum: along an axis of length one, which is no axis of its own."""
+    if len(a.dims) < 2 or len(b.dims) < 2 or dim_size(a.dims[-1]) != 1:
+        return False
+    weights = [value for value in (a, b) if value.kind == "weight"]
+    own = [call.record.shapes[name] for weight in weights for name in weight.parameters]
+    return len(weights) == 1 and not weights[0].lost and not any(1 in shape for shape in own)
 
 
 def _of_activations(call: Call, x: Value, y: Value) -> Value:

@@ -68,17 +68,17 @@ def explained(error: Exception, recorder: Recorder, where: Provenance, answers: 
         op = recorder.failure[1]
         source = recorder.failure[3] or source
     place = f"in {module}" + (f" ({source})" if source else "")
-    blame = _blame(error, bool(op), answers)
+    blame = _blame(error, op, answers)
     text = f"{op} {place} raised {type(error).__name__}: {said.splitlines()[0]}".lstrip()
     return Failure(error, text, blame, _fix(blame, op, source))
 
 
-def _blame(error: Exception, in_op: bool, answers: Answers) -> Blame:
+def _blame(error: Exception, op: str, answers: Answers) -> Blame:
     if isinstance(error, (EndlessError, SlowError)):
         return "loop" if isinstance(error, EndlessError) else "time"
     if is_blind(error) or isinstance(error, (NotImplementedError, UnsupportedFakeTensorException)):
         return "op"
-    if any(text in str(error) for text in _DATALESS):
+    if "sparse" in op or any(text in str(error) for text in _DATALESS):
         return "op"
     return "answers" if answers.last is not None else "model"
 
@@ -91,6 +91,8 @@ def _fix(blame: Blame, op: str, source: str) -> str:
         return "pass smaller example inputs: shorter sequences unroll to fewer ops, and the plan is the same"
     if blame == "answers":
         return f"let {line} pass for any values: a trace has none for what weights computed"
+    if blame == "op" and "sparse" in op:
+        return f"pass or build what {line} makes sparse as a dense tensor: the plan is the same"
     if blame == "op" and op and not op.startswith("aten."):
         name = op.replace(".", "::", 1)
         return f'say what it gives without data: @torch.library.register_fake("{name}")'

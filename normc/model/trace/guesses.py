@@ -5,6 +5,7 @@ A call that asks again and again while nothing new is read is a loop that waits 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -22,7 +23,7 @@ Value: TypeAlias = bool | int | float
 PATIENCE = 8  # rounds of a loop with one answer
 _ROUNDS = 1024  # questions of one call, whatever is read in between
 _ENDLESS = 3_000  # rounds of a loop, whatever the answers
-_NUMBERS: tuple[float, ...] = (1.0, 0.0, 100.0, -100.0)
+_NUMBERS: tuple[float, ...] = (1.0, 1e-6, 100.0, 0.0, -100.0)  # a small error is likelier than none at all
 _INTEGERS = 256
 _SAME = frozenset({"aten.equal", "aten.allclose", "aten.eq", "aten.isnan", "aten.isinf"})
 _CARRYING = frozenset({"view", "reshape", "squeeze", "unsqueeze", "select", "_to_copy", "to", "clone", "detach"})
@@ -107,11 +108,20 @@ class SlowError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked somewhere for the first time: the answer that it got, and whether that is the truth."""
+    """What was asked somewhere for the first time: the answer that it got, and whether that is the truth.
+
+    What was `drawn` at random may have had another answer when it was asked again.
+    """
 
     site: Site
     value: Value
     known: bool
+    drawn: bool = False
+
+    @property
+    def others(self) -> tuple[Value, ...]:
+        """Answers to be given there every time, in the order in which they are tried."""
+        return (*alternatives(self.value), self.value) if self.drawn else alternatives(self.value)
 
 
 @dataclass(slots=True)
@@ -127,6 +137,7 @@ class Answers:
 
     chosen: Mapping[Site, Value] = field(default_factory=dict)
     patience: int = PATIENCE
+    most: int = sys.maxsize  # nodes that the trace may have
     draw: int = 0  # which numbers Python and NumPy draw
     drew: bool = False  # whether they were asked for any
     asked: dict[Site, Asked] = field(default_factory=dict)
@@ -146,9 +157,12 @@ class Answers:
         """
         return self._in_turn(site, self._asked(site, first, known=False), reads)
 
-    def known(self, site: Site, truth: Value, reads: Reads) -> Value:
-        """The answer to a question whose answer is known: the truth, unless another was chosen."""
-        answer = self._asked(site, truth, known=True)
+    def known(self, site: Site, truth: Value, certain: bool, reads: Reads) -> Value:
+        """The answer to a question whose answer is known: the truth, unless another was chosen.
+
+        A truth that isn't `certain` was drawn at random: another answer would be as true.
+        """
+        answer = self._asked(site, truth, certain, drawn=not certain)
         return answer if site not in self.chosen else self._in_turn(site, answer, reads.count())
 
     def _in_turn(self, site: Site, base: Value, reads: int) -> Value:
@@ -164,9 +178,9 @@ class Answers:
         others = alternatives(base)
         return others[0] if len(others) == 1 else (base, *others)[turns % (len(others) + 1)]
 
-    def _asked(self, site: Site, value: Value, known: bool) -> Value:
+    def _asked(self, site: Site, value: Value, known: bool, drawn: bool = False) -> Value:
         """The answer to give: what was chosen, if that answers this question."""
         chosen = self.chosen.get(site)
         value = chosen if chosen is not None and type(chosen) is type(value) else value
-        self.asked.setdefault(site, Asked(site, value, known))
+        self.asked.setdefault(site, Asked(site, value, known, drawn))
         return value

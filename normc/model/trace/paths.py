@@ -7,6 +7,7 @@ another answer, and a path is kept if a gradient reaches more on it.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ _MISSES_OF_DRAWS = 4  # the same, for other random numbers
 _MOST = 64  # traces of one model
 _NODES = 100_000  # of all traces but the first
 _LONGER = 64
+_SHORT, _TIMES = 2_000, 10  # nodes that another path may have: so many, or so many times those of the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def _first_that_runs(run: Run) -> Trial:
         if not isinstance(trial.found, Failure) or answers.last is None or trial.found.blame in ("loop", "time"):
             break
         if answers.tired and answers.patience == PATIENCE:
-            trial = _tried(run, Answers(answers.chosen, PATIENCE * _LONGER))
+            trial = _tried(run, Answers(answers.chosen, PATIENCE * _LONGER), _NODES)
             continue
         asked = answers.asked | first.answers.asked
         others = {site: alternatives(asked[site].value)[:_TURNS][tried.get(site, 0) :] for site in asked}
@@ -80,11 +82,12 @@ def _first_that_runs(run: Run) -> Trial:
             break
         site = made_up[0]
         tried[site] = tried.get(site, 0) + 1
-        trial = _tried(run, Answers({**answers.chosen, site: others[site][0]}, answers.patience))
+        trial = _tried(run, Answers({**answers.chosen, site: others[site][0]}, answers.patience), _NODES)
     return first if isinstance(trial.found, Failure) else trial
 
 
-def _tried(run: Run, answers: Answers) -> Trial:
+def _tried(run: Run, answers: Answers, most: int = sys.maxsize) -> Trial:
+    answers.most = most
     return Trial(run(answers), answers)
 
 
@@ -98,10 +101,9 @@ class _Idea:
     misses: int = 0
 
     def answers(self) -> Answers | None:
-        others = alternatives(self.asked.value)
-        if self.at >= len(others):
+        if self.at >= len(self.asked.others):
             return None
-        chosen: Mapping[Site, Value] = {**self.after.answers.chosen, self.asked.site: others[self.at]}
+        chosen: Mapping[Site, Value] = {**self.after.answers.chosen, self.asked.site: self.asked.others[self.at]}
         return Answers(chosen, self.after.answers.patience)
 
     def next(self, missed: bool) -> Iterator[_Idea]:
@@ -115,6 +117,7 @@ def _more(run: Run, first: Trial, unread: set[str]) -> Iterator[Trial]:
     """Trials on which gradients reach some of `unread`."""
     waiting, seen = _ideas(first, set()), set(first.answers.asked)
     missed = nodes = 0
+    most = max(_SHORT, _TIMES * len(first.found.graph.nodes)) if isinstance(first.found, ModelGraph) else _NODES
     for _ in range(_MOST):
         if not waiting or not unread or nodes > _NODES:
             return
@@ -123,7 +126,7 @@ def _more(run: Run, first: Trial, unread: set[str]) -> Iterator[Trial]:
             continue
         if (answers := idea.answers()) is None:
             continue
-        trial = _tried(run, answers)
+        trial = _tried(run, answers, most)
         new = unread & _names(trial)
         nodes += len(trial.found.graph.nodes) if isinstance(trial.found, ModelGraph) else 0
         waiting[:0] = idea.next(not new)
@@ -141,7 +144,7 @@ def _other_draws(run: Run, first: Trial, unread: set[str]) -> Iterator[Trial]:
     for draw in range(1, _MOST):
         if not unread or not first.answers.drew or missed >= _MISSES_OF_DRAWS:
             return
-        trial = _tried(run, Answers(first.answers.chosen, first.answers.patience, draw))
+        trial = _tried(run, Answers(first.answers.chosen, first.answers.patience, draw=draw), _NODES)
         missed += 1
         if new := unread & _names(trial):
             missed, unread = 0, unread - new

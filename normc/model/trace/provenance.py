@@ -8,7 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -39,8 +39,16 @@ def is_entry(path: str, function: str) -> bool:
     return function == Provenance.run.__name__ and path == Provenance.run.__code__.co_filename
 
 
+@functools.cache
+def _expressions(code: CodeType) -> tuple[int, ...]:
+    """For each instruction, the first of those of the same expression: once it is warm, Python runs another of them."""
+    first: dict[object, int] = {}
+    places = enumerate(code.co_positions())
+    return tuple(at if place[2] is None else first.setdefault(place, at) for at, place in places)
+
+
 class Site(NamedTuple):
-    """A place in a model's code: the path of its module, `file.py:line`, and which of the line's calls it is."""
+    """A place in a model's code: the path of its module, `file.py:line`, and which of its code's expressions it is."""
 
     module: str
     source: str
@@ -81,7 +89,7 @@ class Provenance:
         while frame is not None and frame.f_code is not Provenance.run.__code__:
             if name := own_file(frame.f_code.co_filename):
                 self._visit(frame)
-                return Site(self.module, f"{name}:{frame.f_lineno}", frame.f_lasti)
+                return Site(self.module, f"{name}:{frame.f_lineno}", _expressions(frame.f_code)[frame.f_lasti // 2])
             frame = frame.f_back
         return Site(self.module, "", 0)
 

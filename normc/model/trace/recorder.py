@@ -61,7 +61,7 @@ class Recorder(TorchDispatchMode):
         self._values = Values(self._reread)
         self._runner = Runner(twins, self._values, answers, self.graph)
         self._shadows = self._runner.shadows
-        self._end = time.monotonic() + _LIMIT
+        self._end, self._left = time.monotonic() + _LIMIT, answers.most
         self._placed: fx.Node | None = None
         self._sharing: dict[int, list[fx.Node]] = {}  # nodes with one tensor as their `val`, by its id
         self._constants = itertools.count()
@@ -175,6 +175,9 @@ class Recorder(TorchDispatchMode):
     def _write_down(
         self, func: Any, operands: tuple[Any, Any], meta: dict[str, Any], answer: Answer, written: list[Tensor]
     ) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise SlowError("it is far longer than other paths")
         node = self.graph.call_function(func, *operands)
         out = answer.out
         node.meta.update(meta, val=out)

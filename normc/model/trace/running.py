@@ -13,7 +13,8 @@ from torch._subclasses.fake_tensor import (
 )
 
 from normc.model.trace.forms import FORMS, by_fake_kernel, even_counts, fitting_sizes, whole_sequences
-from normc.model.trace.guesses import Answers, Reads, is_question, likely
+from normc.model.trace.guesses import Answers, Reads, Value, is_question, likely
+from normc.model.trace.late import Late
 from normc.model.trace.provenance import Site
 from normc.model.trace.remembered import Remembered
 from normc.model.trace.shadow import LARGEST, Form, Known, Shadows
@@ -23,6 +24,7 @@ from normc.model.trace.values import Structure, Values, map_leaves, tensors_in
 # What fake kernels raise where they would need data.
 _BLIND = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 _BLIND_TEXTS = ("data is not allocated yet", "no fake impl registered")
+_MOST = 4_096  # the largest number that is made up for a count
 _REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, AssertionError)
 
 
@@ -50,14 +52,16 @@ class Runner:
     def __init__(self, twins: Twins, values: Values, answers: Answers, graph: fx.Graph) -> None:
         self.shadows = Shadows()
         self._twins, self._values, self._answers = twins, values, answers
-        self._remembered, self._reads = Remembered(twins.mode), Reads(graph)
+        self._remembered, self._reads, self._late = Remembered(twins.mode), Reads(graph), Late(graph, twins)
+        self._forms: dict[object, Form | None] = {}  # forms that nothing known decides, by operands
         self._open: dict[object, Structure | None] = {}  # forms that data decides, by what was known
 
     def run(self, call: Call) -> Answer | None:
         """What the op gives. None if data decides its form, and only its parts can say it."""
         func, args, kwargs, written, _ = call
         if is_question(func):
-            return self._answer(call)
+            with self.shadows.lent(self._found_late(call)):
+                return self._answer(call)
         if (form := FORMS.get(func.name())) is not None:
             return Answer(form(*args, **kwargs))
         try:
@@ -65,7 +69,8 @@ class Runner:
         except _REFUSALS as error:
             if not is_blind(error):
                 raise
-            return self._run_blind(call)
+            with self.shadows.lent(self._found_late(call)):
+                return self._run_blind(call)
         small = sum(tensor.numel() for tensor in tensors_in(out)) <= LARGEST
         known = self.shadows.run(func, args, kwargs, written) if small else None
         if known is None and (counts := even_counts(func, args, kwargs)) is not None:
@@ -77,17 +82,34 @@ class Runner:
         split = func is torch.ops.aten.split_with_sizes.default and len(args) > 1
         return fitting_sizes(args) if split and self._answers.made_some_up else args
 
+    def _found_late(self, call: Call) -> dict[int, tuple[Tensor, Known]]:
+        """The values of those operands that no value was kept of, though none depends on weights."""
+        found: dict[int, tuple[Tensor, Known]] = {}
+        for fake in tensors_in((call.args, call.kwargs)):
+            node = self._values.find(fake)
+            if node is not None and self.shadows.value(fake) is None and (known := self._late.value(node)) is not None:
+                found[id(fake)] = fake, known
+        return found
+
     def _answer(self, call: Call) -> Answer:
         func, args, kwargs, written, site = call
         known = self.shadows.run(func, args, kwargs, written)
         if known is None:
-            first = likely(func, args[0], self._values.find(args[0]))
-            value = self._answers.made_up(site, first, self._reads.count())
+            value = self._answers.made_up(site, self._first(call), self._reads.count())
             return Answer(value, None, f"answered {value}")
-        value = self._answers.known(site, known.value, self._reads)
+        value = self._answers.known(site, known.value, known.certain, self._reads)
         if value != known.value:
             return Answer(value, None, f"answered {value}, and it is {known.value}")
         return Answer(value, known, "" if known.certain else f"drawn at random: {value}")
+
+    def _first(self, call: Call) -> Value:
+        """What is made up first: a number that adds up what weights computed is what ones add up to."""
+        node = self._values.find(call.args[0])
+        first = likely(call.func, call.args[0], node)
+        if node is None or isinstance(first, (bool, float)):
+            return first
+        counted = self._late.counted(node)
+        return counted if counted is not None and 0 < counted <= _MOST else first
 
     def _run_blind(self, call: Call) -> Answer | None:
         func, args, kwargs, written, _ = call
@@ -96,9 +118,8 @@ class Runner:
             return Answer(self._like(known.value), known, "" if known.certain else "drawn at random")
         if (counts := even_counts(func, args, kwargs)) is not None:
             return Answer(self._like(counts), Known(counts, certain=False), "took all numbers to occur as often")
-        form = self.shadows.form(func, args, kwargs)
-        open_ = torch.Tag.dynamic_output_shape in func.tags or can_be_taken_apart(func)
-        if form is not None and (form.decided or not open_):
+        form = self._form(call)
+        if form is not None:
             return self._formed(form, "" if form.certain else "drawn at random")
         if func.name() == "aten::_pack_padded_sequence":
             lengths = self._like(whole := whole_sequences(*args))
@@ -110,6 +131,18 @@ class Runner:
             self._open[key] = self._by_rows(call)
         out = self._open[key]
         return None if out is None else Answer(self._like(out), None, "took every row to be hit once")
+
+    def _form(self, call: Call) -> Form | None:
+        """The form that known operands decide, or none: then it is the same for all operands of these shapes."""
+        func, args, kwargs, _, _ = call
+        if any(self.shadows.value(tensor) is not None for tensor in tensors_in((args, kwargs))):
+            return self.shadows.form(func, args, kwargs)
+        if torch.Tag.dynamic_output_shape in func.tags or can_be_taken_apart(func):
+            return None
+        key = self._remembered.key(func, args, kwargs)
+        if key is None or key not in self._forms:
+            self._forms[key] = self.shadows.form(func, args, kwargs)
+        return self._forms[key]
 
     def _by_rows(self, call: Call) -> Structure | None:
         func, args, kwargs, _, _ = call

@@ -6,6 +6,8 @@ answer too, but are not `certain`: they are never shown as known.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +20,8 @@ from normc.model.trace.values import Structure, map_leaves, storage_key, tensors
 LARGEST = 200_000  # elements of one shadow
 _LARGEST_TRIED = 20_000_000  # elements of all operands that are made up
 _BUDGET = 64_000_000  # elements of all copies that writes force
-_KERNEL_ERRORS = (RuntimeError, TypeError, ValueError, IndexError)
-_UNFILLED = frozenset({"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"})
+KERNEL_ERRORS = (RuntimeError, TypeError, ValueError, IndexError)
+UNFILLED = frozenset({"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"})
 _OVERWRITING = frozenset({"fill_", "zero_", "copy_"})
 
 
@@ -65,7 +67,8 @@ class Shadows:
     def put(self, fake: Structure, known: Known) -> None:
         """Keep what an op really gave, leaf by leaf; in-place results are already there."""
         for left, right in zip(tensors_in(fake), tensors_in(known.value), strict=False):
-            self._put(left, right, known.certain)
+            if right.numel() <= LARGEST:
+                self._put(left, right, known.certain)
 
     def _put(self, fake: Tensor, real: Tensor, certain: bool) -> None:
         self._shadows[id(fake)] = _Shadow(fake, real, certain)
@@ -86,6 +89,16 @@ class Shadows:
         shadow = self._shadows.get(id(fake))
         return None if shadow is None else shadow.real
 
+    @contextmanager
+    def lent(self, found: dict[int, tuple[Tensor, Known]]) -> Iterator[None]:
+        """Inside, these values are known, too, by the id of their fake. They are read only."""
+        self._shadows |= {key: _Shadow(fake, known.value, known.certain) for key, (fake, known) in found.items()}
+        try:
+            yield
+        finally:
+            for key in found:
+                del self._shadows[key]
+
     def forget(self, written: Tensor) -> None:
         """A value that isn't known was written to the storage of `written`: nothing in it is known any more."""
         key = storage_key(written)
@@ -95,10 +108,10 @@ class Shadows:
     def run(
         self, func: torch._ops.OpOverload, args: Structure, kwargs: Structure, written: list[Tensor]
     ) -> Known | None:
-        """Run `func` on the real values of its operands; None unless all are known and small."""
+        """Run `func` on the real values of its operands; None unless all are known."""
         operands = tensors_in((args, kwargs))
         shadows = [self._shadows.get(id(tensor)) for tensor in operands]
-        if any(shadow is None for shadow in shadows) or sum(tensor.numel() for tensor in operands) > 2 * LARGEST:
+        if any(shadow is None for shadow in shadows):
             return None
         self._protect([shadow.real for tensor in written if (shadow := self._shadows.get(id(tensor))) is not None])
         real_args, real_kwargs = map_leaves(args, self._real), map_leaves(kwargs, self._real)
@@ -106,11 +119,11 @@ class Shadows:
         with _disable_current_modes(), torch.no_grad():
             try:
                 value = func(*real_args, **real_kwargs)
-            except _KERNEL_ERRORS:
+            except KERNEL_ERRORS:
                 return None
-            if name in _UNFILLED:
+            if name in UNFILLED:
                 value.zero_()  # no garbage: a trace is the same every time
-        drawn = torch.Tag.nondeterministic_seeded in func.tags or name in _UNFILLED
+        drawn = torch.Tag.nondeterministic_seeded in func.tags or name in UNFILLED
         sources = shadows[1:] if name in _OVERWRITING else shadows
         known = Known(value, not drawn and all(shadow is not None and shadow.certain for shadow in sources))
         for tensor in written:
@@ -142,7 +155,7 @@ class Shadows:
         with _disable_current_modes(), torch.no_grad():
             try:
                 return func(*map_leaves(args, real), **map_leaves(kwargs, real))
-            except _KERNEL_ERRORS:
+            except KERNEL_ERRORS:
                 return None
 
     def _renew(self, written: Tensor, certain: bool) -> None:

@@ -119,6 +119,15 @@ def test_one_row_an_entry_of_what_decides_and_no_fewer_than_must_be() -> None:
     assert by_fake_kernel(aten.bincount.default, (torch.arange(5), None, 12), {}).shape == (12,)
 
 
+def test_what_loops_over_the_classes_that_occur_goes_round_for_a_few() -> None:
+    def by_class(net: Any, h: Tensor) -> Tensor:
+        classes = h.argmax(-1)
+        return torch.stack([h[torch.where(classes == one)[0]].mean(0) for one in classes.unique()])
+
+    graph = trace(Net(by_class), (torch.randn(4_000, 6),), {})
+    assert graph.nodes["head.weight"].users and len(graph.graph.nodes) < 200
+
+
 class Tagger(nn.Module):
     """An LSTM over packed sequences."""
 

@@ -172,7 +172,7 @@ def test_answers_are_those_that_were_chosen_and_tire() -> None:
     assert answers.made_up(THERE, True, 0) is True
     assert [answers.made_up(HERE, True, 0) for _ in range(PATIENCE)][-1] is True and answers.tired
     assert not answers.asked[HERE].value and not answers.asked[HERE].known
-    assert answers.made_up(HERE, 1.0, 0) in (1.0, 0.0)  # another kind of question: no answer was chosen for it
+    assert answers.made_up(HERE, 1.0, 0) in (1.0, 1e-6)  # another kind of question: no answer was chosen for it
 
 
 def test_reading_on_is_no_going_round() -> None:
@@ -184,12 +184,21 @@ def test_reading_on_is_no_going_round() -> None:
 
 def test_a_truth_is_told_unless_another_answer_is_chosen() -> None:
     reads = Reads(fx.Graph())
-    assert Answers().known(HERE, True, reads) is True
+    assert Answers().known(HERE, True, certain=True, reads=reads) is True
     answers = Answers({HERE: False})
-    assert answers.known(HERE, True, reads) is False and answers.asked[HERE].known
+    assert answers.known(HERE, True, certain=True, reads=reads) is False and answers.asked[HERE].known
+
+
+def test_what_was_drawn_at_random_may_be_said_every_time_and_is_no_truth() -> None:
+    reads, answers = Reads(fx.Graph()), Answers()
+    assert [answers.known(HERE, drawn, certain=False, reads=reads) for drawn in (True, False)] == [True, False]
+    asked = answers.asked[HERE]
+    assert not asked.known and asked.others == (False, True)
+    always = Answers({HERE: True})
+    assert all(always.known(HERE, drawn, certain=False, reads=reads) for drawn in (True, False))
 
 
 def test_there_are_other_answers_of_each_kind() -> None:
     assert alternatives(True) == (False,)
     assert alternatives(1)[:3] == (0, 2, 3)
-    assert alternatives(1.0)[:2] == (0.0, 100.0)
+    assert alternatives(1.0)[:3] == (1e-6, 100.0, 0.0)

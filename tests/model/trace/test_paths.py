@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import normc
 from normc.model.trace.frontend import trace
+from normc.model.trace.recorder import Recorder
 
 Body = Callable[[Any, Tensor], Any]
 
@@ -225,3 +226,22 @@ def test_one_of_several_by_chance_is_each_of_them() -> None:
     model = Net(lambda net, h: net.head(random.choice([net.a, net.b, net.c])(h)))
     plan = normc.plan(model, torch.randn(6, 4))
     assert {plan[f"{layer}.weight"].role for layer in "abc"} == {"hidden"}
+
+
+def test_another_path_that_is_far_longer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rounds(net: Any, h: Tensor) -> Tensor:
+        for _ in range(int(1 / h.square().mean().item())):  # a million, if the mean is taken for a small number
+            h = net.a(h).tanh()
+        return net.head(h)
+
+    graphs: list[Any] = []
+    made = Recorder.__init__
+
+    def kept(self: Recorder, *args: Any) -> None:
+        made(self, *args)
+        graphs.append(self.graph)
+
+    monkeypatch.setattr(Recorder, "__init__", kept)
+    plan = normc.plan(Net(rounds), torch.randn(6, 4))
+    assert plan["a.weight"].role == "hidden"
+    assert len(graphs) > 1 and max(len(graph.nodes) for graph in graphs) < 3_000

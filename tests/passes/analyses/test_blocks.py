@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import normc
 from tests.passes.analyses.fused import (
     BATCH,
     HEAD,
@@ -183,3 +184,31 @@ def test_parts_of_the_librarys_attention(weights: bool, bias: bool, zero: bool) 
     model = Library(weights, add_bias_kv=bias, add_zero_attn=zero)
     assert blocks_of(model, "attn.in_proj_weight") == THIRDS
     assert blocks_of(model, "attn.in_proj_bias") == THIRDS
+
+
+class Windowed(nn.Module):
+    """CoaT's attention: the values meet the keys, and their channels go through depthwise filters of two windows."""
+
+    def __init__(self, kept: bool) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(12, 36), nn.Linear(12, 3)
+        self.narrow, self.wide = (nn.Conv1d(n, n, k, padding=k // 2, groups=n) for n, k in ((4, 3), (8, 5)))
+        self.kept = kept
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [2, 7, 12]."""
+        q, k, v = self.qkv(x).chunk(3, -1)
+        places = v.mT
+        near = torch.cat([self.narrow(places[:, :4]), self.wide(places[:, 4:])], 1).mT
+        mixed = q @ (k.softmax(1).mT @ v) if self.kept else q * k.softmax(1)
+        return self.out(mixed + q * near)
+
+
+def test_values_are_one_part_whatever_windows_their_channels_go_through_besides() -> None:
+    blocks = normc.plan(Windowed(kept=True), torch.randn(2, 7, 12))["qkv.weight"].blocks
+    assert [(block.spans, block.size) for block in blocks] == [(((0, 12),), 12), (((12, 24),), 12), (((24, 36),), 12)]
+
+
+def test_channels_that_filters_alone_take_are_parts() -> None:
+    blocks = normc.plan(Windowed(kept=False), torch.randn(2, 7, 12))["qkv.weight"].blocks
+    assert [block.size for block in blocks] == [12, 12, 4, 8]
