@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent / "checkpoints"
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 # Of each case: the recipe, and what is asked of it.
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "auto": ("auto", {}),
+    "auto": ("modular-dual", {}),  # what auto was when the first files were written
     "adamw": ("adamw", {}),
     "muon": ("muon", {"weight_decay": (0.3, 0.1)}),
     "soap": ("soap", {}),

@@ -64,7 +64,7 @@ def test_the_whole_call() -> None:
 
 def test_of_several_recipes_each_has_its_own() -> None:
     opt = normc.compile(model(), torch.zeros(2, 4), recipe="auto, output=adamw", compile=False)
-    assert [group["lr"] for group in opt.param_groups] == [recipes["auto"].lr] * 2 + [1e-3] * 2
+    assert [group["lr"] for group in opt.param_groups] == [recipes["auto"].lr] * 2 + [1e-3]
     with pytest.raises(normc.NormcError, match=r'lion in .* no default lr\n  fix: give lr=\{"adamw": 0\.001, "lion": '):
         normc.compile(model(), torch.zeros(2, 4), recipe="adamw, output=lion", compile=False)
 

@@ -147,7 +147,8 @@ def test_spectral_steps_have_the_same_norm_from_rms_to_rms() -> None:
 
 def test_dialects_set_the_values_of_groups_and_unknown_ones_are_refused() -> None:
     w = nn.Parameter(torch.zeros(4, 3))
-    opt = build(plan_of([draft("w", (4, 3), "hidden")], "muon", dialect="moonlight"), [("w", w)], lr=0.1)
+    rows = [draft("w", (4, 3), "hidden"), draft("b", (4,), "bias")]
+    opt = build(plan_of(rows, "muon", dialect="moonlight"), [("w", w), ("b", nn.Parameter(torch.zeros(4)))], lr=0.1)
     assert [group["weight_decay"] for group in opt.param_groups] == [0.1, 0.1]
     assert opt.param_groups[1]["beta2"] == 0.95
     with pytest.raises(NormcError, match="torch, keller, moonlight, spectral"):

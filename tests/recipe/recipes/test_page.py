@@ -43,7 +43,7 @@ def test_the_code_on_the_page_runs(shown: dict[str, Any]) -> None:
     assert [group["weight_decay"] for group in one.param_groups] == [0.1, 0.0]
     assert spelled(shown["recipe"]) == mixed.plan.recipe == "muon, output=adamw, tok.*=lion"
     assert spelled(shown["recipe"]) in PAGE
-    assert [group["lr"] for group in mixed.param_groups] == [0.02, 0.02, 3e-4, 3e-4, 1e-4, 1e-4]
+    assert [group["lr"] for group in mixed.param_groups] == [0.02, 0.02, 3e-4, 1e-4]
     assert own.plan.recipe == "clipped-adam"
 
 

@@ -191,5 +191,5 @@ def test_what_has_no_answer() -> None:
     with pytest.raises(normc.NormcError, match="rms is 0\n  fix: give that of AdamW's step"):
         normc.lr_like_adamw(plan, 1e-3, rms=0)
     still = normc.plan(model.requires_grad_(False), ids)
-    with pytest.raises(normc.NormcError, match="nothing learns by modular-dual"):
+    with pytest.raises(normc.NormcError, match="nothing learns by auto"):
         normc.lr_like_adamw(still, 1e-3)

@@ -60,7 +60,7 @@ def test_each_kind_of_function_says_why_it_is_one() -> None:
         assert any(why in decision.why for decision in program.decisions if decision.rule == "batch")
 
 
-def test_auto_is_a_recipe_by_another_name() -> None:
-    assert recipes["auto"] is recipes["modular-dual"]
-    assert recipes["auto, output=muon"].name == "modular-dual, output=muon"
-    assert "auto" in said(listing())
+def test_a_recipe_may_have_another_name() -> None:
+    assert recipes["modula-sgd"] is recipes["modula"]
+    assert recipes["modula-sgd, output=muon"].name == "modula, output=muon"
+    assert "modula-sgd" in said(listing())
