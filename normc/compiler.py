@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normc.errors import NormcError
 from normc.model.trace.first_forward import on_first_forward
 from normc.model.trace.frontend import find_ladder
+from normc.model.trace.graph import ModelGraph, named_arguments
 from normc.model.trace.inputs import example_inputs as read_inputs
 from normc.model.trace.own_inputs import own_inputs
 from normc.optimizer import Optimizer
@@ -108,16 +110,19 @@ def compile(  # noqa: A001  # the public name
         if strict:
             refuse_lost(given)
         asked = replace(request_of(plan), overrides=dict(overrides or {}), frontend=frontend, strict=strict)
+        _refuse_sparse(model)
         opt = optimizer_of(given, named, how, lr, **group_options)
         known = None if example_inputs is None else read_inputs(model, example_inputs)
         opt.origin = Source(asked).of(model, known, given)
         return opt
     asked = Request(_recipe(recipe, options), heads, dict(tare or {}), dict(overrides or {}), frontend, strict)
     find_ladder(frontend)  # a wrong name is said now, not at the first forward
+    _refuse_sparse(model)
     source = Source(asked)
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
     if inputs is not None:
         found = plan_model(model, inputs, asked)
+        _refuse_sparse(model, found)
         opt = optimizer_of(found, named, how, lr, **group_options)
         opt.origin = source.of(model, inputs, found)
         return opt
@@ -125,7 +130,9 @@ def compile(  # noqa: A001  # the public name
     opt.origin = source
 
     def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        opt.adopt(plan_model(model, (args, kwargs), asked))
+        found = plan_model(model, (args, kwargs), asked)
+        _refuse_sparse(model, found)
+        opt.adopt(found)
         opt.origin = source.of(model, (args, kwargs), opt.plan)
 
     on_first_forward(model, adopt)
@@ -177,6 +184,20 @@ def defer(
     named = list(named_parameters)
     how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile)
     return Optimizer(named, None, Maker(recipe, how), lr, **options)
+
+
+def _refuse_sparse(model: nn.Module, plan: NormPlan | None = None) -> None:
+    """NormcError if a parameter that learns will get sparse gradients, as its module or an op of the trace says."""
+    learning = {name: weight for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad}
+    found = [f"{at}.weight".lstrip(".") for at, own in model.named_modules() if getattr(own, "sparse", False) is True]
+    graph = getattr(getattr(plan, "origin", None), "model", None)
+    if isinstance(graph, ModelGraph):
+        names = {node: name for name, node in graph.nodes.items()}
+        calls = [named_arguments(node) for node in graph.graph.nodes if node.op == "call_function"]
+        found += [names.get(call["weight"], "") for call in calls if call.get("sparse") is True]
+    for name in found:
+        if name in learning:
+            raise NormcError(f"the gradient of {name!r} will be sparse", "make the embedding with sparse=False")
 
 
 def _target_of(named: Sequence[tuple[str, Tensor]]) -> str:

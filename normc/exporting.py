@@ -32,6 +32,7 @@ import math
 import os
 import shlex
 import subprocess
+import sys
 import sysconfig
 import threading
 import warnings
@@ -40,7 +41,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import Context, ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -52,7 +53,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from operator import attrgetter, is_, itemgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NoReturn, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, Protocol, TypeVar
 from uuid import uuid4
 
 import torch

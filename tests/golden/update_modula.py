@@ -401,4 +401,5 @@ UPDATE = Update(
     entries=ENTRIES,
     aliases=ALIASES,
     buckets=BUCKETS,
+    reads=(("lr", "momentum", "weight_decay"), ("lr", "momentum", "weight_decay")),
 )

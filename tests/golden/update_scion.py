@@ -373,4 +373,5 @@ UPDATE = Update(
     entries=ENTRIES,
     aliases=ALIASES,
     buckets=BUCKETS,
+    reads=(("lr", "momentum"), ("lr", "momentum")),
 )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
 from collections import defaultdict
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from normc.update.runtime.run import Update
+
+_TORCH = str(Path(torch.__file__).parent)
 
 
 class GradientHolder(torch.optim.Optimizer):
@@ -41,20 +45,26 @@ class GradientHolder(torch.optim.Optimizer):
         held = [(parameter, parameter.grad) for parameter in self._holding()]
         if held:
             text = f"zero_grad() leaves {len(held)} gradients as they are, which hold the average of all before"
-            self._tell(
-                "zero_grad", f"{text}\n  fix: leave the call out: {self.update.recipe} never zeroes gradients", 3
-            )
+            self._tell("zero_grad", f"{text}\n  fix: leave the call out: {self.update.recipe} never zeroes gradients")
         for parameter, _ in held:
             parameter.grad = None
         super().zero_grad(set_to_none)
         for parameter, grad in held:
             parameter.grad = grad
 
-    def _tell(self, topic: str, text: str, frames: int) -> None:
-        """Warn, once of each topic; the caller is so many frames away."""
-        if topic not in self._told:
-            self._told = (*self._told, topic)
-            warnings.warn(text, self._warning(), stacklevel=frames)
+    def _tell(self, topic: str, text: str) -> None:
+        """Warn, once of each topic, on the line that called the optimizer."""
+        if topic in self._told:
+            return
+        self._told = (*self._told, topic)
+        functions = [value for own in type(self).__mro__ for value in vars(own).values()]
+        files = {value.__code__.co_filename for value in functions if hasattr(value, "__code__")}
+        frame, frames = sys._getframe(1), 2
+        while frame.f_back is not None and (
+            frame.f_code.co_filename in files or frame.f_code.co_filename.startswith(_TORCH)
+        ):
+            frame, frames = frame.f_back, frames + 1
+        warnings.warn(text, self._warning(), stacklevel=frames)
 
     def _check_held(self, names: list[str], grads: list[Tensor]) -> None:
         """Warn if gradients that hold the average aren't those of the last step."""
@@ -62,7 +72,7 @@ class GradientHolder(torch.optim.Optimizer):
         lost = [name for name, grad in zip(names, grads, strict=True) if name in last and last[name]() is not grad]
         if lost:
             problem = f"the average of {lost[0]!r} is lost: its gradient is another than at the last step"
-            self._tell("lost", f"{problem}\n  fix: don't call model.zero_grad(), nor set a parameter's grad", 7)
+            self._tell("lost", f"{problem}\n  fix: don't call model.zero_grad(), nor set a parameter's grad")
         self._last = {**last, **{name: weakref.ref(grad) for name, grad in zip(names, grads, strict=True)}}
 
     def _with_gradients(self) -> defaultdict[Any, Any]:

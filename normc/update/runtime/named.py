@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any, NoReturn
@@ -15,13 +16,18 @@ from normc.update.runtime.run import Cores, Update
 
 # Prefixes that wrappers put into parameter names.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
-# Options of torch's optimizers that say nothing of the update, or that a loss says as well: what to do instead.
+# Options of torch's optimizers that say nothing of the update, or that a loss says as well: what to do instead. Hosts
+# pass all of them; None and False ask for nothing.
 _OWN = "leave it out: how a planned update runs is in its generated code"
 FOREIGN = {
     "maximize": "call backward on the negated loss: an update goes down",
+    "amsgrad": "leave it out: no recipe keeps the largest of its averages",
+    "differentiable": "leave it out: a step is not part of autograd's graph",
     "betas": "give momentum and beta2 (normc recipes lists what each recipe has)",
-    **dict.fromkeys(("foreach", "fused", "capturable", "differentiable"), _OWN),
+    **dict.fromkeys(("foreach", "fused", "capturable"), _OWN),
 }
+# Values of groups that are averages' shares, from 0 to below 1; all others are at least 0.
+SHARES = ("momentum", "beta2")
 
 
 class NamedOptimizer(GradientHolder):
@@ -32,6 +38,7 @@ class NamedOptimizer(GradientHolder):
 
     cores: Cores
     _built = False
+    _given: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -55,6 +62,8 @@ class NamedOptimizer(GradientHolder):
             group["param_names"].append(name)
         shared = [name for name in update.defaults[0] if all(name in defaults for defaults in update.defaults)]
         super().__init__(groups, {"lr": groups[0]["lr"], **{name: groups[0][name] for name in shared}})
+        self._given = tuple(options)
+        self._refuse_unread(update)
         self._built = True
 
     def _fail(self, problem: str, fix: str) -> NoReturn:
@@ -80,12 +89,19 @@ class NamedOptimizer(GradientHolder):
             )
         rates = [lr[label] if isinstance(lr, Mapping) else lr for label in labels]
         for rate in rates:
-            if not float(rate) >= 0.0:
-                self._fail(f"lr is {float(rate)}", "give a number of at least 0")
+            self._check_number("lr", rate, math.inf)
         return rates
+
+    def _check_number(self, name: str, value: object, end: float) -> None:
+        """Fails on what isn't a number from 0 to below `end`."""
+        if isinstance(value, bool) or not isinstance(value, int | float | Tensor) or not 0.0 <= float(value) < end:
+            least = "a finite number of at least 0" if end == math.inf else f"a number from 0 to below {end:g}"
+            self._fail(f"{name} is {value!r}", f"give {least}")
 
     def _set_option(self, groups: list[dict[str, Any]], name: str, value: float | tuple[float, ...]) -> None:
         known = dict.fromkeys(key for defaults in self.update.defaults for key in defaults)
+        if name not in known and name in FOREIGN and value in (None, False):
+            return
         if name not in known:
             fix = FOREIGN.get(name, f"known: {', '.join(['lr', *known])}")
             self._fail(f"there is no option {name!r}", fix)
@@ -94,7 +110,21 @@ class NamedOptimizer(GradientHolder):
             self._fail(f"{name} is {value!r}", "give a number, or one for matrices and one for the rest")
         for group, defaults, own in zip(groups, self.update.defaults, each, strict=True):
             if name in defaults:
+                whole = name not in SHARES or defaults[name] == 1.0  # of 1 an average is a sum (Shampoo's factors)
+                self._check_number(name, own, math.inf if whole else 1.0)
                 group[name] = own
+
+    def _refuse_unread(self, update: Update) -> None:
+        """Fails on a value that was given, isn't the recipe's own, and that no function of the update reads."""
+        used = {bucket.group for bucket in update.buckets} if update.reads else ()
+        read = {name for group in used for name in update.reads[group]}
+        for name in self._given if used else ():
+            for group, defaults in zip(self.param_groups, update.defaults, strict=True):
+                if name not in read and group.get(name) != defaults.get(name):
+                    self._fail(
+                        f"no update of {update.recipe} reads {name}, which is {group[name]}",
+                        "leave it out, or take a recipe or an option that has a use for it",
+                    )
 
     def _name(self, given: str) -> str:
         """The plan's name of a parameter that may be known by an alias, or wear wrappers' prefixes."""
@@ -119,6 +149,8 @@ class NamedOptimizer(GradientHolder):
                 continue
             seen.add(name)
             self._check_shape(name, item[1])
+            if item[1].requires_grad:
+                self._check_real(name, item[1])
             yield name, item[1]
         entries = self.update.entries
         missing = [name for name in entries if name not in seen and not (entries[name].frozen or entries[name].idle)]
@@ -135,6 +167,10 @@ class NamedOptimizer(GradientHolder):
             fix = "its host flattened it (DeepSpeed ZeRO, FSDP1): use DDP, FSDP2, or FSDP1 with use_orig_params=True"
         self._fail(f"{name!r} has shape {tuple(parameter.shape)}, the plan says {shape}", fix)
 
+    def _check_real(self, name: str, tensor: Tensor) -> None:
+        if tensor.is_complex():
+            self._fail(f"{name!r} is complex", "keep its real and imaginary part in a real parameter")
+
     def _dtype(self, parameter: Tensor) -> torch.dtype:
         """What a parameter's step is computed in."""
         return torch.promote_types(parameter.dtype, self.update.compute_dtype)
@@ -148,6 +184,7 @@ class NamedOptimizer(GradientHolder):
         loaded = {group["plan"] for group in self.param_groups} - {"", update.plan}
         if loaded:
             self._fail("a checkpoint of another plan was loaded before this one was known", "load one of this plan")
+        self._refuse_unread(update)
         self.update = update
         named = [
             pair for group in self.param_groups for pair in zip(group["param_names"], group["params"], strict=True)

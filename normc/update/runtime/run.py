@@ -62,7 +62,8 @@ class Update:
 
     `defaults` has the values of each parameter group, `labels` the recipe that each is of. `without` are rewrites that
     were left out, among them "lanes" and "graph", which are of the running. `state` is the dtype of states shaped like
-    their parameter, None that of the arithmetic; `stochastic` says how bf16 is rounded to.
+    their parameter, None that of the arithmetic; `stochastic` says how bf16 is rounded to. `reads` are the values that
+    the functions of each group read; none where it isn't known.
     """
 
     plan: str
@@ -77,6 +78,7 @@ class Update:
     without: tuple[str, ...] = ()
     state: torch.dtype | None = None
     stochastic: bool = False
+    reads: tuple[tuple[str, ...], ...] = ()
 
     @property
     def idle(self) -> tuple[str, ...]:

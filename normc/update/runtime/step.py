@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -21,6 +22,18 @@ from normc.update.runtime.tables import Store, same
 _TENSORS = (Tensor, torch.nn.Parameter)
 
 
+class Share(NamedTuple):
+    """What a step does to one bucket on lists of tensors: those of its parameters that have a gradient, by their places
+    in the bucket (`live`), their names, and the gradients.
+    """
+
+    bucket: Bucket
+    live: list[int]
+    names: list[str]
+    parameters: list[Tensor]
+    gradients: list[Tensor]
+
+
 class UpdateOptimizer(NamedOptimizer):
     """Runs each bucket's generated function on the parameters that have a gradient."""
 
@@ -30,6 +43,7 @@ class UpdateOptimizer(NamedOptimizer):
     _idle: Sequence[tuple[str, Tensor]] = ()
     _fused: Sequence[Bucket] = ()
     _others: Sequence[Bucket] = ()
+    _kinds: Sequence[str] = ()
     _salts: Mapping[str, int] = MappingProxyType({})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -55,16 +69,24 @@ class UpdateOptimizer(NamedOptimizer):
         if not self.update.ready:
             self._fail("step() before the plan is known", "run the model forward once before the first step()")
         members = self._by_names()
+        autocast = [kind for kind in self._kinds if torch.is_autocast_enabled(kind)]
+        with ExitStack() as off:  # a step's products are in dtypes of its own
+            for kind in autocast:
+                off.enter_context(torch.autocast(kind, enabled=False))
+            self._update_members(members)
+        return loss
+
+    def _update_members(self, members: Mapping[str, Tensor]) -> None:
         if self._idle and (woken := self._woken()):
             self._wake(woken)
             members = self._by_names()
+        shares = self._shares(self._others, members)  # what can't be stepped is said before anything has moved
         launched = bool(self._fused) and self._launch(self._fused, members)
-        for bucket in self._others if launched else self.update.buckets:
-            self._step(bucket, members)
+        for share in shares if launched else [*self._shares(self._fused, members), *shares]:
+            self._step(share)
         if self.update.stochastic:
             for group in self.param_groups:
                 group[SEED] += 1
-        return loss
 
     def _woken(self) -> list[str]:
         """What has a gradient that the plan knows nothing of."""
@@ -98,6 +120,7 @@ class UpdateOptimizer(NamedOptimizer):
             self._idle = [(name, members[name]) for name in self.update.idle if name in members]
             self._fused = [bucket for bucket in self.update.buckets if bucket.fused is not None]
             self._others = [bucket for bucket in self.update.buckets if bucket.fused is None]
+            self._kinds = sorted({parameter.device.type for parameter in members.values()} - {"meta"})
             self._salts = {name: place for place, name in enumerate(sorted(self.update.entries))}
         return self._members
 
@@ -137,19 +160,26 @@ class UpdateOptimizer(NamedOptimizer):
             for state, part in zip(states, logits.detach().flatten().split(heads), strict=True):
                 state.copy_(torch.maximum(state, part.to(state)))
 
-    def _step(self, bucket: Bucket, members: Mapping[str, Tensor]) -> None:
-        found = [members.get(name) for name in bucket.names]
-        live = [index for index, tensor in enumerate(found) if tensor is not None and tensor.grad is not None]
-        if not live:
-            return None
-        parameters = [members[bucket.names[index]] for index in live]
-        grads = [self._gradient(bucket.names[index], members[bucket.names[index]]) for index in live]
+    def _shares(self, buckets: Sequence[Bucket], members: Mapping[str, Tensor]) -> list[Share]:
+        """What a step does to buckets on lists of tensors. Fails on a gradient that no update can take."""
+        shares = []
+        for bucket in buckets:
+            found = [members.get(name) for name in bucket.names]
+            live = [index for index, tensor in enumerate(found) if tensor is not None and tensor.grad is not None]
+            if live:
+                names = [bucket.names[index] for index in live]
+                parameters = [members[name] for name in names]
+                shares.append(Share(bucket, live, names, parameters, list(map(self._gradient, names, parameters))))
+        return shares
+
+    def _step(self, share: Share) -> None:
+        bucket, parameters = share.bucket, share.parameters
         if bucket.holds_gradients:
-            self._check_held([bucket.names[index] for index in live], grads)
+            self._check_held(share.names, share.gradients)
         if not bucket.pieces:
             states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
-            return self._update(bucket, live, parameters, grads, states)
-        for index, parameter, grad in zip(live, parameters, grads, strict=True):
+            return self._update(bucket, share.live, parameters, share.gradients, states)
+        for index, parameter, grad in zip(share.live, parameters, share.gradients, strict=True):
             start = 0
             for part, own in _pieces(parameter, grad, bucket.pieces):
                 self._update(bucket, [index], [part], [own], {name: [own] for name, _ in bucket.states}, start)
@@ -196,8 +226,7 @@ class UpdateOptimizer(NamedOptimizer):
         assert grad is not None
         if grad.layout is not torch.strided:
             self._fail(f"the gradient of {name!r} is sparse", "make the embedding with sparse=False")
-        if grad.is_complex():
-            self._fail(f"{name!r} is complex", "keep its real and imaginary part in a real parameter")
+        self._check_real(name, grad)
         return grad
 
     def _state(self, parameter: Tensor, name: str, kind: str) -> Tensor:
