@@ -86,6 +86,7 @@ def compile(  # noqa: A001  # the public name
     without: Sequence[str] = (),
     state_dtype: torch.dtype | None = None,
     stochastic_rounding: bool = False,
+    nonfinite: str = "raise",
     **group_options: float | tuple[float, ...],
 ) -> Optimizer:
     """One optimizer for every parameter of `model`, whose update code is generated from its inferred plan.
@@ -99,12 +100,15 @@ def compile(  # noqa: A001  # the public name
     `state_dtype=torch.bfloat16` keeps states of a parameter's shape in half the memory; arithmetic stays float32.
     `stochastic_rounding` rounds what is written to bf16, states and weights, up or down by chance, right on average
     (Gupta et al. 2015, arXiv:1502.02551): steps smaller than half a last place aren't lost. See docs/recipes.md.
+    `nonfinite` is what a step does about a gradient that isn't finite: "raise" NormcError, "skip" the step, count such
+    entries as "zero", or "ignore" it. With "raise" and "skip" weights and states stay as they were, and `opt.nonfinite`
+    counts. On a GPU nothing waits: the error comes at the next step.
     `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
     named = list(model.named_parameters())
     for device in {parameter.device for _, parameter in named}:
         prepare(device)
-    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile)
+    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile, nonfinite)
     if plan is not None:
         given = changed(plan, overrides)
         if strict:
@@ -149,6 +153,7 @@ def build(
     without: Sequence[str] = (),
     state_dtype: torch.dtype | None = None,
     stochastic_rounding: bool = False,
+    nonfinite: str = "raise",
     **options: float | tuple[float, ...],
 ) -> Optimizer:
     """The optimizer of a plan.
@@ -159,10 +164,11 @@ def build(
     state_dtype          torch.bfloat16 for states of a parameter's shape; None is float32 (float64 of float64 weights).
     stochastic_rounding  what is written to bf16, states and weights, is rounded up or down by chance, right on average
                          (Gupta et al. 2015, arXiv:1502.02551); else to the nearest.
+    nonfinite  "raise", "skip", "zero" or "ignore", as for normc.compile.
     options  values of the recipe's groups (momentum, weight_decay): one number, or a pair (matrices, the rest).
     """
     named = list(named_parameters)
-    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile)
+    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile, nonfinite)
     opt = optimizer_of(plan, named, how, lr, **options)
     opt.origin = Source(request_of(plan))
     return opt
@@ -178,11 +184,12 @@ def defer(
     without: Sequence[str] = (),
     state_dtype: torch.dtype | None = None,
     stochastic_rounding: bool = False,
+    nonfinite: str = "raise",
     **options: float | tuple[float, ...],
 ) -> Optimizer:
     """An optimizer that gets its plan later, through `adopt`. Until then its groups are by number of axes."""
     named = list(named_parameters)
-    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile)
+    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile, nonfinite)
     return Optimizer(named, None, Maker(recipe, how), lr, **options)
 
 

@@ -58,6 +58,7 @@ from uuid import uuid4
 
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors
 """
 
 _RUNTIME = (
@@ -84,9 +85,10 @@ _DOOR = '''class Optimizer(UpdateOptimizer):
         named_parameters: Iterable[tuple[str, Tensor]],
         lr: float | Tensor | Mapping[str, float],
         compile: bool = True,
+        nonfinite: str = "raise",
         **options: float | tuple[float, ...],
     ) -> None:
-        super().__init__(named_parameters, UPDATE, lr, compile, **options)
+        super().__init__(named_parameters, UPDATE, lr, compile, nonfinite, **options)
 
     def _rebuilt(self) -> Update:
         return UPDATE

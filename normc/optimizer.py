@@ -68,7 +68,7 @@ class Optimizer(UpdateOptimizer):
         self._plan = plan
         self._loaded = None if plan is None else make(plan)
         update = _stand_in(named, make) if self._loaded is None else self._loaded.update
-        super().__init__(named, update, lr, make.build.compile, **options)
+        super().__init__(named, update, lr, make.build.compile, make.build.nonfinite, **options)
 
     @property
     def recipe(self) -> Recipe:

@@ -19,12 +19,14 @@ class Build:
     compile  whether the generated functions go through torch.compile as they run; the text is the same
     without  rewrites that are left out, by name
     storage  how states and weights are kept
+    nonfinite  what a step does about a gradient that isn't finite; the text is the same
     """
 
     target: str = "cpu"
     compile: bool = True
     without: tuple[str, ...] = ()
     storage: Storage = PLAIN
+    nonfinite: str = "raise"
 
     @property
     def backend(self) -> str:
@@ -47,10 +49,11 @@ def build_of(
     state_dtype: torch.dtype | None = None,
     stochastic_rounding: bool = False,
     compile: bool = True,
+    nonfinite: str = "raise",
 ) -> Build:
     """As the options of normc.compile say it. NormcError for a rewrite that the target's backend hasn't, or a dtype."""
     kept = storage(state_dtype, stochastic_rounding)
-    return Build(target, compile, checked(without, target.split(":")[0]), kept)
+    return Build(target, compile, checked(without, target.split(":")[0]), kept, nonfinite)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from normc.update.runtime.run import Update as Update
 EMBEDDED = (
     "normc.update.kernels.language",
     "normc.update.kernels.ahead",
+    "normc.update.runtime.rounding",
+    "normc.update.runtime.faults",
     "normc.update.runtime.fused",
     "normc.update.runtime.run",
-    "normc.update.runtime.rounding",
     "normc.update.runtime.holder",
     "normc.update.runtime.native",
     "normc.update.runtime.tables",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from normc.update.kernels.ahead import compile_ahead
+from normc.update.runtime.faults import FINITE
 from normc.update.runtime.fused import FusedRun, Lanes, Stack, lanes_of
 from normc.update.runtime.native import MANY, Addresses, background
 from normc.update.runtime.run import Bucket, Update
@@ -28,10 +29,13 @@ ALIGN = 16  # bytes that addresses are multiples of, or 1 where some aren't
 class Layout:
     """What the steps with one set of gradients need: tables on the device, runs that read them, and their graph.
 
-    Rows of parameters that are missing, or have no gradient, are left out.
+    Rows of parameters that are missing, or have no gradient, are left out. `found` are the flags of gradients that
+    aren't finite, in the order of `names`.
     """
 
-    def __init__(self, update: Update, buckets: Sequence[Bucket], members: Mapping[str, Tensor], store: Store) -> None:
+    def __init__(
+        self, update: Update, buckets: Sequence[Bucket], members: Mapping[str, Tensor], store: Store, policy: str
+    ) -> None:
         self.buckets: list[Bucket] = []
         self.stacks: list[list[LiveStack]] = []
         for bucket in buckets:
@@ -40,9 +44,13 @@ class Layout:
                 self.buckets.append(bucket)
                 self.stacks.append(stacks)
         flat = [stack for stacks in self.stacks for stack in stacks if stack.parameters]
-        self._flat = flat
+        self._flat, self._policy = flat, policy
         self.device = flat[0].parameters[0].device
         self.originals = [parameter for stack in flat for parameter in stack.parameters]
+        of = {id(parameter): name for name, parameter in members.items()}
+        self.names = [of[id(parameter)] for parameter in self.originals]
+        self.found = torch.zeros(len(self.names) + 1, device=self.device)
+        self._outside = torch.zeros(1, device=self.device)
         owners: dict[str, list[Tensor]] = {}
         for stack in flat:
             for name in (*stack.names, *stack.counts):
@@ -59,8 +67,11 @@ class Layout:
         self._weights = [parameter for stack in flat for parameter in stack.parameters]
         self._table()
         given = [(bucket.group, name) for bucket in self.buckets for name in _plan(bucket).numbers]
-        self._numbers = list(dict.fromkeys(given))
-        self._given = torch.tensor([self._numbers.index(number) for number in given], dtype=torch.int64)
+        self._numbers = [number for number in dict.fromkeys(given) if number[1] != FINITE]
+        places = {number: place for place, number in enumerate(self._numbers)}
+        self._given = torch.tensor([places.get(number, len(places)) for number in given], dtype=torch.int64)
+        free = [place for place, (_, name) in enumerate(given) if name == FINITE]
+        self._free = torch.tensor(free, dtype=torch.int64, device=self.device)
         self._values: list[float] = []
         counts = [place for stack in flat for places in stack.counts.values() for place in places]
         self._counted = store.counted
@@ -140,7 +151,7 @@ class Layout:
             self._align(1 if self._host.bitwise_and(ALIGN - 1).any() else ALIGN)
             self._addresses.send(lambda host: host.copy_(self._host))
             self._last = (weights, grads)
-        self._number([groups[group][name] for group, name in self._numbers])
+        self._number([*(groups[group][name] for group, name in self._numbers), 1.0])
         return True
 
     def _number(self, values: list[Any]) -> None:
@@ -169,8 +180,10 @@ class Layout:
                 if stack.align != align:
                     stack.align, self.graph, self.steps = align, None, 0
 
-    def step(self, graphs: bool) -> None:
-        """Run all kernels on what was fed."""
+    def step(self, graphs: bool, outside: Tensor | None) -> None:
+        """Run all kernels on what was fed. `outside` is the flag of gradients that others step, if there are any."""
+        if outside is not None:
+            self._outside.copy_(outside)
         if self.noncontiguous:
             torch._foreach_copy_(self.stand_ins, self.noncontiguous)
         due = graphs and self.device.type == "cuda" and self.graph is None and self.steps >= _EAGER
@@ -185,22 +198,41 @@ class Layout:
         if self.noncontiguous:
             torch._foreach_copy_(self.noncontiguous, self.stand_ins)
         self.steps += 1
+        self.count(1.0)
+
+    def count(self, more: float) -> None:
+        """So many steps more."""
         if self._counts is not None:
-            self._counted.index_add_(0, self._counts, self._ones)
+            self._counted.index_add_(0, self._counts, self._ones, alpha=more)
         elif self._counts_too:
-            self._counted.add_(1.0)
+            self._counted.add_(more)
 
     def _capture(self) -> None:
         """Record all launches as a graph, or say why steps go on without. Nothing is run."""
         try:
-            self.graph = self._lanes.recorded(self._turns())
+            self.graph = self._lanes.recorded(self._turns(), self._look)
         except RuntimeError as error:
             self.steps = -(2**62)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             warnings.warn(f"no CUDA graph could be made of the step, which is slower without: {reason}", stacklevel=2)
 
     def _launch(self) -> None:
+        self._look()
         self._lanes.run(self._turns())
+
+    def _look(self) -> None:
+        """Raise the flags of gradients that aren't finite; under a policy that moves nothing then, tell the kernels."""
+        if self._policy == "ignore":
+            return
+        self.found.zero_()
+        start = 0
+        for stack in (stack for run in self.runs for stack in run.stacks if stack.live):
+            stack.look(self.found[start : start + stack.live], self._policy == "zero")
+            start += stack.live
+        any_wrong = self.found.amax() + self._outside
+        self.found[-1:].copy_(any_wrong)
+        if self._policy != "zero":
+            self._floats.device.index_copy_(0, self._free, (any_wrong == 0).double().expand(len(self._free)))
 
     def _turns(self) -> list[FusedRun]:
         return [turn for run in self.runs for turn in run.turns()]
@@ -243,8 +275,11 @@ def _live_stack(update: Update, bucket: Bucket, place: int, members: Mapping[str
 class Launcher:
     """Steps an optimizer's fused buckets. Layouts are kept by which parameters have gradients."""
 
-    def __init__(self, update: Update, buckets: Sequence[Bucket], members: Mapping[str, Tensor], store: Store) -> None:
-        self._update, self._buckets, self._store = update, buckets, store
+    def __init__(
+        self, update: Update, buckets: Sequence[Bucket], members: Mapping[str, Tensor], store: Store, policy: str
+    ) -> None:
+        self._update, self._buckets, self._store, self._policy = update, buckets, store, policy
+        self.last: Layout | None = None
         self.members, self.state = members, store.state
         self._names = [name for bucket in buckets for name in bucket.names if name in members]
         self._parameters = [members[name] for name in self._names]
@@ -256,10 +291,18 @@ class Launcher:
             if parameter.grad is not None:
                 check(name, parameter)
 
-    def step(self, groups: Sequence[Mapping[str, Any]], graphs: bool, check: Callable[[str, Tensor], object]) -> bool:
-        """One step of all fused buckets. `check` fails on a gradient that no update can take. False, with nothing done,
-        for stacks of several dtypes.
+    def step(
+        self,
+        groups: Sequence[Mapping[str, Any]],
+        graphs: bool,
+        check: Callable[[str, Tensor], object],
+        outside: Tensor | None = None,
+    ) -> bool:
+        """One step of all fused buckets, by the layout that is then the `last`. `check` fails on a gradient that no
+        update can take; `outside` is the flag of others' gradients. False, with nothing done, for stacks of several
+        dtypes.
         """
+        self.last = None
         loops = self.native.loops
         looked = None if loops is None else loops.look(self._parameters)
         try:
@@ -275,7 +318,9 @@ class Launcher:
                 self._check(check)
                 while len(self._layouts) >= _LAYOUTS:
                     self._layouts.pop(next(iter(self._layouts)))
-                layout = self._layouts[without] = Layout(self._update, self._buckets, self.members, self._store)
+                layout = self._layouts[without] = Layout(
+                    self._update, self._buckets, self.members, self._store, self._policy
+                )
             if layout.mixed:
                 return False
             if signature is None or signature != layout.signature:
@@ -286,7 +331,8 @@ class Launcher:
                     grads = [grad.to(dtype).contiguous() for grad, dtype in zip(grads, layout.dtypes, strict=True)]
                     addresses = list(map(_ADDRESS, grads))
             if layout.feed(addresses, weights, groups):
-                layout.step(graphs and "graph" not in self._update.without)
+                layout.step(graphs and "graph" not in self._update.without, outside)
+                self.last = layout
                 return True
             self._layouts.clear()
         raise AssertionError("tables made anew fit")

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from normc.update.runtime.faults import POLICIES
 from normc.update.runtime.holder import GradientHolder
 from normc.update.runtime.rounding import SEED
 from normc.update.runtime.run import Cores, Update
@@ -39,6 +40,7 @@ class NamedOptimizer(GradientHolder):
     cores: Cores
     _built = False
     _given: tuple[str, ...] = ()
+    _policy: str = "raise"
 
     def __init__(
         self,
@@ -46,8 +48,13 @@ class NamedOptimizer(GradientHolder):
         update: Update,
         lr: float | Tensor | Mapping[str, float],
         compile: bool = True,
+        nonfinite: str = "raise",
         **options: float | tuple[float, ...],
     ) -> None:
+        if nonfinite not in POLICIES:
+            self._fail(f"nonfinite is {nonfinite!r}", f"give one of {', '.join(POLICIES)}")
+        self._policy = nonfinite
+        self._check_policy(update)
         self.update = update
         self.cores = Cores(compile, self._warning())
         groups: list[dict[str, Any]] = [
@@ -79,6 +86,12 @@ class NamedOptimizer(GradientHolder):
     def _seeds(self) -> dict[str, int]:
         """What a group has more if rounding is stochastic."""
         return {SEED: 0} if self.update.stochastic else {}
+
+    def _check_policy(self, update: Update) -> None:
+        """Fails where a step can't be left out: its gradient has spoiled the average by then."""
+        if self._policy == "skip" and any(bucket.holds_gradients for bucket in update.buckets):
+            fix = 'give nonfinite="zero", which counts such entries as zero, or another recipe'
+            self._fail(f"{update.recipe} can't skip a step: gradients hold the average of all before", fix)
 
     def _rates(self, lr: float | Tensor | Mapping[str, float]) -> list[float | Tensor]:
         """Each group's lr: the same, or that of its recipe."""
@@ -185,6 +198,7 @@ class NamedOptimizer(GradientHolder):
         if loaded:
             self._fail("a checkpoint of another plan was loaded before this one was known", "load one of this plan")
         self._refuse_unread(update)
+        self._check_policy(update)
         self.update = update
         named = [
             pair for group in self.param_groups for pair in zip(group["param_names"], group["params"], strict=True)
@@ -272,7 +286,7 @@ class NamedOptimizer(GradientHolder):
 
     def __getstate__(self) -> dict[str, Any]:
         """As torch's, without the generated update, which is made again."""
-        return {**super().__getstate__(), "_compile": self.cores.enabled}
+        return {**super().__getstate__(), "_compile": self.cores.enabled, "_policy": self._policy}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         enabled = state.pop("_compile", None)

@@ -36,6 +36,11 @@ class Bucket:
     fused: Fused | None = None
 
     @property
+    def decomposes(self) -> bool:
+        """Whether its function looks for eigenpairs of factors, and warns where there are none."""
+        return any(name.startswith("factor_") for name, _ in self.states)
+
+    @property
     def holds_gradients(self) -> bool:
         """Whether gradients stay between steps, as the average itself."""
         return any(kind == "grad" for _, kind in self.states)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import import_module
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from normc.update.kernels.language import runs_kernels
+from normc.update.runtime.faults import Pending, at_once, clean, flags, named
 from normc.update.runtime.launcher import Launcher
 from normc.update.runtime.named import NamedOptimizer
 from normc.update.runtime.native import Loops
@@ -19,6 +21,7 @@ from normc.update.runtime.rounding import SEED, local, round_stochastically
 from normc.update.runtime.run import Bucket, Run, Update
 from normc.update.runtime.tables import Store, same
 
+UNDECOMPOSED = "no eigenpairs: "  # what ops warn of, followed by the parameter's place among those that step
 _TENSORS = (Tensor, torch.nn.Parameter)
 
 
@@ -38,6 +41,11 @@ class UpdateOptimizer(NamedOptimizer):
     """Runs each bucket's generated function on the parameters that have a gradient."""
 
     _launcher: Launcher | None = None
+    _pending: Pending | None = None
+    _nonfinite: Mapping[str, int] = MappingProxyType({})
+    _owed: Sequence[str] = ()
+    # By parameter, the steps at which a factor had no eigenpairs (Shampoo, SOAP).
+    undecomposed: Mapping[str, int] = MappingProxyType({})
     _members: Mapping[str, Tensor] = MappingProxyType({})
     _seen: tuple[Update | None, list[tuple[list[str], list[Tensor]]]] = (None, [])
     _idle: Sequence[tuple[str, Tensor]] = ()
@@ -50,6 +58,23 @@ class UpdateOptimizer(NamedOptimizer):
         """As torch's, which is also how a state_dict gets in; tables of the states before are of no more use."""
         super().__setstate__(state)
         self._launcher = None
+        self._pending = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As torch's, when what the device found is known."""
+        self._settle()
+        return {**super().__getstate__(), "_nonfinite": self._nonfinite}
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, when what the device found is known."""
+        self._settle()
+        return super().state_dict()
+
+    @property
+    def nonfinite(self) -> Mapping[str, int]:
+        """By parameter, the steps at which its gradient wasn't finite. Waits for the last step on a GPU."""
+        self._settle()
+        return dict(self._nonfinite)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient. Returns the closure's loss."""
@@ -77,16 +102,95 @@ class UpdateOptimizer(NamedOptimizer):
         return loss
 
     def _update_members(self, members: Mapping[str, Tensor]) -> None:
+        self._settle()
+        if self._owed:
+            owed, self._owed = self._owed, ()
+            self._raise(owed, "was")
         if self._idle and (woken := self._woken()):
             self._wake(woken)
             members = self._by_names()
         shares = self._shares(self._others, members)  # what can't be stepped is said before anything has moved
-        launched = bool(self._fused) and self._launch(self._fused, members)
-        for share in shares if launched else [*self._shares(self._fused, members), *shares]:
-            self._step(share)
+        found = self._found(shares)
+        launched = bool(self._fused) and self._launch(self._fused, members, found)
+        if self._fused and not launched:
+            shares = [*self._shares(self._fused, members), *shares]
+            found = self._found(shares)
+        finite = self._judged(shares, found, launched)
+        if finite is False:
+            return
+        for share in shares:
+            self._step(share, None if finite is True else finite)
         if self.update.stochastic:
             for group in self.param_groups:
                 group[SEED] += 1
+
+    def _found(self, shares: Sequence[Share]) -> Tensor | None:
+        """The flags of gradients that aren't finite, and whether any is; None where nobody looks."""
+        gradients = [gradient for share in shares for gradient in share.gradients]
+        return flags(gradients) if gradients and self._policy != "ignore" else None
+
+    def _judged(self, shares: Sequence[Share], found: Tensor | None, launched: bool) -> bool | Tensor:
+        """Whether a step may write: known now, or a flag on the device. Raises what is known now."""
+        layout = self._launcher.last if launched and self._launcher is not None else None
+        if self._policy == "ignore" or (found is None and layout is None):
+            return True
+        names = [name for share in shares for name in share.names]
+        if layout is None and found is not None and at_once(found.device):
+            if not (wrong := named(names, found)):
+                return True
+            self._told_of(wrong)
+            if self._policy == "raise":
+                self._raise(wrong, "is")
+            if self._policy == "zero":
+                clean([gradient for share in shares for gradient in share.gradients])
+            return self._policy == "zero"
+        if layout is not None:
+            names = [*layout.names, *names]
+            found = layout.found if found is None else torch.cat([layout.found[:-1], found[:-1], layout.found[-1:]])
+        assert found is not None
+        counts = [self._state(p, state, kind) for share in shares for state, kind in share.bucket.states
+                  if kind == "count" for p in share.parameters]  # fmt: skip
+
+        def undo() -> None:
+            if layout is not None:
+                layout.count(-1.0)
+            if counts:
+                torch._foreach_sub_(counts, 1.0)
+
+        if not (found.is_cuda and torch.cuda.is_current_stream_capturing()):  # of a user's own graph nobody reads it
+            self._pending = Pending(names, found, undo)
+        if self._policy == "zero":
+            clean([gradient for share in shares for gradient in share.gradients])
+            return True
+        return found[-1] == 0
+
+    def _settle(self) -> None:
+        """Read what the device found at the step before. An error is owed to the next step."""
+        pending, self._pending = self._pending, None
+        if pending is None or not (wrong := pending.names()):
+            return
+        if self._policy != "zero":
+            pending.undo()
+        self._told_of(wrong)
+        if self._policy == "raise":
+            self._owed = wrong
+
+    def _told_of(self, wrong: Sequence[str]) -> None:
+        """Count the parameters whose gradients aren't finite; say so once, where nothing is raised."""
+        counted = dict(self._nonfinite)
+        for name in wrong:
+            counted[name] = counted.get(name, 0) + 1
+        self._nonfinite = counted
+        done = {"skip": "the step is skipped", "zero": "such entries count as zero"}.get(self._policy)
+        if done is not None:
+            text = f"the gradient of {listed(wrong)} is not finite: {done}, this time and later ones"
+            self._tell("nonfinite", f"{text}\n  fix: look for what made it; opt.nonfinite counts such steps")
+
+    def _raise(self, wrong: Sequence[str], was: str) -> NoReturn:
+        self._fail(
+            f"the gradient of {listed(wrong)} {was} not finite; that step has moved nothing",
+            'look for what made it (a loss of NaN, fp16 without a GradScaler), or give nonfinite="skip" or "zero"',
+        )
 
     def _woken(self) -> list[str]:
         """What has a gradient that the plan knows nothing of."""
@@ -97,9 +201,8 @@ class UpdateOptimizer(NamedOptimizer):
         self._refuse_gradient(names, "and this file holds no model to plan again", "export a plan that reaches it")
 
     def _refuse_gradient(self, names: Sequence[str], why: str, fix: str) -> NoReturn:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         self._fail(
-            f"{names[0]!r}{more} has a gradient, but the plan says that none reaches it, {why}",
+            f"{listed(names)} has a gradient, but the plan says that none reaches it, {why}",
             f"{fix}; or freeze it: requires_grad_(False), and grad = None",
         )
 
@@ -124,8 +227,10 @@ class UpdateOptimizer(NamedOptimizer):
             self._salts = {name: place for place, name in enumerate(sorted(self.update.entries))}
         return self._members
 
-    def _launch(self, buckets: Sequence[Bucket], members: Mapping[str, Tensor]) -> bool:
-        """Step these buckets by their kernels. False where kernels don't run, or parameters are no plain tensors."""
+    def _launch(self, buckets: Sequence[Bucket], members: Mapping[str, Tensor], found: Tensor | None) -> bool:
+        """Step these buckets by their kernels; `found` are the others' flags. False where kernels don't run, or
+        parameters are no plain tensors.
+        """
         old = self._launcher
         if old is None or old.members is not members or old.state is not self.state:
             own = [members[name] for bucket in buckets for name in bucket.names if name in members]
@@ -134,9 +239,10 @@ class UpdateOptimizer(NamedOptimizer):
                 return False
             capacity = sum(len(bucket.names) for bucket in buckets for _, kind in bucket.states if kind == "count")
             store = Store(self._state, self.state, self._dtype, capacity)
-            self._launcher = Launcher(self.update, buckets, members, store)
+            self._launcher = Launcher(self.update, buckets, members, store, self._policy)
         assert self._launcher is not None
-        return self._launcher.step(self.param_groups, self.cores.enabled, self._gradient)
+        outside = None if found is None else found[-1:]
+        return self._launcher.step(self.param_groups, self.cores.enabled, self._gradient, outside)
 
     @torch.no_grad()
     def observe_logits(self, largest: Mapping[str, Tensor]) -> None:
@@ -172,17 +278,18 @@ class UpdateOptimizer(NamedOptimizer):
                 shares.append(Share(bucket, live, names, parameters, list(map(self._gradient, names, parameters))))
         return shares
 
-    def _step(self, share: Share) -> None:
+    def _step(self, share: Share, finite: Tensor | None) -> None:
         bucket, parameters = share.bucket, share.parameters
         if bucket.holds_gradients:
             self._check_held(share.names, share.gradients)
         if not bucket.pieces:
             states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
-            return self._update(bucket, share.live, parameters, share.gradients, states)
+            return self._update(bucket, share.live, parameters, share.gradients, states, finite)
         for index, parameter, grad in zip(share.live, parameters, share.gradients, strict=True):
             start = 0
             for part, own in _pieces(parameter, grad, bucket.pieces):
-                self._update(bucket, [index], [part], [own], {name: [own] for name, _ in bucket.states}, start)
+                states = {name: [own] for name, _ in bucket.states}
+                self._update(bucket, [index], [part], [own], states, finite, start)
                 start += part.numel()
         return None
 
@@ -193,9 +300,14 @@ class UpdateOptimizer(NamedOptimizer):
         parameters: list[Tensor],
         gradients: list[Tensor],
         states: dict[str, list[Tensor]],
+        finite: Tensor | None,
         start: int = 0,
     ) -> None:
-        """Run a bucket's function. Of flat pieces, `start` is the place of the first entry in its parameter."""
+        """Run a bucket's function; nothing is written where the flag `finite` is false. Of flat pieces, `start` is the
+        place of the first entry in its parameter.
+        """
+        written_to = [] if finite is None else [*parameters, *_kept(bucket, states)]
+        before = [tensor.clone() for tensor in written_to]
         compute_dtypes = [self._dtype(parameter) for parameter in parameters]
         weights, grads = _converted(parameters, compute_dtypes), _converted(gradients, compute_dtypes)
         group = self.param_groups[bucket.group]
@@ -208,7 +320,11 @@ class UpdateOptimizer(NamedOptimizer):
                 )
                 states[name] = written[-1][1]
         shapes = [self.update.entries[name].shape for name in bucket.names]
-        bucket.step(Run(weights, grads, states, live, shapes, group, self.cores))
+        run = Run(weights, grads, states, live, shapes, group, self.cores)
+        if bucket.decomposes:
+            self._decompose(bucket, run)
+        else:
+            bucket.step(run)
         nearest = []
         for place, pair in enumerate(written):
             for index, old, new in zip(live, *pair, strict=True):
@@ -219,6 +335,24 @@ class UpdateOptimizer(NamedOptimizer):
                     nearest.append((old, new))
         if nearest:
             torch._foreach_copy_([old for old, _ in nearest], [new for _, new in nearest])
+        for tensor, old in zip(written_to, before, strict=True):
+            assert finite is not None
+            tensor.copy_(torch.where(finite.to(tensor.device, non_blocking=True), tensor, old))
+
+    def _decompose(self, bucket: Bucket, run: Run) -> None:
+        """Run a bucket's function; count the parameters whose factors have no eigenpairs, and say so once."""
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            bucket.step(run)
+        wrong = [str(one.message).removeprefix(UNDECOMPOSED) for one in said if UNDECOMPOSED in str(one.message)]
+        for one in (one for one in said if UNDECOMPOSED not in str(one.message)):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        if not wrong:
+            return
+        names = [bucket.names[run.live[int(place)]] for place in wrong]
+        self.undecomposed = {**self.undecomposed, **{name: self.undecomposed.get(name, 0) + 1 for name in names}}
+        text = f"a factor of {listed(names)} has no eigenpairs, in float64 either: the last ones are kept, or none"
+        self._tell("eigh", f"{text}\n  fix: look for what spoiled its gradients; opt.undecomposed counts them")
 
     def _gradient(self, name: str, parameter: Tensor) -> Tensor:
         self._check_shape(name, parameter)
@@ -264,6 +398,16 @@ def _listened(opt: UpdateOptimizer) -> bool:
     """
     own = (opt._optimizer_step_pre_hooks, opt._optimizer_step_post_hooks)
     return _profiled() or any(own) or any(_everywhere)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _kept(bucket: Bucket, states: Mapping[str, list[Tensor]]) -> list[Tensor]:
+    """The states that lie beside their parameter; the host's counts don't."""
+    return [tensor for name, kind in bucket.states if kind != "count" for tensor in states[name]]
 
 
 def _moves(gradient: Tensor) -> bool:
