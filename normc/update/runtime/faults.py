@@ -120,7 +120,8 @@ def find_nonfinite(
         here = start + tl.arange(0, BLOCK)
         inside = here < entries
         g = tl.load(g_at + here, mask=inside, other=0.0)
-        wrong = inside & ((g != g) | (tl.abs(g) == float("inf")))
+        wide = g if tl.float64 == KIND else g.to(tl.float32)
+        wrong = inside & ((wide != wide) | (tl.abs(wide) == float("inf")))
         if tl.max(wrong.to(tl.int32), axis=0) > 0:
             tl.store(found + row, 1.0)
             if CLEAN:

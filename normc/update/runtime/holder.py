@@ -6,8 +6,10 @@ import sys
 import warnings
 import weakref
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -17,6 +19,21 @@ from normc.update.runtime.run import Update
 _TORCH = str(Path(torch.__file__).parent)
 
 
+class Seen:
+    """A gradient's version as last seen, by a step or by the hook of its parameter that this is; and whether something
+    else than backward has written to it in between.
+    """
+
+    version = 0
+    touched = False
+
+    def __call__(self, parameter: Tensor) -> None:
+        """Backward has added to the gradient."""
+        assert parameter.grad is not None
+        self.touched |= parameter.grad._version != self.version + 1
+        self.version = parameter.grad._version
+
+
 class GradientHolder(torch.optim.Optimizer):
     """Keeps the gradients of buckets that hold them: over zero_grad, in checkpoints, in pickles and copies."""
 
@@ -24,10 +41,26 @@ class GradientHolder(torch.optim.Optimizer):
     # States that a checkpoint's loading leaves in the dtype that torch gives them.
     as_they_are: ClassVar[tuple[str, ...]] = ("step", "gradient")
     _last: dict[str, weakref.ref[Tensor]] | None = None
+    _watched: Mapping[str, tuple[weakref.ref[Tensor], Seen]] = MappingProxyType({})
     _told: tuple[str, ...] = ()
 
     def _warning(self) -> type[Warning]:
         return UserWarning
+
+    def _fail(self, problem: str, fix: str) -> NoReturn:
+        raise RuntimeError(f"{problem}\n  fix: {fix}")
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Not there, as for any optimizer whose gradients come unscaled. A GradScaler asks for it before it divides
+        gradients, and averages in them, by its scale: it is refused there.
+        """
+        if self._holding():
+            self._fail(
+                f"{self.update.recipe} can't take a GradScaler: gradients hold the average of all before, unscaled",
+                "train in bf16 without a scaler, or take a recipe that keeps its average in a buffer (scion)",
+            )
+        raise AttributeError("_step_supports_amp_scaling")
 
     def _holding(self) -> list[Tensor]:
         """Parameters whose gradient stays between steps."""
@@ -67,13 +100,39 @@ class GradientHolder(torch.optim.Optimizer):
         warnings.warn(text, self._warning(), stacklevel=frames)
 
     def _check_held(self, names: list[str], grads: list[Tensor]) -> None:
-        """Warn if gradients that hold the average aren't those of the last step."""
+        """Warn if gradients that hold the average aren't those of the last step, or were written to by anything but
+        backward.
+        """
         last = self._last or {}
         lost = [name for name, grad in zip(names, grads, strict=True) if name in last and last[name]() is not grad]
         if lost:
             problem = f"the average of {lost[0]!r} is lost: its gradient is another than at the last step"
             self._tell("lost", f"{problem}\n  fix: don't call model.zero_grad(), nor set a parameter's grad")
         self._last = {**last, **{name: weakref.ref(grad) for name, grad in zip(names, grads, strict=True)}}
+        touched = [
+            name for name, grad in zip(names, grads, strict=True) if name not in lost and self._touched(name, grad)
+        ]
+        # Where gradients are averaged over ranks, others write to them too.
+        if touched and not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            problem = f"the average of {touched[0]!r} was changed by something else than backward"
+            self._tell("touched", f"{problem}\n  fix: don't clip, scale or zero gradients, which hold the average")
+
+    def _touched(self, name: str, grad: Tensor) -> bool:
+        seen = self._watched[name][1] if name in self._watched else None
+        return seen is not None and (seen.touched or seen.version != grad._version)
+
+    def _watch_held(self, names: list[str], parameters: list[Tensor]) -> None:
+        """Remember the versions of gradients after a step; each backward adds one."""
+        watched = dict(self._watched)
+        for name, parameter in zip(names, parameters, strict=True):
+            if name not in watched or watched[name][0]() is not parameter:
+                seen = Seen()
+                parameter.register_post_accumulate_grad_hook(seen)
+                watched[name] = (weakref.ref(parameter), seen)
+            seen = watched[name][1]
+            assert parameter.grad is not None
+            seen.version, seen.touched = parameter.grad._version, False
+        self._watched = watched
 
     def _with_gradients(self) -> defaultdict[Any, Any]:
         """The states, and with them the gradients that hold an average."""
@@ -101,4 +160,12 @@ class GradientHolder(torch.optim.Optimizer):
         for parameter, own in self.state.items():
             if "gradient" in own:
                 parameter.grad = own.pop("gradient").detach().to(parameter.dtype, copy=True)
-        self._last = None
+        if "update" in self.__dict__:
+            held = {id(parameter) for parameter in self._holding() if parameter.grad is not None}
+            pairs = [
+                pair for group in self.param_groups for pair in zip(group["param_names"], group["params"], strict=True)
+            ]
+            self._last = {name: weakref.ref(own.grad) for name, own in pairs if id(own) in held}
+        else:
+            self._last = None
+        self._watched = {}

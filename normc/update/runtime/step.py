@@ -63,7 +63,7 @@ class UpdateOptimizer(NamedOptimizer):
     def __getstate__(self) -> dict[str, Any]:
         """As torch's, when what the device found is known."""
         self._settle()
-        return {**super().__getstate__(), "_nonfinite": self._nonfinite}
+        return {**super().__getstate__(), "_nonfinite": dict(self._nonfinite)}
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, when what the device found is known."""
@@ -284,14 +284,17 @@ class UpdateOptimizer(NamedOptimizer):
             self._check_held(share.names, share.gradients)
         if not bucket.pieces:
             states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
-            return self._update(bucket, share.live, parameters, share.gradients, states, finite)
-        for index, parameter, grad in zip(share.live, parameters, share.gradients, strict=True):
+            self._update(bucket, share.live, parameters, share.gradients, states, finite)
+        for index, parameter, grad in (
+            zip(share.live, parameters, share.gradients, strict=True) if bucket.pieces else ()
+        ):
             start = 0
             for part, own in _pieces(parameter, grad, bucket.pieces):
                 states = {name: [own] for name, _ in bucket.states}
                 self._update(bucket, [index], [part], [own], states, finite, start)
                 start += part.numel()
-        return None
+        if bucket.holds_gradients:
+            self._watch_held(share.names, parameters)
 
     def _update(
         self,
