@@ -12,11 +12,15 @@ from normc.errors import NormcError, NormcWarning
 from normc.recipe.recipe import Recipe
 from normc.update.program.build import Build
 from normc.update.program.module import Loaded, Text
+from normc.update.runtime.named import WRAPPERS
 from normc.update.runtime.run import Entry, Update
 from normc.update.runtime.step import UpdateOptimizer
 
 if TYPE_CHECKING:
     from normc.plans.plan import NormPlan
+
+
+_LOOKS = 2  # parameters that a step looks for in the model
 
 
 class Maker(Protocol):
@@ -40,6 +44,12 @@ class Source(Protocol):
     def again(self, plan: NormPlan) -> NormPlan:
         """On what is remembered. NormcError where that is nothing."""
 
+    def parameters(self) -> Mapping[str, Tensor] | None:
+        """Those of the model as it now is, by all their names; None where it isn't known."""
+
+    def parameter(self, name: str) -> Tensor | None:
+        """One of them; None where the model isn't known, or has none of that name."""
+
     def with_model(
         self, plan: NormPlan, model: nn.Module, example_inputs: Any, moved: Collection[str]
     ) -> tuple[NormPlan, Source]:
@@ -54,6 +64,11 @@ class Optimizer(UpdateOptimizer):
     """
 
     origin: Source | None = None
+    # The parameters that `_changed` looks at in turn.
+    _turn = 0
+    _names: Sequence[str] = ()
+    _of: Mapping[str, Tensor] | None = None
+    _absent: Collection[str] = ()
 
     def __init__(
         self,
@@ -104,6 +119,74 @@ class Optimizer(UpdateOptimizer):
         self._renew(found)
         self.origin = origin
         return found
+
+    def _changed(self) -> bool:
+        """Look for a few parameters in the model, others each step; at all of them where one is another now, or its
+        gradient has come or gone. Who replaces a parameter may leave the old one its last gradient.
+        """
+        members = self._members
+        if self.origin is None:
+            return False
+        if self._of is not members:
+            self._of = members
+            self._names = [name for name in members if not self.update.entries[name].idle]
+            self._absent = {name for name in self._names if members[name].grad is None}
+        for _ in range(min(_LOOKS, len(self._names))):
+            self._turn = (self._turn + 1) % len(self._names)
+            name = self._names[self._turn]
+            absent = members[name].grad is None
+            now = self.origin.parameter(name)
+            if absent != (name in self._absent) or (now is not None and now is not members[name]):
+                self._absent = {name for name in self._names if members[name].grad is None}
+                return self._follow(members)
+        return False
+
+    def _follow(self, members: Mapping[str, Tensor]) -> bool:
+        """Take the model's parameters in place of those that it no longer has, by name, with their states. NormcError
+        where the plan has no row for what has a gradient.
+        """
+        now = None if self.origin is None else self.origin.parameters()
+        if now is None:
+            return False
+        current = {id(parameter) for parameter in now.values()}
+        own = {id(parameter): name for name, parameter in members.items()}
+        replaced: dict[int, Tensor] = {}
+        for given, parameter in now.items():
+            name = self._known(given)
+            old = None if name is None else members.get(name)
+            if old is parameter or (id(parameter) in own and old is None):
+                continue
+            if id(parameter) in own and id(old) not in current:
+                self._refuse_edit(f"{given!r} is now {own[id(parameter)]!r}, which the plan has another row for")
+            if id(parameter) in own or parameter.grad is None:
+                continue
+            if old is None or id(old) in current:
+                self._refuse_edit(f"{given!r} has a gradient, but wasn't in the model when it was planned")
+            if parameter.shape != old.shape:
+                self._refuse_edit(f"{given!r} is {tuple(parameter.shape)} now, the plan says {tuple(old.shape)}")
+            replaced[id(old)] = parameter
+        for group in self.param_groups if replaced else ():
+            for place, old in enumerate(group["params"]):
+                if id(old) in replaced:
+                    new = group["params"][place] = replaced[id(old)]
+                    if old in self.state and old.device == new.device:
+                        self.state[new] = self.state.pop(old)
+        if replaced:
+            text = (
+                f"{len(replaced)} parameters of the model were replaced: the optimizer has taken the new ones, by name"
+            )
+            self._tell("replaced", f"{text}\n  fix: make the optimizer after what replaces parameters")
+        return bool(replaced)
+
+    def _refuse_edit(self, problem: str) -> NoReturn:
+        self._fail(problem, "call normc.compile again after the model is edited; or freeze it: requires_grad_(False)")
+
+    def _known(self, given: str) -> str | None:
+        bare = given
+        for wrapper in WRAPPERS:
+            bare = bare.replace(wrapper, "")
+        return next((self.update.aliases.get(name, name) for name in (given, bare)
+                     if name in self.update.entries or name in self.update.aliases), None)  # fmt: skip
 
     def _renew(self, plan: NormPlan) -> None:
         """Take a plan some of whose rows have changed."""

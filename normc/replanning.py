@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -126,6 +126,18 @@ class Source:
         if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
             raise NormcError("the parameters are sharded by now", "plan before fully_shard")
         return again(plan, self.request, model, self.inputs or inputs_of(model, None))
+
+    def parameters(self) -> Mapping[str, Tensor] | None:
+        """Those of the model as it now is, by all their names; None where it isn't known."""
+        model = self.known() if self.known is not None else None
+        return None if model is None else dict(model.named_parameters(remove_duplicate=False))
+
+    def parameter(self, name: str) -> Tensor | None:
+        """One of them; None where the model isn't known, or has none of that name."""
+        found: Any = self.known() if self.known is not None else None
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return found if isinstance(found, Tensor) else None
 
     def with_model(
         self, plan: NormPlan, model: nn.Module, example_inputs: Any, moved: Collection[str]

@@ -109,12 +109,17 @@ class UpdateOptimizer(NamedOptimizer):
         if self._idle and (woken := self._woken()):
             self._wake(woken)
             members = self._by_names()
+        if self._changed():
+            members = self._by_names()
         shares = self._shares(self._others, members)  # what can't be stepped is said before anything has moved
         found = self._found(shares)
         launched = bool(self._fused) and self._launch(self._fused, members, found)
         if self._fused and not launched:
             shares = [*self._shares(self._fused, members), *shares]
             found = self._found(shares)
+        if not shares and not (launched and self._launcher is not None and self._launcher.last is not None):
+            self._tell_nothing_trains()
+            return
         finite = self._judged(shares, found, launched)
         if finite is False:
             return
@@ -123,6 +128,17 @@ class UpdateOptimizer(NamedOptimizer):
         if self.update.stochastic:
             for group in self.param_groups:
                 group[SEED] += 1
+
+    def _changed(self) -> bool:
+        """Whether parameters were replaced by those that the model has now. Nothing is known of a model here."""
+        return False
+
+    def _tell_nothing_trains(self) -> None:
+        """Say once that a step found no gradient."""
+        if any(not entry.idle for entry in self.update.entries.values()):
+            text = "no parameter of the optimizer has a gradient: step() has changed nothing"
+            fix = "call backward() before it; make the optimizer after what replaces the model's parameters"
+            self._tell("nothing", f"{text}\n  fix: {fix}")
 
     def _found(self, shares: Sequence[Share]) -> Tensor | None:
         """The flags of gradients that aren't finite, and whether any is; None where nobody looks."""
