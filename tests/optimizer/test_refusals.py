@@ -117,7 +117,7 @@ NUMBERS: list[tuple[str, dict[str, Any]]] = [
     ("adamw", {"beta2": 1.0}), ("adamw", {"beta2": 1.5}), ("adamw", {"momentum": 1.0}), ("adamw", {"eps": -1.0}),
     ("adamw", {"weight_decay": -1.0}), ("muon", {"momentum": float("nan")}), ("muon", {"beta2": 1.0}),
     ("soap", {"beta2": 1.5}), ("lion", {"beta2": 2.0}), ("modular-dual", {"momentum": -3.0}),
-    ("shampoo", {"beta2": float("inf")}), ("sgd", {"weight_decay": float("nan")}), ("sgd", {"momentum": True}),
+    ("shampoo", {"beta2": 1.5}), ("sgd", {"weight_decay": float("nan")}), ("sgd", {"momentum": True}),
     ("sgd", {"momentum": "0.9"}), ("sgd", {"lr": float("nan")}), ("sgd", {"lr": -0.1}), ("sgd", {"lr": float("inf")}),
     ("sgd", {"lr": "0.1"}), ("adamw", {"eps": (1e-8, -1e-8)}),
 ]  # fmt: skip

@@ -96,7 +96,7 @@ class Pending:
 
 def named(names: Sequence[str], found: Tensor) -> list[str]:
     """The names that flags are raised for."""
-    if found[-1] == 0:
+    if found[-1].item() == 0.0:
         return []
     chosen = [name for name, flag in zip(names, found.tolist(), strict=False) if flag]
     return chosen or ["a parameter's part on another rank"]

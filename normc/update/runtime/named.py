@@ -124,7 +124,9 @@ class NamedOptimizer(GradientHolder):
         for group, defaults, own in zip(groups, self.update.defaults, each, strict=True):
             if name in defaults:
                 whole = name not in SHARES or defaults[name] == 1.0  # of 1 an average is a sum (Shampoo's factors)
-                self._check_number(name, own, math.inf if whole else 1.0)
+                self._check_number(
+                    name, own, math.nextafter(1.0, 2.0) if whole and name in SHARES else math.inf if whole else 1.0
+                )
                 group[name] = own
 
     def _refuse_unread(self, update: Update) -> None:

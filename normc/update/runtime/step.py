@@ -178,7 +178,7 @@ class UpdateOptimizer(NamedOptimizer):
         if self._policy == "zero":
             clean([gradient for share in shares for gradient in share.gradients])
             return True
-        return found[-1] == 0
+        return found[-1] == 0 if shares else True
 
     def _settle(self) -> None:
         """Read what the device found at the step before. An error is owed to the next step."""
