@@ -85,7 +85,7 @@ class Pending:
             self._event = torch.cuda.Event()
             self._event.record(torch.cuda.current_stream(found.device))
         else:
-            self._host = found.to("cpu", copy=True)
+            self._host = found  # read before another step writes to it
 
     def names(self) -> list[str]:
         """The parameters whose gradients weren't finite."""

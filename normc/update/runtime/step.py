@@ -161,7 +161,7 @@ class UpdateOptimizer(NamedOptimizer):
                 clean([gradient for share in shares for gradient in share.gradients])
             return self._policy == "zero"
         if layout is not None:
-            names = [*layout.names, *names]
+            names = [*layout.names, *names] if names else layout.names
             found = layout.found if found is None else torch.cat([layout.found[:-1], found[:-1], layout.found[-1:]])
         assert found is not None
         counts = [self._state(p, state, kind) for share in shares for state, kind in share.bucket.states
