@@ -9,10 +9,10 @@ IMAGES := $(VENV)/.images
 LIBRARIES ?= .venv-libraries
 JOBS ?= 6
 
-.PHONY: demo cnn examples readme picture test slow zoo lint format types bench workloads sweep libraries check clean
+.PHONY: demo cnn examples readme picture test slow zoo lint format types bench workloads transfer sweep libraries check clean
 .DEFAULT_GOAL := demo
 
-demo: $(READY)  ## train GPT-2 with AdamW and with normc; results in out/demo
+demo: $(READY)  ## train GPT-2 with AdamW, torch's Muon and normc; results in out/demo
 	$(BIN)/python -m examples.demo
 
 cnn: $(READY) $(IMAGES)  ## the same for a small ResNet on images; results in out/cnn
@@ -53,6 +53,10 @@ bench: $(READY)  ## the sweep behind the demo's AdamW learning rate (long)
 workloads: $(READY)  ## tune and compare optimizers on small workloads (hours of a GPU, resumable); docs/workloads.*
 	$(BIN)/python -m benchmarks.workloads --jobs $(JOBS)
 	$(BIN)/python -m benchmarks.workloads --report
+
+transfer: $(READY)  ## one learning rate for models of many sizes? (hours of a GPU, resumable); docs/transfer-trained*
+	$(BIN)/python -m benchmarks.transfer --jobs $(JOBS)
+	$(BIN)/python -m benchmarks.transfer --report
 
 libraries: $(LIBRARIES)/.ready  ## plans of models of other libraries (long); results in out/libraries
 	$(LIBRARIES)/bin/python -m benchmarks.sweep --libraries --out out/libraries

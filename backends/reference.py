@@ -10,7 +10,7 @@ from torch import Tensor
 from normc.backends.backend import Backend, backends
 from normc.errors import NormcError
 from normc.recipe.recipe import Recipe
-from normc.update.program.listing import reads, summary, waits
+from normc.update.program.listing import altered, reads, summary, waits
 from normc.update.program.module import Loaded, Text
 from normc.update.program.program import Chain, Program, evaluate, placeholders
 from normc.update.runtime.run import Bucket, Entry, Run, Update
@@ -38,7 +38,7 @@ def load(program: Program, recipe: Recipe) -> Loaded:
         row.name: Entry(row.shape, group, summary(row), idle, waits(row))
         for row, group, idle in [*groups, *((row, 1, True) for row in program.idle)]
     }
-    aliases = {alias: row.name for row, _, _ in groups for alias in row.aliases}
+    aliases = {alias: row.name for row in (*(row for row, _, _ in groups), *program.idle) for alias in row.aliases}
     defaults = recipe.defaults
     update = Update(
         program.plan,
@@ -52,6 +52,7 @@ def load(program: Program, recipe: Recipe) -> Loaded:
         state=program.build.storage.state,
         stochastic=program.build.storage.stochastic,
         reads=reads(program, len(defaults)),
+        options=altered(recipe),
     )
     text = "\n\n".join(f"# {chain.row.name!r}\n{chain.graph}" for chain in program.chains)
     return Loaded(update, Text("", text))

@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from rich.console import Console
@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import nn
 
 from workloads.tasks import Task, gpt2_task, resnet_task
-from workloads.training import adamw, train
+from workloads.training import adamw, muon, train
 
 Setting = tuple[tuple[str, float | str], ...]
 
@@ -32,24 +32,28 @@ def settings(axes: dict[str, tuple[float | str, ...]]) -> Iterator[Setting]:
         yield tuple(zip(axes, values, strict=True))
 
 
-def optimizer(kind: str, task: Task, model: nn.Module, setting: dict[str, float | str]) -> torch.optim.Optimizer:
-    """AdamW, or normc with `kind` as its recipe; what is left in `setting` goes to the recipe.
+def optimizers(
+    kind: str, task: Task, model: nn.Module, setting: dict[str, float | str]
+) -> Sequence[torch.optim.Optimizer]:
+    """AdamW, torch's Muon with it, or normc with `kind` as its recipe; what is left in `setting` goes to the recipe.
 
     `mass:GLOB` gives what matches that mass.
     """
     lr = float(setting.pop("lr"))
     if kind == "adamw":
-        return adamw(model, lr, decay=float(setting["decay"]), beta2=float(setting["beta2"]))
+        return [adamw(model, lr, decay=float(setting["decay"]), beta2=float(setting["beta2"]))]
+    if kind == "torch-muon":
+        return muon(model, lr, decay=float(setting["decay"]), beta2=float(setting["beta2"]))
     import normc
 
     tare = {name.removeprefix("mass:"): float(setting.pop(name)) for name in list(setting) if name.startswith("mass:")}
-    return normc.compile(model, task.inputs, lr=lr, recipe=kind, options=setting, tare=tare)
+    return [normc.compile(model, task.inputs, lr=lr, recipe=kind, options=setting, tare=tare)]
 
 
 def main() -> None:
     """Run the sweep that the command line names and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", help="adamw, or a recipe of normc")
+    parser.add_argument("kind", help="adamw, torch-muon (torch.optim.Muon and AdamW), or a recipe of normc")
     parser.add_argument("--task", choices=TASKS, default="gpt2")
     parser.add_argument("--lr", type=float, nargs="+", required=True)
     parser.add_argument("--axis", action="append", default=[], metavar="NAME=V,V", help="a further axis of the sweep")
@@ -61,7 +65,7 @@ def main() -> None:
     task = TASKS[arguments.task](seed=arguments.seed, device=arguments.device)
     task = dataclasses.replace(task, steps=arguments.steps or task.steps)
     axes: dict[str, tuple[float | str, ...]] = {"lr": tuple(arguments.lr)}
-    if arguments.kind == "adamw":
+    if arguments.kind in ("adamw", "torch-muon"):
         axes |= ADAMW if arguments.full else {"decay": (0.1,), "beta2": (0.95,)}
     for axis in arguments.axis:
         name, _, values = axis.rpartition("=")
@@ -71,8 +75,8 @@ def main() -> None:
         model = task.model()
         rest = dict(setting)
         warmup, clip = float(rest.pop("warmup", 0.2)), float(rest.pop("clip", 0)) or None
-        rival = optimizer(arguments.kind, task, model, rest)
-        run = train(task, model, rival, "", Console(file=io.StringIO()), warmup, clip)
+        rivals = optimizers(arguments.kind, task, model, rest)
+        run = train(task, model, rivals, "", Console(file=io.StringIO()), warmup, clip)
         print(f"{label(setting)}  validation {run.final:.4f}  {run.seconds:.0f} s", flush=True)
         results.append((run.final, label(setting)))
     table = Table("setting", "final validation loss", title=f"{arguments.kind} on {task.title}, {task.steps} steps")

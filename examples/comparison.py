@@ -1,10 +1,12 @@
-"""AdamW and normc on one task from one seed: two runs, one table, the loss plot, and files that a reader may keep."""
+"""AdamW, torch's Muon and normc on one task from one seed: a table, the loss plot, and files that a reader may keep."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,17 +16,20 @@ import normc
 from examples.exported import difference
 from workloads.machine import machine
 from workloads.tasks import Task
-from workloads.training import Run, adamw, train
+from workloads.training import Run, adamw, muon, train
+
+COLOURS = ("#8a8f98", "#30638e", "#d1495b")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Each optimizer's best of a sweep (docs/demo.md); `warmup`, a share of the steps, is the same for both."""
+    """Each optimizer's best of a sweep (docs/demo.md); `warmup`, a share of the steps, is the same for all."""
 
     adamw_lr: float
     adamw_decay: float
     adamw_beta2: float
     adamw_clip: float | None
+    muon_lr: float | None  # of torch.optim.Muon and the AdamW beside it; None leaves them out
     normc_lr: float
     normc_options: tuple[tuple[str, float], ...]
     warmup: float
@@ -32,7 +37,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The numbers of the closing table, as summary.json holds them. Losses in nats, times in ms and s."""
+    """The numbers of the closing table, as summary.json holds them. Losses in nats, times in ms and s.
+
+    Those of torch's Muon are None where it didn't run.
+    """
 
     task: str
     parameters: int
@@ -44,17 +52,21 @@ class Summary:
     settings: Settings
     adamw_final: float
     normc_final: float
+    muon_final: float | None
     normc_steps_to_adamw: int | None
+    muon_steps_to_adamw: int | None
     adamw_optimizer_ms: float
+    muon_optimizer_ms: float | None
     normc_optimizer_ms: float
     normc_first_step_s: float
     adamw_seconds: float
+    muon_seconds: float | None
     normc_seconds: float
     export_difference: float
 
 
 def compare(task: Task, settings: Settings, folder: Path, console: Console) -> Summary:
-    """Print normc's plan, train with both, print the table; writes loss.png, plan.json, update.py, summary.json."""
+    """Print normc's plan, train with each, print the table; writes loss.png, plan.json, update.py, summary.json."""
     folder.mkdir(parents=True, exist_ok=True)
     model = task.model()
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -67,6 +79,11 @@ def compare(task: Task, settings: Settings, folder: Path, console: Console) -> S
     rival = task.model()
     baseline = adamw(rival, settings.adamw_lr, settings.adamw_decay, settings.adamw_beta2)
     theirs = train(task, rival, baseline, "AdamW", console, settings.warmup, settings.adamw_clip)
+    muons = None
+    if settings.muon_lr is not None:
+        rival = task.model()
+        pair = muon(rival, settings.muon_lr)
+        muons = train(task, rival, pair, "torch's Muon", console, settings.warmup)
     ours = train(task, model, opt, "normc", console, settings.warmup)
     for group in opt.param_groups:
         group["lr"] = settings.normc_lr  # the schedule has left it at zero, where any two updates agree
@@ -81,17 +98,21 @@ def compare(task: Task, settings: Settings, folder: Path, console: Console) -> S
         plan_hash=opt.plan.hash,
         settings=settings,
         adamw_final=theirs.final,
+        muon_final=None if muons is None else muons.final,
         normc_final=ours.final,
         normc_steps_to_adamw=ours.reached(theirs.final),
+        muon_steps_to_adamw=None if muons is None else muons.reached(theirs.final),
         adamw_optimizer_ms=theirs.optimizer_ms,
+        muon_optimizer_ms=None if muons is None else muons.optimizer_ms,
         normc_optimizer_ms=ours.optimizer_ms,
         normc_first_step_s=ours.first_step_ms / 1e3,
         adamw_seconds=theirs.seconds,
+        muon_seconds=None if muons is None else muons.seconds,
         normc_seconds=ours.seconds,
         export_difference=gap,
     )
     (folder / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")
-    plot(task, (theirs, ours), folder / "loss.png")
+    plot(task, [run for run in (theirs, muons, ours) if run is not None], folder / "loss.png")
     console.print(table(summary))
     console.print(
         f"The exported update.py ran 5 steps without normc: largest difference from normc's own {gap:.1e}.\n"
@@ -102,7 +123,6 @@ def compare(task: Task, settings: Settings, folder: Path, console: Console) -> S
 
 def table(summary: Summary) -> Table:
     """The closing table: one line an optimizer."""
-    reached = summary.normc_steps_to_adamw
     shown = Table(
         "",
         "lr",
@@ -114,15 +134,8 @@ def table(summary: Summary) -> Table:
     )
     for column in shown.columns[1:]:
         column.justify = "right"
-    shown.add_row(
-        "AdamW", f"{summary.settings.adamw_lr:g}", f"{summary.adamw_final:.4f}", str(summary.steps),
-        f"{summary.adamw_optimizer_ms:.1f}", f"{summary.adamw_seconds:.0f} s",
-    )  # fmt: skip
-    shown.add_row(
-        "normc", f"{summary.settings.normc_lr:g}", f"{summary.normc_final:.4f}",
-        "not reached" if reached is None else str(reached),
-        f"{summary.normc_optimizer_ms:.1f}", f"{summary.normc_seconds:.0f} s",
-    )  # fmt: skip
+    for line in lines(asdict(summary)):
+        shown.add_row(*line)
     shown.caption = (
         f"Median optimizer time; {summary.threads} threads of {summary.machine}, torch {summary.torch}. "
         f"normc's train time includes its first step, "
@@ -131,7 +144,19 @@ def table(summary: Summary) -> Table:
     return shown
 
 
-def plot(task: Task, runs: tuple[Run, ...], path: Path) -> None:
+def lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The cells of the table of a summary, as summary.json holds it too."""
+    for key, name in (("adamw", "AdamW"), ("muon", "torch's Muon, AdamW"), ("normc", "normc")):
+        if summary[f"{key}_final"] is not None:
+            steps = summary["steps"] if key == "adamw" else summary[f"{key}_steps_to_adamw"]
+            yield (
+                name, f"{summary['settings'][f'{key}_lr']:g}", f"{summary[f'{key}_final']:.4f}",
+                "not reached" if steps is None else str(steps),
+                f"{summary[f'{key}_optimizer_ms']:.1f}", f"{summary[f'{key}_seconds']:.0f} s",
+            )  # fmt: skip
+
+
+def plot(task: Task, runs: Sequence[Run], path: Path) -> None:
     """Validation loss (lines) and training loss (pale) of every run against steps, as a PNG."""
     import matplotlib as mpl
 
@@ -139,11 +164,12 @@ def plot(task: Task, runs: tuple[Run, ...], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.2), dpi=144)
-    for run, color in zip(runs, ("#8a8f98", "#d1495b"), strict=True):
+    colours = (COLOURS[0], *COLOURS[len(COLOURS) - len(runs) + 1 :])
+    for run, color in zip(runs, colours, strict=True):
         steps, losses = zip(*run.validation, strict=True)
         axes.plot(range(1, len(run.train) + 1), run.train, color=color, alpha=0.25, linewidth=0.8)
         axes.plot(steps, losses, color=color, linewidth=2, label=f"{run.name}: {run.final:.3f}")
-    axes.axhline(runs[0].final, color="#8a8f98", linewidth=0.8, linestyle=":")
+    axes.axhline(runs[0].final, color=COLOURS[0], linewidth=0.8, linestyle=":")
     top = max(run.validation[0][1] for run in runs)
     axes.set_ylim(min(run.final for run in runs) - 0.1, top + 0.3)
     axes.set(xlabel="step", ylabel="validation loss (nats; training loss pale)", title=task.title)

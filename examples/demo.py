@@ -1,4 +1,4 @@
-"""GPT-2 on the Bible, with AdamW and with normc: `python -m examples.demo [--quick]`. Results in out/demo."""
+"""GPT-2 on the Bible, with AdamW, torch's Muon and normc: `python -m examples.demo [--quick]`. Results in out/demo."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ SETTINGS = Settings(
     adamw_decay=0.1,
     adamw_beta2=0.99,
     adamw_clip=1.0,
-    normc_lr=0.2,
+    muon_lr=2e-2,
+    normc_lr=0.4,
     normc_options=(),
-    warmup=0.4,
+    warmup=0.3,
 )
 
 

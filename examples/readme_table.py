@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import normc
+from examples.comparison import lines
 
 README = Path("README.md")
 DEMO = Path("out/demo")
@@ -36,28 +37,22 @@ def gpt2_table() -> str:
 
     with torch.device("meta"):
         model = GPT2LMHeadModel(GPT2Config())
-    lines = normc.plan(model).text(width=WIDTH).strip("\n").splitlines()
-    return "\n".join(line.rstrip() for line in lines)
+    shown = normc.plan(model).text(width=WIDTH).strip("\n").splitlines()
+    return "\n".join(line.rstrip() for line in shown)
 
 
 def results(summary: dict[str, Any]) -> str:
     """The demo's closing numbers as a Markdown table."""
-    reached = summary["normc_steps_to_adamw"]
     where = f"{summary['threads']} threads of {summary['machine']}, torch {summary['torch']}"
     size = f"{summary['parameters']:,} parameters, {summary['steps']} steps, {where}"
-    lines = [
+    table = [
         f"{summary['task']}, {size}:",
         "",
         "| | lr | final validation loss | steps to AdamW's final loss | optimizer ms/step | train time |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
+        *(f"| {' | '.join(line)} |" for line in lines(summary)),
     ]
-    for key, steps in (("adamw", summary["steps"]), ("normc", "not reached" if reached is None else reached)):
-        name = "AdamW" if key == "adamw" else "normc"
-        lines.append(
-            f"| {name} | {summary['settings'][f'{key}_lr']:g} | {summary[f'{key}_final']:.4f} | {steps} "
-            f"| {summary[f'{key}_optimizer_ms']:.1f} | {summary[f'{key}_seconds']:.0f} s |"
-        )
-    return "\n".join(lines)
+    return "\n".join(table)
 
 
 def filled(text: str, name: str, content: str) -> str:

@@ -22,8 +22,13 @@ if TYPE_CHECKING:
     from normc.initialise import init_ as init_
     from normc.optimizer import Optimizer as Optimizer
     from normc.plans.plan import NormPlan as NormPlan
+    from normc.saving import Checkpoint as Checkpoint
+    from normc.saving import load as load
+    from normc.saving import save as save
     from normc.tools.check.check import check as check
     from normc.tools.check.report import CheckReport as CheckReport
+    from normc.tools.report.like_adamw import lr_like_adamw as lr_like_adamw
+    from normc.tools.schedule import schedule as schedule
 
 _HOMES = {
     "compile": "compiler",
@@ -32,16 +37,22 @@ _HOMES = {
     "CheckReport": "tools.check.report",
     "export": "exporting",
     "init_": "initialise",
+    "save": "saving",
+    "load": "saving",
+    "Checkpoint": "saving",
     "Optimizer": "optimizer",
     "NormPlan": "plans.plan",
     "NormcError": "errors",
     "NormcWarning": "errors",
+    "lr_like_adamw": "tools.report.like_adamw",
+    "schedule": "tools.schedule",
 }
 _PACKAGES = ("cbs",)
 __version__ = VERSION
 moved.install()
 __all__ = [
     "CheckReport",
+    "Checkpoint",
     "NormPlan",
     "NormcError",
     "NormcWarning",
@@ -52,7 +63,11 @@ __all__ = [
     "compile",
     "export",
     "init_",
+    "load",
+    "lr_like_adamw",
     "plan",
+    "save",
+    "schedule",
 ]
 
 

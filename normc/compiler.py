@@ -9,10 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normc.errors import NormcError
-from normc.model.trace.first_forward import on_first_forward
 from normc.model.trace.frontend import find_ladder
-from normc.model.trace.graph import ModelGraph, named_arguments
 from normc.model.trace.inputs import example_inputs as read_inputs
 from normc.model.trace.own_inputs import own_inputs
 from normc.optimizer import Optimizer
@@ -20,15 +17,17 @@ from normc.passes.analyses.request import Overrides, Request
 from normc.pipeline import Maker, optimizer_of, plan_model, uncollected
 from normc.plans.asked import changed, refuse_lost
 from normc.plans.plan import NormPlan
-from normc.recipe.by_name import recipes
+from normc.recipe.by_name import recipe_of, recipes
 from normc.recipe.mixed import spelled
+from normc.recipe.rates import default_lr
 from normc.recipe.recipe import Option, Recipe
-from normc.replanning import Source, inputs_of, request_of
+from normc.replanning import Source, inputs_of, refuse_sparse, request_of
 from normc.update.kernels.ahead import prepare
 from normc.update.program.build import build_of
 
 DEFAULT_RECIPE = "auto"
 Tare = Mapping[str, float] | None
+Rate = float | Tensor | Mapping[str, float] | None  # of all groups, or {recipe: lr}; None for the recipe's own
 
 
 def plan(
@@ -67,12 +66,16 @@ def _recipe(recipe: str | Mapping[str, str], options: Mapping[str, Option] | Non
     return recipes[spelled(recipe)].configure(**(options or {}))
 
 
+def _rate(recipe: Recipe, lr: Rate) -> float | Tensor | Mapping[str, float]:
+    return default_lr(recipe) if lr is None else lr
+
+
 @uncollected()
 def compile(  # noqa: A001  # the public name
     model: nn.Module,
     example_inputs: Any = None,
     *,
-    lr: float | torch.Tensor | Mapping[str, float],
+    lr: Rate = None,
     recipe: str | Mapping[str, str] = DEFAULT_RECIPE,
     options: Mapping[str, Option] | None = None,
     tare: Tare = None,
@@ -92,7 +95,8 @@ def compile(  # noqa: A001  # the public name
     """One optimizer for every parameter of `model`, whose update code is generated from its inferred plan.
 
     Without `example_inputs`, a model that doesn't say what it eats is traced on its first real forward, before which
-    `opt.plan` and `opt.step()` raise NormcError. `plan` skips the tracing: one loaded from a file, or edited.
+    `opt.plan` and `opt.step()` raise NormcError. Without `lr` the recipe's own is taken; NormcError if it has none
+    (`normc recipes` lists them). `plan` skips the tracing: one loaded from a file, or edited.
     `backend` is "cpu", "cuda" or "reference" (float64, slow); by default the device of the parameters decides.
     `recipe`, `tare`, `heads`, `frontend` and `strict` are those of `plan()`; with several recipes, `lr` may be
     {recipe: lr}. `compile=False` runs the generated code eagerly. `without` leaves rewrites out, by name (listed in
@@ -114,32 +118,27 @@ def compile(  # noqa: A001  # the public name
         if strict:
             refuse_lost(given)
         asked = replace(request_of(plan), overrides=dict(overrides or {}), frontend=frontend, strict=strict)
-        _refuse_sparse(model)
-        opt = optimizer_of(given, named, how, lr, **group_options)
+        refuse_sparse(model)
+        opt = optimizer_of(given, named, how, _rate(recipe_of(given), lr), **group_options)
         known = None if example_inputs is None else read_inputs(model, example_inputs)
         opt.origin = Source(asked).of(model, known, given)
         return opt
     asked = Request(_recipe(recipe, options), heads, dict(tare or {}), dict(overrides or {}), frontend, strict)
     find_ladder(frontend)  # a wrong name is said now, not at the first forward
-    _refuse_sparse(model)
+    rate = _rate(asked.recipe, lr)
+    refuse_sparse(model)
     source = Source(asked)
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
     if inputs is not None:
         found = plan_model(model, inputs, asked)
-        _refuse_sparse(model, found)
-        opt = optimizer_of(found, named, how, lr, **group_options)
+        refuse_sparse(model, found)
+        opt = optimizer_of(found, named, how, rate, **group_options)
         opt.origin = source.of(model, inputs, found)
         return opt
-    opt = Optimizer(named, None, Maker(asked.recipe, how), lr, **group_options)
+    opt = Optimizer(named, None, Maker(asked.recipe, how), rate, **group_options)
     opt.origin = source
 
-    def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found = plan_model(model, (args, kwargs), asked)
-        _refuse_sparse(model, found)
-        opt.adopt(found)
-        opt.origin = source.of(model, (args, kwargs), opt.plan)
-
-    on_first_forward(model, adopt)
+    source.wait(opt, model)
     return opt
 
 
@@ -147,7 +146,7 @@ def build(
     plan: NormPlan,
     named_parameters: Iterable[tuple[str, Tensor]],
     *,
-    lr: float | Tensor | Mapping[str, float],
+    lr: Rate = None,
     backend: str | None = None,
     compile: bool = True,
     without: Sequence[str] = (),
@@ -159,7 +158,7 @@ def build(
     """The optimizer of a plan.
 
     backend  "cpu", "cuda", "reference", or a whole target ("cuda:sm_90"); None takes that of the parameters' device.
-    lr       one for all, or {recipe: lr} where the plan mixes recipes.
+    lr       one for all, or {recipe: lr} where the plan mixes recipes; None takes the recipe's own.
     without  rewrites to leave out, by name.
     state_dtype          torch.bfloat16 for states of a parameter's shape; None is float32 (float64 of float64 weights).
     stochastic_rounding  what is written to bf16, states and weights, is rounded up or down by chance, right on average
@@ -169,7 +168,7 @@ def build(
     """
     named = list(named_parameters)
     how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile, nonfinite)
-    opt = optimizer_of(plan, named, how, lr, **options)
+    opt = optimizer_of(plan, named, how, _rate(recipe_of(plan), lr), **options)
     opt.origin = Source(request_of(plan))
     return opt
 
@@ -178,7 +177,7 @@ def defer(
     recipe: Recipe,
     named_parameters: Iterable[tuple[str, Tensor]],
     *,
-    lr: float | Tensor | Mapping[str, float],
+    lr: Rate = None,
     backend: str | None = None,
     compile: bool = True,
     without: Sequence[str] = (),
@@ -187,24 +186,13 @@ def defer(
     nonfinite: str = "raise",
     **options: float | tuple[float, ...],
 ) -> Optimizer:
-    """An optimizer that gets its plan later, through `adopt`. Until then its groups are by number of axes."""
+    """An optimizer that gets its plan later, through `adopt`. Until then its groups are by number of axes.
+
+    Arguments are those of `build`.
+    """
     named = list(named_parameters)
     how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile, nonfinite)
-    return Optimizer(named, None, Maker(recipe, how), lr, **options)
-
-
-def _refuse_sparse(model: nn.Module, plan: NormPlan | None = None) -> None:
-    """NormcError if a parameter that learns will get sparse gradients, as its module or an op of the trace says."""
-    learning = {name: weight for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad}
-    found = [f"{at}.weight".lstrip(".") for at, own in model.named_modules() if getattr(own, "sparse", False) is True]
-    graph = getattr(getattr(plan, "origin", None), "model", None)
-    if isinstance(graph, ModelGraph):
-        names = {node: name for name, node in graph.nodes.items()}
-        calls = [named_arguments(node) for node in graph.graph.nodes if node.op == "call_function"]
-        found += [names.get(call["weight"], "") for call in calls if call.get("sparse") is True]
-    for name in found:
-        if name in learning:
-            raise NormcError(f"the gradient of {name!r} will be sparse", "make the embedding with sparse=False")
+    return Optimizer(named, None, Maker(recipe, how), _rate(recipe, lr), **options)
 
 
 def _target_of(named: Sequence[tuple[str, Tensor]]) -> str:

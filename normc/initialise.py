@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from normc.errors import NormcError
+from normc.model.trace.names import named_parameters
 from normc.plans.geometry import NORMED
 from normc.plans.row import Row
 from normc.recipe.by_name import recipe_of
@@ -38,7 +39,7 @@ def init_(model: nn.Module, plan: NormPlan, *, seed: int = 0) -> tuple[str, ...]
     missing, of another shape, or on the meta device: materialise the model before, with `model.to_empty(device=...)`;
     what is left as it was is then for its own module to fill.
     """
-    named = dict(model.named_parameters(remove_duplicate=False))
+    named = dict(named_parameters(model, remove_duplicate=False))
     recipe = recipe_of(plan)
     kept = []
     for row in plan.rows:

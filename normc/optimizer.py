@@ -12,7 +12,6 @@ from normc.errors import NormcError, NormcWarning
 from normc.recipe.recipe import Recipe
 from normc.update.program.build import Build
 from normc.update.program.module import Loaded, Text
-from normc.update.runtime.named import WRAPPERS
 from normc.update.runtime.run import Entry, Update
 from normc.update.runtime.step import UpdateOptimizer
 
@@ -55,6 +54,17 @@ class Source(Protocol):
     ) -> tuple[NormPlan, Source]:
         """On this model and example; and what is remembered from now on."""
 
+    def wait(self, opt: Optimizer, model: nn.Module) -> None:
+        """Plan the optimizer at the model's first forward."""
+
+
+class Awaited(Protocol):
+    """A model whose first forward makes the plan."""
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The model, as long as it is awaited."""
+
 
 class Optimizer(UpdateOptimizer):
     """A torch optimizer that runs a plan's generated update. Group 0 holds the matrices, group 1 the rest.
@@ -64,11 +74,12 @@ class Optimizer(UpdateOptimizer):
     """
 
     origin: Source | None = None
+    awaited: Awaited | None = None
     # The parameters that `_changed` looks at in turn.
     _turn = 0
     _names: Sequence[str] = ()
     _of: Mapping[str, Tensor] | None = None
-    _absent: Collection[str] = ()
+    _resting: Collection[str] = ()
 
     def __init__(
         self,
@@ -130,14 +141,14 @@ class Optimizer(UpdateOptimizer):
         if self._of is not members:
             self._of = members
             self._names = [name for name in members if not self.update.entries[name].idle]
-            self._absent = {name for name in self._names if members[name].grad is None}
+            self._resting = {name for name in self._names if members[name].grad is None}
         for _ in range(min(_LOOKS, len(self._names))):
             self._turn = (self._turn + 1) % len(self._names)
             name = self._names[self._turn]
             absent = members[name].grad is None
             now = self.origin.parameter(name)
-            if absent != (name in self._absent) or (now is not None and now is not members[name]):
-                self._absent = {name for name in self._names if members[name].grad is None}
+            if absent != (name in self._resting) or (now is not None and now is not members[name]):
+                self._resting = {name for name in self._names if members[name].grad is None}
                 return self._follow(members)
         return False
 
@@ -152,7 +163,7 @@ class Optimizer(UpdateOptimizer):
         own = {id(parameter): name for name, parameter in members.items()}
         replaced: dict[int, Tensor] = {}
         for given, parameter in now.items():
-            name = self._known(given)
+            name = self.update.name_of(given)
             old = None if name is None else members.get(name)
             if old is parameter or (id(parameter) in own and old is None):
                 continue
@@ -181,20 +192,11 @@ class Optimizer(UpdateOptimizer):
     def _refuse_edit(self, problem: str) -> NoReturn:
         self._fail(problem, "call normc.compile again after the model is edited; or freeze it: requires_grad_(False)")
 
-    def _known(self, given: str) -> str | None:
-        bare = given
-        for wrapper in WRAPPERS:
-            bare = bare.replace(wrapper, "")
-        return next((self.update.aliases.get(name, name) for name in (given, bare)
-                     if name in self.update.entries or name in self.update.aliases), None)  # fmt: skip
-
     def _renew(self, plan: NormPlan) -> None:
         """Take a plan some of whose rows have changed."""
         if plan is self._plan:
             return
         loaded = self.make(plan)
-        for group in self.param_groups:
-            group["plan"] = loaded.update.plan
         self.take(loaded.update)
         self._plan, self._loaded = plan, loaded
 
@@ -229,6 +231,9 @@ class Optimizer(UpdateOptimizer):
         """The generated module, as it runs."""
         return self.text.module
 
+    def _hashes(self) -> set[str]:
+        return set() if self._plan is None else {self._plan.checksum}
+
     def _fail(self, problem: str, fix: str) -> NoReturn:
         raise NormcError(problem, fix)
 
@@ -236,9 +241,18 @@ class Optimizer(UpdateOptimizer):
         return NormcWarning
 
     def __getstate__(self) -> dict[str, Any]:
-        """The plan stands for the generated code, which is made again from it."""
+        """The plan stands for the generated code, which is made again from it. Before there is one, the model goes
+        along, so that the copy's first forward plans the copy.
+        """
         plan = None if self._plan is None else replace(self._plan)  # without what it has cached, some of it unpicklable
-        return {**super().__getstate__(), "_plan": plan, "origin": self.origin, "make": self.make}
+        waiting = {} if self.awaited is None else {"awaited": self.awaited.model}
+        return {**super().__getstate__(), "_plan": plan, "origin": self.origin, "make": self.make, **waiting}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        model = state.pop("awaited", None)
+        super().__setstate__(state)
+        if model is not None and self.origin is not None and "_forward_pre_hooks" in vars(model):
+            self.origin.wait(self, model)
 
     def _rebuilt(self) -> Update:
         if self._plan is None:

@@ -20,6 +20,7 @@ from normc.checks import check_fact, check_program
 from normc.model.facts import Elsewhere, Facts, Log, analyses
 from normc.model.trace.frontend import trace
 from normc.model.trace.graph import ModelGraph, Path
+from normc.model.trace.names import under_bare_names
 from normc.optimizer import Optimizer
 from normc.passes.analyses.geometry import Rows
 from normc.passes.analyses.request import Request
@@ -78,8 +79,8 @@ def plan_model(model: nn.Module, inputs: Inputs, request: Request) -> NormPlan:
 
 
 def traced(model: nn.Module, inputs: Inputs, request: Request) -> ModelGraph:
-    """The model's forward as a graph, by the frontend that is asked for."""
-    return trace(model, *inputs, request.frontend)
+    """The model's forward as a graph, by the frontend that is asked for, under names that no wrapper is part of."""
+    return under_bare_names(trace(model, *inputs, request.frontend), model)
 
 
 def plan_graph(graph: ModelGraph, request: Request) -> NormPlan:

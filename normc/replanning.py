@@ -12,11 +12,14 @@ from torch.utils import _pytree as pytree
 
 from normc.errors import NormcError
 from normc.model.facts import Log
+from normc.model.trace.first_forward import on_first_forward
+from normc.model.trace.graph import ModelGraph, named_arguments
 from normc.model.trace.inputs import example_inputs as read_inputs
 from normc.model.trace.own_inputs import own_inputs
+from normc.optimizer import Optimizer
 from normc.passes.analyses.geometry import finished
 from normc.passes.analyses.request import Request
-from normc.pipeline import Inputs, plan_graph, traced, uncollected
+from normc.pipeline import Inputs, plan_graph, plan_model, traced, uncollected
 from normc.plans.asked import changed, refuse_lost
 from normc.plans.notes import listed, unreached
 from normc.plans.override import as_torch_stores_it
@@ -24,6 +27,20 @@ from normc.plans.plan import NormPlan
 from normc.plans.row import Evidence, Row
 from normc.recipe.by_name import recipe_of
 from normc.recipe.recipe import Recipe
+
+
+def refuse_sparse(model: nn.Module, plan: NormPlan | None = None) -> None:
+    """NormcError if a parameter that learns will get sparse gradients, as its module or an op of the trace says."""
+    learning = {name: weight for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad}
+    found = [f"{at}.weight".lstrip(".") for at, own in model.named_modules() if getattr(own, "sparse", False) is True]
+    graph = getattr(getattr(plan, "origin", None), "model", None)
+    if isinstance(graph, ModelGraph):
+        names = {node: name for name, node in graph.nodes.items()}
+        calls = [named_arguments(node) for node in graph.graph.nodes if node.op == "call_function"]
+        found += [names.get(call["weight"], "") for call in calls if call.get("sparse") is True]
+    for name in found:
+        if name in learning:
+            raise NormcError(f"the gradient of {name!r} will be sparse", "make the embedding with sparse=False")
 
 
 def inputs_of(model: nn.Module, example_inputs: Any) -> Inputs:
@@ -115,6 +132,22 @@ class Source:
         idle = any(row.role == "unused" for row in plan.rows)
         kept = pytree.tree_map_only(Tensor, Tensor.detach, inputs) if idle and inputs is not None else None
         return Source(self.request, weakref.ref(model), kept)
+
+    def wait(self, opt: Optimizer, model: nn.Module) -> None:
+        """Plan the optimizer at the model's first forward, unless it is gone by then."""
+        opt_of, model_of = weakref.ref(opt), weakref.ref(model)
+
+        def adopt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            opt, model = opt_of(), model_of()
+            if opt is None or model is None or opt.update.ready:
+                return
+            found = plan_model(model, (args, kwargs), self.request)
+            refuse_sparse(model, found)
+            opt.adopt(found)
+            opt.origin = self.of(model, (args, kwargs), opt.plan)
+            opt.awaited = None
+
+        opt.awaited = on_first_forward(model, adopt)
 
     def again(self, plan: NormPlan) -> NormPlan:
         """The plan made again on what is remembered. NormcError where that is nothing, or can't be traced now."""

@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+# The recipes that rotate into eigenbases. Their first step makes these, and takes no gradient.
+ROTATING = ("soap", "soap-muon", "kl-soap", "kl-shampoo")
+
 
 def firm_bases(patch: pytest.MonkeyPatch) -> None:
     """Let torch.linalg.eigh see matrices with well separated numbers added to their diagonal, in float64."""

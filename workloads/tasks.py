@@ -37,7 +37,7 @@ def gpt2_task(quick: bool = False, seed: int = 0, device: str = "cpu") -> Task:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     transformers.logging.set_verbosity_error()  # byte tokens have no special ones, which it warns of on every build
-    width, layers, context, rows, steps, every = (32, 2, 32, 8, 30, 10) if quick else (160, 4, 128, 16, 450, 25)
+    width, layers, context, rows, steps, every = (32, 2, 32, 8, 30, 10) if quick else (160, 4, 128, 16, 300, 25)
     split = bible()
 
     def model() -> nn.Module:

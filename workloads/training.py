@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+import normc
 from workloads.tasks import Task
 
 
@@ -45,12 +47,28 @@ def adamw(model: nn.Module, lr: float, decay: float = 0.1, beta2: float = 0.95) 
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2))
 
 
-def schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warmup over the share `warmup` of `steps`, then linear decay to zero."""
-    rise = max(1, round(warmup * steps))
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / rise, (steps - step) / max(1, steps - rise))
-    )
+def muon(model: nn.Module, lr: float, decay: float = 0.1, beta2: float = 0.95) -> list[torch.optim.Optimizer]:
+    """torch.optim.Muon for matrices and AdamW for the rest, at one lr, which Muon adjusts to steps of AdamW's size.
+
+    Matrices have two axes; no embedding, nor what is tied to one, nor the last layer. ValueError if there are none.
+    """
+    layers = [module for module in model.modules() if isinstance(getattr(module, "weight", None), nn.Parameter)]
+    looked_up = [module.weight for module in layers if isinstance(module, nn.Embedding)]
+    others = {id(weight) for weight in [*looked_up, layers[-1].weight]}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim == 2 and id(p) not in others]
+    if not matrices:
+        raise ValueError("the model has no matrices for torch.optim.Muon")
+    taken = {id(p) for p in matrices}
+    rest = [p for p in parameters if id(p) not in taken]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [
+        torch.optim.Muon(matrices, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2)),
+    ]
 
 
 @torch.no_grad()
@@ -66,7 +84,7 @@ def measure(task: Task, model: nn.Module) -> float:
 def train(
     task: Task,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     name: str,
     console: Console,
     warmup: float,
@@ -74,15 +92,17 @@ def train(
 ) -> Run:
     """Train for the task's steps under a bar with loss and time left; without a terminal, a line a measurement.
 
+    Several optimizers step one after the other. `warmup` is a share of the steps; then lr falls linearly to zero.
     `clip` bounds the norm of all gradients together.
     """
-    rate = schedule(optimizer, task.steps, warmup)
+    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
+    rates = [normc.schedule(each, task.steps, warmup=warmup) for each in optimizers]
     losses: list[float] = []
     measured: list[tuple[int, float]] = []
     durations: list[float] = []
     spent = 0.0
     columns = (
-        TextColumn("{task.description:>6}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]:.3f}  validation {task.fields[validation]:.3f}"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -94,10 +114,12 @@ def train(
             if clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), clip)
             before = time.perf_counter()
-            optimizer.step()
+            for each in optimizers:
+                each.step()
             durations.append(time.perf_counter() - before)
-            optimizer.zero_grad()
-            rate.step()
+            model.zero_grad()
+            for rate in rates:
+                rate.step()
             losses.append(float(loss.detach()))
             spent += time.perf_counter() - start
             if (step + 1) % task.every == 0 or step + 1 == task.steps:
@@ -105,7 +127,7 @@ def train(
                 progress.update(bar, validation=measured[-1][1])
                 if not console.is_terminal:
                     console.print(
-                        f"{name:>6}  step {step + 1:4d}  loss {losses[-1]:.3f}  validation {measured[-1][1]:.3f}"
+                        f"{name:>12}  step {step + 1:4d}  loss {losses[-1]:.3f}  validation {measured[-1][1]:.3f}"
                     )
             progress.update(bar, advance=1, loss=losses[-1])
     return Run(name, tuple(losses), tuple(measured), 1e3 * statistics.median(durations), 1e3 * durations[0], spent)

@@ -1,6 +1,6 @@
 """The spectrum of a real gradient, for benchmarks.step: `python -m benchmarks.step.gradient` writes gradient.json anew.
 
-After 100 steps of AdamW on the demo's GPT-2, the gradient of a middle layer's first MLP matrix, 160 x 640.
+After 100 of 450 steps of AdamW on the demo's GPT-2, the gradient of a middle layer's first MLP matrix, 160 x 640.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from pathlib import Path
 
 import torch
 
-STEPS, LR, PARAMETER = 100, 3e-3, "transformer.h.2.mlp.c_fc.weight"
+import normc
+
+STEPS, LENGTH, LR, PARAMETER = 100, 450, 3e-3, "transformer.h.2.mlp.c_fc.weight"
 FILE = Path(__file__).parent / "gradient.json"
 
 
 def main() -> None:
     """Train, decompose, write."""
     from workloads.tasks import gpt2_task
-    from workloads.training import adamw, schedule
+    from workloads.training import adamw
 
     task = gpt2_task()
     model = task.model()
     opt = adamw(model, LR)
-    rates = schedule(opt, task.steps, 0.1)
+    rates = normc.schedule(opt, LENGTH)
     for step in range(STEPS + 1):
         opt.zero_grad()
         task.loss(model, task.batch(step)).backward()

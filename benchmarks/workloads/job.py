@@ -16,12 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.workloads.optimizers import CONTESTANTS, Setting
+import normc
+from benchmarks.workloads.optimizers import CONTESTANTS, Build, Setting
 from benchmarks.workloads.workload import Batch, Task, load
 from workloads.machine import machine
-from workloads.training import schedule
-
-WARMUP = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +123,20 @@ def measure(given: Task, model: nn.Module, batches: Sequence[Batch], device: str
 
 
 def run(job: Job, device: str, steps: int | None = None) -> Result:
+    """Train a workload. `steps` cuts the run short, not its schedule."""
+    given = task(job.workload, job.size == "quick", job.seed, device)
+    return train(job, given, CONTESTANTS[job.optimizer].build, device, steps)
+
+
+def train(job: Job, given: Task, build: Build, device: str, steps: int | None = None) -> Result:
     """Train, and stop early once a held-out loss isn't finite. `steps` cuts the run short, not its schedule.
 
-    Linear warmup over a tenth of the steps, then linear to zero. On a GPU under autocast to bf16.
+    The schedule is normc's default: up in a tenth of the steps, then linearly to zero. On a GPU under autocast to bf16.
     """
-    given = task(job.workload, job.size == "quick", job.seed, device)
     torch.set_float32_matmul_precision("high")
     model = given.model()
-    stepper = CONTESTANTS[job.optimizer].build(model, given.inputs, job.setting)
-    rates = [schedule(optimizer, given.steps, WARMUP) for optimizer in stepper.optimizers]
+    stepper = build(model, given.inputs, job.setting)
+    rates = [normc.schedule(optimizer, given.steps) for optimizer in stepper.optimizers]
     measured: list[tuple[int, float, float]] = []
     begin = time.perf_counter()
     last = given.steps if steps is None else steps

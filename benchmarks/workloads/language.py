@@ -14,8 +14,8 @@ Build = Callable[[int, int], nn.Module]  # from the vocabulary and the context
 
 
 def language(text: str, build: Build, quick: bool, seed: int, device: str, units: str = "") -> Task:
-    """Return the task of a language model on a corpus: 500 steps of 64 x 256 tokens at full size."""
-    rows, context, steps, every, measured = (8, 24, 24, 8, 2) if quick else (64, 256, 500, 20, 4)
+    """Return the task of a language model on a corpus: 500 steps of 32 x 128 tokens at full size."""
+    rows, context, steps, every, measured = (8, 24, 24, 8, 2) if quick else (32, 128, 500, 20, 8)
     tokens = corpus(text, quick, units)
     tuning, held = tokens.measured(rows, context, measured, device)
     return Task(

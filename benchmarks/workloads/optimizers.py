@@ -160,7 +160,7 @@ def _normuon(model: nn.Module, inputs: Any, setting: Setting) -> Stepper:
     return Stepper([normuon, _of_rest(rest, setting)] if rest else [normuon], twins)
 
 
-def _recipe(name: str, *, rates: bool = False, **options: Any) -> Build:
+def planned(name: str, *, rates: bool = False, **options: Any) -> Build:
     """Return what builds a recipe of normc, uncompiled: runs are short, and only steps are counted."""
 
     def build(model: nn.Module, inputs: Any, setting: Setting) -> Stepper:
@@ -174,18 +174,18 @@ def _recipe(name: str, *, rates: bool = False, **options: Any) -> Build:
 CONTESTANTS = {
     one.name: one
     for one in (
-        Contestant("auto", "normc", _recipe("auto"), 0.8, 0.1),
+        Contestant("auto", "normc", planned("auto"), 0.8, 0.1),
         Contestant("adamw", "torch.optim.AdamW, clipped to 1", _adamw, 3e-3, 0.1),
         Contestant("sgd", "torch.optim.SGD, momentum .9, Nesterov", _sgd, 0.1, 5e-4, images=True),
         Contestant("muon-original", "torch.optim.Muon, its own scale, and AdamW", _muon("original"), 0.02, 0.1, 0.15,
                    two_rates=True),
         Contestant("muon-match-rms", "torch.optim.Muon, match_rms_adamw, and AdamW", _muon("match_rms_adamw"), 0.01,
                    0.1, two_rates=True),
-        Contestant("scion", "normc's recipe uscion", _recipe("uscion"), 0.01, 0.1),
+        Contestant("scion", "normc's recipe uscion", planned("uscion"), 0.01, 0.1),
         Contestant("soap", "pytorch_optimizer.SOAP", _soap, 3e-3, 0.1),
         Contestant("normuon", "pytorch_optimizer.NorMuon, and AdamW", _normuon, 0.02, 0.1, 0.15, two_rates=True),
         Contestant("hyperball", "normc's recipe hyperball, Muon's direction",
-                   _recipe("hyperball", rates=True, direction="muon"), 0.03, 0.1, 0.1, two_rates=True),
+                   planned("hyperball", rates=True, direction="muon"), 0.03, 0.1, 0.1, two_rates=True),
         Contestant("lion", "pytorch_optimizer.Lion", _lion, 3e-4, 1.0),
     )
 }  # fmt: skip

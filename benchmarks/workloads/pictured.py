@@ -12,11 +12,11 @@ from benchmarks.workloads.workload import Task, draw, seeded
 
 
 def pictured(build: Callable[[], nn.Module], quick: bool, seed: int, device: str) -> Task:
-    """Return the task of a classifier on 16,384 pictures of 36 signs: 600 steps of 256 at full size.
+    """Return the task of a classifier on 131,072 pictures of 36 signs: 600 steps of 256 at full size.
 
     The quick form shows four of the signs, upright and alone.
     """
-    count, measured, rows, steps, every = (256, 64, 16, 24, 8) if quick else (16_384, 2048, 256, 600, 20)
+    count, measured, rows, steps, every = (256, 64, 16, 24, 8) if quick else (131_072, 2048, 256, 600, 20)
     train, tuning, held = (pictures(n, key, device, quick) for key, n in enumerate((count, measured, measured)))
     return Task(
         model=seeded(seed, device, build),

@@ -161,15 +161,15 @@ def plot(data: Mapping[str, Any], path: Path) -> None:
 def write(data: Mapping[str, Any], folder: Path) -> None:
     """Write workloads.json, workloads.md and workloads.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "workloads.json").write_text(json.dumps(_finite(data), indent=1) + "\n")
+    (folder / "workloads.json").write_text(json.dumps(finite(data), indent=1) + "\n")
     (folder / "workloads.md").write_text(table(data))
     plot(data, folder / "workloads.png")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Return the same with null for what JSON has no number for, and losses of six digits."""
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {name: _finite(own) for name, own in value.items()}
-    return [_finite(own) for own in value] if isinstance(value, list | tuple) else value
+        return {name: finite(own) for name, own in value.items()}
+    return [finite(own) for own in value] if isinstance(value, list | tuple) else value

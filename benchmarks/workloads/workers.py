@@ -14,6 +14,8 @@ import torch
 
 from benchmarks.workloads.job import Job, Result, circumstances, run
 
+Run = Callable[[Job, str], Result]  # a function of a module, that another process can import
+
 
 @dataclass(slots=True)
 class Worker:
@@ -24,25 +26,30 @@ class Worker:
     job: Job | None = None
 
 
-def work(line: Connection, device: str) -> None:
+def work(line: Connection, device: str, run: Run) -> None:
     """Run what comes down the line until None comes."""
     torch.set_num_threads(1)
     while (job := line.recv()) is not None:
         line.send(run(job, device))
 
 
-def started(device: str) -> Worker:
+def started(device: str, run: Run = run) -> Worker:
     """Return a new process that waits for a job."""
     context: Any = mp.get_context("spawn")
     own, other = context.Pipe()
-    process = context.Process(target=work, args=(other, device), daemon=True)
+    process = context.Process(target=work, args=(other, device, run), daemon=True)
     process.start()
     other.close()
     return Worker(process, own)
 
 
 def run_all(
-    due: Callable[[], list[Job]], keep: Callable[[Result], None], device: str, processes: int, within: float
+    due: Callable[[], list[Job]],
+    keep: Callable[[Result], None],
+    device: str,
+    processes: int,
+    within: float,
+    run: Run = run,
 ) -> None:
     """Run the jobs that `due` returns, which is asked again after each result, and hand results to `keep`.
 
@@ -55,7 +62,7 @@ def run_all(
             running = {worker.job.key for worker in workers if worker.job is not None}
             left = [job for job in due() if job.key not in running]
             while len(workers) < min(processes, len(left) + len(running)):
-                workers.append(started(device))
+                workers.append(started(device, run))
             for worker in workers:
                 if worker.job is None and left:
                     worker.job = left.pop(0)

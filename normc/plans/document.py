@@ -18,6 +18,7 @@ from normc.plans.sharpness import Sharpness
 SCHEMA, VERSION = "normc-plan", 1
 _BOUNDS = ("alpha", "beta", "gamma")
 _KEYS = ("schema", "version", "hash", "model", "recipe", "options", "notes", "rows")
+_OPTIONAL = ("checksum", "sharpness")
 
 
 class Contents(NamedTuple):
@@ -31,11 +32,12 @@ class Contents(NamedTuple):
     sharpness: Sharpness | None = None
 
 
-def write(contents: Contents, digest: str) -> str:
+def write(contents: Contents, digest: str, checksum: str) -> str:
     """The document. NormcError, naming row and field, for a number that isn't finite."""
     head = {
-        "schema": SCHEMA, "version": VERSION, "hash": digest, "model": contents.model, "recipe": contents.recipe,
-        "options": dict(contents.options), "notes": list(contents.notes),
+        "schema": SCHEMA, "version": VERSION, "hash": digest, "checksum": checksum,
+        "model": contents.model, "recipe": contents.recipe, "options": dict(contents.options),
+        "notes": list(contents.notes),
     }  # fmt: skip
     if contents.sharpness is not None and contents.sharpness.known:
         head["sharpness"] = {name: getattr(contents.sharpness, name) for name in _BOUNDS}
@@ -80,15 +82,18 @@ def _beside(row: Row) -> dict[str, object]:
     }
 
 
-def read(text: str) -> tuple[Contents, str]:
-    """What a document holds, and the hash that it claims. NormcError for anything but a whole and consistent plan."""
+def read(text: str) -> tuple[Contents, dict[str, str]]:
+    """What a document holds, and the hash and checksum that it claims; old ones have no checksum.
+
+    NormcError for anything but a whole and consistent plan.
+    """
     try:
         data = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse)
     except RecursionError:
         raise NormcError("the plan is nested too deep", _FIX) from None
     except ValueError as problem:
         raise NormcError(f"the plan is no JSON: {problem}", _FIX) from None
-    fields = Fields.of(data, "the plan", _KEYS, ("sharpness",))
+    fields = Fields.of(data, "the plan", _KEYS, _OPTIONAL)
     if fields.text("schema") != SCHEMA:
         fields.fail("schema", f"is {fields.text('schema')!r}, not {SCHEMA!r}")
     if fields.whole("version") != VERSION:
@@ -98,7 +103,7 @@ def read(text: str) -> tuple[Contents, str]:
     contents = Contents(
         rows, fields.text("model"), fields.recipe("recipe"), options, fields.texts("notes"), _sharpness(fields)
     )
-    return contents, fields.text("hash")
+    return contents, {name: fields.text(name) for name in ("checksum", "hash") if name in fields.data}
 
 
 def _sharpness(fields: Fields) -> Sharpness | None:

@@ -29,7 +29,8 @@ class Recipe(ABC):
     `assumes` says what the model or the training must be like for the recipe to be right, if anything.
 
     `options` are fixed when a plan is made; `defaults` are values of the two parameter groups (matrices, the rest) that
-    may change while training. Both groups have the same keys.
+    may change while training. Both groups have the same keys. `lr` is the learning rate where none is given; None
+    means that one has to be given.
     """
 
     name: ClassVar[str]
@@ -39,8 +40,14 @@ class Recipe(ABC):
     known: ClassVar[Mapping[str, Option]]
     defaults: ClassVar[tuple[Values, ...]]
     assumes: ClassVar[str] = ""
+    lr: ClassVar[float | None] = None
 
     options: Mapping[str, Option] = field(default_factory=dict)
+
+    def __init_subclass__(cls) -> None:
+        """A learning rate isn't inherited: another rule needs another."""
+        super().__init_subclass__()
+        cls.lr = vars(cls).get("lr")
 
     def configure(self, **options: Option) -> Recipe:
         """This recipe with some options set. NormcError for an unknown one, or one of another type."""
@@ -64,6 +71,13 @@ class Recipe(ABC):
         value = self.option(name)
         assert isinstance(value, int | float)
         return float(value)
+
+    def whole(self, name: str) -> int:
+        """An option that counts steps. NormcError unless it is a whole number from 1 on."""
+        value = self.number(name)
+        if value < 1 or value % 1:
+            raise NormcError(f"{name} can't be {value}", "give a whole number of steps")
+        return int(value)
 
     def text(self, name: str) -> str:
         """An option that is a name."""

@@ -18,25 +18,27 @@ from normc.plans.row import Block, Row
 from normc.recipe.by_name import recipes
 from normc.update.program.program import annotate, returned
 from tests.handmade import Small, draft, plan_of, small_rows, train
-from tests.ties import firm_bases
+from tests.ties import ROTATING, firm_bases
 
 # Where 5e-3 moves some weights by less than 1e-2 in twenty steps.
-LARGER = {"almond": 2e-2, "sgd": 5e-2, "shampoo": 1e-2, "adafactor": 2e-2, "everett": 1e-3}
+LARGER = {"almond": 2e-2, "sgd": 5e-2, "shampoo": 1e-2, "kl-shampoo": 1e-2, "adafactor": 2e-2, "everett": 1e-3}
 # Adafactor's steps are relative to the weights, at least to 1e-3: a bias of zero hardly moves. Everett's at 16 wide,
 # tuned at 1024, are as large as they may be for matrices.
 LEAST = {"adafactor": 1e-4, "everett": 5e-3}
+# Float32 flips signs of averages that are nearly zero, and every step hangs on them.
+STEADY: dict[str, dict[str, Any]] = {"adamuon": {"signs": False}}
 
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("recipe", list(recipes))
 def test_twenty_steps_equal_the_reference(recipe: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 1e-4 of weights that move by more than 1e-2 (or `LEAST`); float32 against float64."""
-    if recipe == "soap":
+    if recipe in ROTATING:
         firm_bases(monkeypatch)
     torch.manual_seed(0)
     ours = Small()
     plain, start = copy.deepcopy(ours), copy.deepcopy(ours)
-    plan = plan_of(small_rows(ours), recipe)
+    plan = plan_of(small_rows(ours), recipe, **STEADY.get(recipe, {}))
     lr = LARGER.get(recipe, 5e-3)
     fast = build(plan, ours.named_parameters(), lr=lr, compile=compiled)
     slow = build(plan, plain.named_parameters(), lr=lr, backend="reference")
@@ -103,7 +105,7 @@ def rows(draw: st.DrawFn) -> Row:
 @given(st.lists(rows(), min_size=1, max_size=5), st.sampled_from(list(recipes)), st.integers(0, 99))
 def test_rewrites_keep_what_the_plain_program_computes(drafts: list[Row], recipe: str, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        if recipe == "soap":
+        if recipe in ROTATING:
             firm_bases(patch)
         keeps_what_the_plain_program_computes(drafts, recipe, seed)
 
@@ -123,7 +125,7 @@ def keeps_what_the_plain_program_computes(drafts: list[Row], recipe: str, seed: 
     numbers: dict[str, Any] = {"eps": 1e-2} if recipe == "shampoo" else {}
     ours = build(plan, fast.items(), lr=0.1, compile=False, **numbers)
     slow = build(plan, plain.items(), lr=0.1, backend="reference", **numbers)
-    first = int(recipe == "soap")  # which moves nothing at its first step
+    first = int(recipe in ROTATING)  # which moves nothing at its first step
     for step in range(first + 2):
         for i, name in enumerate(fast):
             skipped = i % 4 == 3 and step == first + 1

@@ -31,8 +31,9 @@ def test_the_demo_in_small_writes_what_it_says(tmp_path: Path) -> None:
     printed = run("examples.demo", "--quick", "--out", str(tmp_path))
     assert {file.name for file in tmp_path.iterdir()} == {"loss.png", "plan.json", "update.py", "summary.json"}
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert f"{summary['normc_final']:.4f}" in printed
-    assert summary["normc_final"] < 5.0  # a uniform guess over 256 bytes is 5.55
+    for name in ("adamw", "muon", "normc"):
+        assert f"{summary[f'{name}_final']:.4f}" in printed
+        assert summary[f"{name}_final"] < 5.0  # a uniform guess over 256 bytes is 5.55
     assert summary["export_difference"] <= 1e-6
     assert "import normc" not in (tmp_path / "update.py").read_text()
     assert json.loads((tmp_path / "plan.json").read_text())

@@ -166,9 +166,9 @@ def test_policies_are_checked_kept_and_exported(tmp_path: Path, monkeypatch: pyt
         for group in other.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.full_like(parameter, math.nan)
-        before = copy.deepcopy(other.param_groups[1]["params"])
+        before = copy.deepcopy(other.param_groups[0]["params"])
         other.step()
-        assert all(map(torch.equal, before, other.param_groups[1]["params"]))
+        assert all(map(torch.equal, before, other.param_groups[0]["params"]))
     module = imported(export(opt, tmp_path / "update.py"), monkeypatch)
     again = module.Optimizer(model.named_parameters(), lr=0.1, compile=False)
     give(model, 0, math.nan)

@@ -165,7 +165,7 @@ def test_resuming_is_bit_equal_and_draws_no_random_numbers(recipe: str) -> None:
     other, again = made(recipe, torch.bfloat16, **options)
     other.load_state_dict(saved["model"])
     again.load_state_dict(saved["optimizer"])
-    assert [group[SEED] for group in again.param_groups] == [2, 2]
+    assert {group[SEED] for group in again.param_groups} == {2}
     for narrow, mine in zip(other.parameters(), model.parameters(), strict=True):
         for key, value in again.state[narrow].items():
             assert value.dtype == opt.state[mine][key].dtype
@@ -215,7 +215,7 @@ def test_checkpoints_go_from_one_dtype_to_another() -> None:
     _, narrow = made("adamw", torch.bfloat16, **BOTH)
     narrow.load_state_dict(wide.state_dict())
     assert 2 * state_bytes(narrow) == state_bytes(wide)
-    assert [group[SEED] for group in narrow.param_groups] == [0, 0]
+    assert {group[SEED] for group in narrow.param_groups} == {0}
     _, back = made("adamw", torch.bfloat16)
     back.load_state_dict(narrow.state_dict())
     assert state_bytes(back) == state_bytes(wide)

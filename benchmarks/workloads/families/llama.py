@@ -40,12 +40,13 @@ class LlamaBlock(nn.Module):
 
 
 class Llama(nn.Module):
-    """Tokens in, logits out; `mixers` are the blocks' feature mixers."""
+    """Tokens in, logits out; `mixers` are the blocks' feature mixers, `size` is a head's."""
 
-    def __init__(self, vocabulary: int, width: int, mixers: list[nn.Module]) -> None:
+    def __init__(self, vocabulary: int, width: int, mixers: list[nn.Module], size: int | None = None) -> None:
         super().__init__()
+        size = size or min(width // 2, 64)
         self.tokens = nn.Embedding(vocabulary, width)
-        self.blocks = nn.ModuleList(LlamaBlock(width, min(width // 2, 64), mixer) for mixer in mixers)
+        self.blocks = nn.ModuleList(LlamaBlock(width, size, mixer) for mixer in mixers)
         self.norm, self.head = nn.RMSNorm(width), nn.Linear(width, vocabulary, bias=False)
         small(self)
 

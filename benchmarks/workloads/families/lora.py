@@ -8,11 +8,12 @@ import os
 import torch
 from torch import Tensor, nn
 
+import normc
 from benchmarks.workloads.families.gpt2 import Gpt2, sized
 from benchmarks.workloads.language import language
 from benchmarks.workloads.tokens import CACHE
 from benchmarks.workloads.workload import Task, workload
-from workloads.training import adamw, schedule
+from workloads.training import adamw
 
 State = dict[str, Tensor]
 
@@ -43,7 +44,7 @@ def base(quick: bool, device: str) -> State:
     task = sized(quick, 0, device, "text")
     model = task.model()
     optimizer = adamw(model, 1e-2 if quick else 3e-3)
-    rate = schedule(optimizer, task.steps, 0.1)
+    rate = normc.schedule(optimizer, task.steps)
     for step in range(task.steps):
         task.loss(model, task.batch(step)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -40,7 +40,7 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 @workload("mlm-text", "masked language model on the King James Bible, tokens")
 def on_text(quick: bool, seed: int, device: str) -> Task:
     """On text."""
-    width, depth, rows, context, steps, every = (32, 2, 8, 24, 24, 8) if quick else (256, 4, 64, 256, 600, 20)
+    width, depth, rows, context, steps, every = (32, 2, 8, 24, 24, 8) if quick else (256, 4, 128, 64, 600, 20)
     tokens = corpus("text", quick)
 
     def cut(ids: Tensor, generator: torch.Generator) -> Batch:
@@ -49,14 +49,14 @@ def on_text(quick: bool, seed: int, device: str) -> Task:
         masked, label = own.masked_fill(mask, tokens.vocabulary), own.masked_fill(~mask, IGNORED)
         return {"ids": masked.to(device), "label": label.to(device)}
 
-    tuning = held_out(lambda generator: cut(tokens.tuning, generator), 0, 4)
+    tuning = held_out(lambda generator: cut(tokens.tuning, generator), 0, 8)
     return Task(
         model=seeded(seed, device, lambda: Encoder(tokens.vocabulary, context, width, depth)),
         inputs=tuning[0]["ids"],
         loss=loss,
         batch=lambda step: cut(tokens.train, draw(seed, step)),
         tuning=tuning,
-        held_out=held_out(lambda generator: cut(tokens.held_out, generator), 1, 4),
+        held_out=held_out(lambda generator: cut(tokens.held_out, generator), 1, 8),
         steps=steps,
         every=every,
     )

@@ -68,13 +68,13 @@ class Mixer(nn.Module):
 
 @workload("vit", "vision transformer on pictures of letters and digits", images=True)
 def vit(quick: bool, seed: int, device: str) -> Task:
-    """Width 32 and 2 layers, or width 192 and 6."""
-    width, depth = (32, 2) if quick else (192, 6)
+    """Width 32 and 2 layers, or width 128 and 4."""
+    width, depth = (32, 2) if quick else (128, 4)
     return pictured(lambda: Vit(width, depth), quick, seed, device)
 
 
 @workload("mixer", "MLP-Mixer on pictures of letters and digits", images=True)
 def mixer(quick: bool, seed: int, device: str) -> Task:
-    """Width 32 and 2 layers, or width 256 and 6."""
-    width, depth = (32, 2) if quick else (256, 6)
+    """Width 32 and 2 layers, or width 128 and 4."""
+    width, depth = (32, 2) if quick else (128, 4)
     return pictured(lambda: Mixer(width, depth), quick, seed, device)

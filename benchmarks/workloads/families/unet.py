@@ -64,9 +64,9 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 
 @workload("unet", "denoising U-Net on pictures of letters and digits", images=True)
 def unet(quick: bool, seed: int, device: str) -> Task:
-    """Width 8 or 48."""
-    width, count, measured, rows, steps, every = (8, 256, 64, 8, 24, 8) if quick else (48, 16_384, 512, 128, 500, 20)
-    train, tuning, held = (pictures(n, key, device, quick) for key, n in enumerate((count, measured, measured)))
+    """Width 8 or 32."""
+    width, count, measured, rows, steps, every = (8, 256, 64, 8, 24, 8) if quick else (32, 65_536, 512, 128, 500, 20)
+    train, tuning, held = (pictures(n, key, device, quick, 0.0) for key, n in enumerate((count, measured, measured)))
 
     measures = 2 if quick else 4
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 from torch.utils import _pytree as pytree
 
 from normc.model.trace.foreign import ask, signature_of
+from normc.model.trace.graph import ModelGraph
+
+# What wrappers call what they wrap: these under names of their own, and those by type.
+_WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+_WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -25,6 +33,54 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def named_parameters(model: nn.Module, remove_duplicate: bool = True) -> list[tuple[str, nn.Parameter]]:
+    """As the model's own, in the same order, by names without those that wrappers give to what they wrap."""
+    wrapped = {path for path, _ in model.named_modules(remove_duplicate=False) if _is_wrapped(path, model)}
+    named = list(model.named_parameters(remove_duplicate=remove_duplicate))
+    bare = [".".join(_unwrapped_path(name, wrapped)) for name, _ in named]
+    if len(set(bare)) < len(bare):
+        return named
+    return [(name, parameter) for name, (_, parameter) in zip(bare, named, strict=True)]
+
+
+def under_bare_names(graph: ModelGraph, model: nn.Module) -> ModelGraph:
+    """The model's graph, its parameters by their names without those that wrappers give (`named_parameters`)."""
+    given = (name for name, _ in model.named_parameters(remove_duplicate=False))
+    bare = dict(zip(given, (name for name, _ in named_parameters(model, remove_duplicate=False)), strict=True))
+    return graph if all(name == own for name, own in bare.items()) else _renamed(graph, bare)
+
+
+def _renamed(graph: ModelGraph, names: Mapping[str, str]) -> ModelGraph:
+    for node in graph.graph.find_nodes(op="placeholder"):
+        if "param" in node.meta:
+            node.meta["param"] = names[node.meta["param"]]
+    return replace(
+        graph,
+        parameters=tuple(
+            replace(parameter, name=names[parameter.name], aliases=tuple(map(names.__getitem__, parameter.aliases)))
+            for parameter in graph.parameters
+        ),
+        nodes=MappingProxyType({names[name]: node for name, node in graph.nodes.items()}),
+        others=tuple(
+            replace(path, graph=_renamed(path.graph, names), reads=tuple(map(names.__getitem__, path.reads)))
+            for path in graph.others
+        ),
+    )
+
+
+def _is_wrapped(path: str, model: nn.Module) -> bool:
+    """Whether a wrapper holds the module there."""
+    owner, _, own = path.rpartition(".")
+    return own in _WRAPPED or (own == "module" and isinstance(model.get_submodule(owner), _WRAPPERS))
+
+
+def _unwrapped_path(name: str, wrapped: set[str]) -> Iterator[str]:
+    parts = name.split(".")
+    for place, part in enumerate(parts):
+        if ".".join(parts[: place + 1]) not in wrapped:
+            yield part
 
 
 def call_names(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Tensor]]:

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from normc.errors import NormcError
 from normc.model.trace.graph import ModelGraph
-from normc.model.trace.names import call_names
+from normc.model.trace.names import call_names, named_parameters
 
 
 def feeds_of(
@@ -19,7 +19,7 @@ def feeds_of(
     """Copies of the model's tensors and of the inputs, by the name of the placeholder that each is for."""
     tensors: dict[tuple[str, str], Tensor] = {}
     tensors |= {("input", name): value for name, value in call_names(model, args, kwargs)}
-    tensors |= {("param", name): value for name, value in model.named_parameters()}
+    tensors |= {("param", name): value for name, value in (*named_parameters(model), *model.named_parameters())}
     tensors |= {("buffer", name): value for name, value in model.named_buffers()}
     found: dict[str, Tensor] = {}
     copies: dict[int, Tensor] = {}

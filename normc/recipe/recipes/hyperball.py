@@ -26,8 +26,9 @@ class Hyperball(Muon):
     """Every input and hidden matrix, each block apart, moves along a sphere by Adam's or Muon's direction.
 
     direction   adam or muon. Its size doesn't matter: lr is the step's length over that of the weights.
-    A matrix that starts at zero stays at zero, as its sphere has radius 0: initialise it, or give its rows another
-    recipe. There is no weight decay for matrices.
+    A matrix that starts at zero (LoRA's B, zeroed projections) has no sphere. It moves inside a ball, by steps of lr
+    times the ball's radius: the Frobenius norm that a semi-orthogonal start of norm 1 from RMS to RMS would have given
+    it. There is no weight decay for matrices.
     """
 
     name: ClassVar[str] = "hyperball"

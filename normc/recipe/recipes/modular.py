@@ -69,6 +69,7 @@ class ModularDual(Recipe):
         {"momentum": 0.9, "weight_decay": 0.0},
     )
     rule: ClassVar[str] = "lmo"
+    lr: ClassVar[float | None] = 0.8
 
     most: float | None = None
     typical: float | None = None

@@ -101,7 +101,7 @@ class Muon(Recipe):
 
     def _adjusted(self) -> sympy.Expr:
         adjust = self.text("adjust_lr")
-        return _adjustment(_dialect(self.text("dialect")).adjust if adjust == "auto" else adjust)
+        return adjustment(_dialect(self.text("dialect")).adjust if adjust == "auto" else adjust)
 
     def stages(self, rule: str) -> tuple[Stage, ...]:
         """Two chains, one for matrices, and "adamw"."""
@@ -129,7 +129,8 @@ class Muon(Recipe):
 
 
 @functools.cache  # sympy takes milliseconds for a maximum
-def _adjustment(name: str) -> sympy.Expr:
+def adjustment(name: str) -> sympy.Expr:
+    """The factor of lr that `adjust_lr` names, of a matrix's sides. NormcError for another name."""
     fan_in = D_IN * KERNEL
     if name == "original":
         return sympy.sqrt(sympy.Max(1, D_OUT / fan_in))
@@ -137,7 +138,7 @@ def _adjustment(name: str) -> sympy.Expr:
         return sympy.Rational(1, 5) * sympy.sqrt(sympy.Max(D_OUT, fan_in))
     if name == "spectral":
         return sympy.sqrt(D_OUT / fan_in)
-    raise NormcError(f"adjust_lr can't be {name!r}", "known: auto, original, match_rms_adamw, spectral")
+    raise NormcError(f"adjust_lr can't be {name!r}", "known: original, match_rms_adamw, spectral; muon's auto")
 
 
 def _dialect(name: str) -> Dialect:

@@ -70,16 +70,14 @@ class Shampoo(Recipe):
             return ()
         if rule not in ("shampoo", "adagrad"):
             raise NormcError(f"the recipe {self.name} has no rule {rule!r}", "known: shampoo, adagrad, none")
-        power, trace, interval = self.text("power"), bool(self.option("trace")), self.number("interval")
+        power, trace = self.text("power"), bool(self.option("trace"))
         if power not in _POWERS or self.text("vectors") not in ("full", "diagonal"):
             raise NormcError(f"power {power!r}, vectors {self.text('vectors')!r}", "known: 1/4, 1/2; full, diagonal")
         if trace and power != "1/2":
             raise NormcError("trace is of power 1/2: with 1/4 the step has no scale left to mend", "set power 1/2")
-        if interval < 1 or interval % 1:
-            raise NormcError(f"interval can't be {interval}", "give a whole number of steps")
         largest = int(self.number("max_precond_dim")) if rule == "shampoo" else 0
         sides = "one" if self.option("one_sided") else "two"
-        kron = Kron(_POWERS[power], trace, int(interval), sides, largest)  # type: ignore[arg-type]
+        kron = Kron(_POWERS[power], trace, self.whole("interval"), sides, largest)  # type: ignore[arg-type]
         return (*([Ema()] if self.option("average") else []), kron, Radius(), Decay(), Descend())
 
 

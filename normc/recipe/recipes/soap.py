@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 import sympy
 
@@ -14,9 +14,27 @@ from normc.recipe.by_name import recipes
 from normc.recipe.recipe import Option, Recipe, Values
 from normc.recipe.stages.apply import Descend
 from normc.recipe.stages.build import Stage
-from normc.recipe.stages.kronecker import Rotate, is_matrix
+from normc.recipe.stages.kronecker import Rotate, Sides, is_matrix
 from normc.recipe.stages.late import LateAdam, LateDecay
 from normc.recipe.stages.size import Radius
+
+
+class Bases(TypedDict):
+    """Which bases `Rotate` keeps, and when they are refreshed."""
+
+    every: int
+    beta: float | None
+    sides: Sides
+    largest: int
+
+
+# `one_sided` rotates the shorter side alone. A `shampoo_beta` below 0 means beta2.
+BASES: Mapping[str, Option] = {
+    "precondition_frequency": 10,
+    "max_precond_dim": 10000,
+    "one_sided": False,
+    "shampoo_beta": -1.0,
+}
 
 
 class Soap(Recipe):
@@ -38,15 +56,7 @@ class Soap(Recipe):
         "m = momentum m + (1 - momentum) h;  v = beta2 v + (1 - beta2) h^2;  "
         "w = (1 - lr weight_decay) (w - lr unbiased(Q (m / (sqrt(v) + eps)) P^T))"
     )
-    # `one_sided` rotates the shorter side alone. A `shampoo_beta` below 0 means beta2.
-    known: ClassVar[Mapping[str, Option]] = {
-        "precondition_frequency": 10,
-        "max_precond_dim": 10000,
-        "one_sided": False,
-        "shampoo_beta": -1.0,
-        "normalize_grads": False,
-        "correct_bias": True,
-    }
+    known: ClassVar[Mapping[str, Option]] = {**BASES, "normalize_grads": False, "correct_bias": True}
     defaults: ClassVar[tuple[Values, Values]] = (
         {"momentum": 0.95, "weight_decay": 0.01, "beta2": 0.95, "eps": 1e-8},
         {"momentum": 0.95, "weight_decay": 0.01, "beta2": 0.95, "eps": 1e-8},
@@ -60,28 +70,35 @@ class Soap(Recipe):
             return Geometry("sign", "adam", 1.0, sympy.Integer(1), f"fallback: {row.fallback}")
         if not is_matrix(row):
             return Geometry("sign", "adam", 1.0, sympy.Integer(1), "no rows and columns: every entry by itself")
-        return Geometry("spectral", "soap", 1.0, sympy.Integer(1), "rows and columns, each in their eigenbasis")
+        return Geometry("spectral", self.name, 1.0, sympy.Integer(1), "rows and columns, each in their eigenbasis")
 
     def stages(self, rule: str) -> tuple[Stage, ...]:
-        """Two chains, "soap" and "adam"."""
+        """Two chains, one called as the recipe is, and "adam"."""
         if rule == "none":
             return ()
-        sized = {"correct": bool(self.option("correct_bias")), "normalize": bool(self.option("normalize_grads"))}
-        rest = (Radius(), Descend(), LateDecay())
-        if rule == "adam":
-            return (LateAdam(**sized), *rest)
-        if rule != "soap":
-            raise NormcError(f"the recipe {self.name} has no rule {rule!r}", "known: soap, adam, none")
-        every, largest, beta = (
-            self.number(name) for name in ("precondition_frequency", "max_precond_dim", "shampoo_beta")
-        )
-        if every < 1 or every % 1:
-            raise NormcError(f"precondition_frequency can't be {every}", "give a whole number of steps")
-        rotate = Rotate(
-            **sized, every=int(every), beta=beta if beta >= 0 else None,
-            sides="one" if self.option("one_sided") else "two", largest=int(largest),
-        )  # fmt: skip
-        return (rotate, *rest)
+        if rule not in (self.name, "adam"):
+            raise NormcError(f"the recipe {self.name} has no rule {rule!r}", f"known: {self.name}, adam, none")
+        first = LateAdam(**self.sized()) if rule == "adam" else self.rotation()
+        return (first, Radius(), Descend(), LateDecay())
+
+    def sized(self) -> dict[str, bool]:
+        """How Adam's direction is sized."""
+        return {"correct": bool(self.option("correct_bias")), "normalize": bool(self.option("normalize_grads"))}
+
+    def rotation(self) -> Stage:
+        """What matrices get in their eigenbases."""
+        return Rotate(**self.sized(), **bases(self))
+
+
+def bases(recipe: Recipe) -> Bases:
+    """What a recipe's options say of its bases. NormcError for a frequency that is no whole number."""
+    beta = recipe.number("shampoo_beta")
+    return {
+        "every": recipe.whole("precondition_frequency"),
+        "beta": beta if beta >= 0 else None,
+        "sides": "one" if recipe.option("one_sided") else "two",
+        "largest": int(recipe.number("max_precond_dim")),
+    }
 
 
 recipes.add("soap", Soap(), __name__)

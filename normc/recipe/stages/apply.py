@@ -11,7 +11,7 @@ from torch import fx
 
 from normc.errors import NormcError
 from normc.plans.geometry import Norm, norms
-from normc.recipe.stages.build import Builder, Space, Stage, blockwise
+from normc.recipe.stages.build import Builder, Space, Stage, blockwise, seen_alike
 from normc.recipe.stages.view import Fold, blocks_matter
 from normc.update.ops import arithmetic, bounding, cautious, power
 
@@ -122,19 +122,24 @@ class Cautious(Stage):
 class Sphere(Applied):
     """The step itself, along a sphere: each block keeps the Frobenius norm that it has at the first step.
 
-    The step's own size doesn't matter; its length is lr times that norm. A block that starts at zero stays there.
+    The step's own size doesn't matter; its length is lr times that norm. A block that starts at zero has no sphere. It
+    moves in a ball instead, whose radius R stands for the norm: that of a semi-orthogonal matrix of spectral norm
+    sqrt(out / in), or sqrt(out min(1, out / in)). Inside of it the step is plain; one that leaves it ends on its
+    surface.
     """
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
-        """w <- R unit(w - lr R unit(d)), R = ||w_0||."""
+        """w <- R unit(w - lr R unit(d)), R = ||w_0||; from w_0 = 0, w - lr R unit(d) in a ball of radius R."""
         start, lr = build.weight, build.number("lr")
 
         def unit(build: Builder, x: fx.Node, fold: Fold) -> fx.Node:
             known = sum(name.startswith("radius") for name in build.states())
             name = f"radius_{known}" if known else "radius"
-            step = build.call("u", norms["frobenius"].lmo, _seen_alike(build, x, start, direction))
+            step = build.call("u", norms["frobenius"].lmo, seen_alike(build, x, start, direction))
             state = build.state(name, f"{fold.shape[0]}")
-            radius = build.keep(name, build.call("r", bounding.first_length, state, x))
+            _, rows, columns = fold.shape
+            ball = math.sqrt(rows * min(1.0, rows / columns)) if columns else 1.0
+            radius = build.keep(name, build.call("r", bounding.first_length, state, x, ball=ball))
             return build.call("w", bounding.sphere, x, step, radius, lr)
 
         build.weight = blockwise(build, start, unit, "matrix", (1.0,), bool(build.row.blocks))
@@ -203,15 +208,6 @@ class QkClip(Applied):
 
         build.weight = blockwise(build, build.weight, unit, "matrix", (1.0,), apart=True)
         return direction
-
-
-def _seen_alike(build: Builder, view: fx.Node, source: fx.Node, other: fx.Node) -> fx.Node:
-    """`other` through the views by which `view` was made of `source`."""
-    if view is source:
-        return other
-    (before,) = view.all_input_nodes
-    assert callable(view.target)
-    return build.call("x", view.target, _seen_alike(build, before, source, other), *view.args[1:], **view.kwargs)
 
 
 def _unit_length(norm: Norm, numel: int) -> float:

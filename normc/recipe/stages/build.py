@@ -155,6 +155,15 @@ def _whole(build: Builder, direction: fx.Node, unit: Unit, shape: str, size: tup
     return build.call("y", matrices.unfold, unit(build, x, fold), **view, parameter=size)
 
 
+def seen_alike(build: Builder, view: fx.Node, source: fx.Node, other: fx.Node) -> fx.Node:
+    """`other` through the views by which `view` was made of `source`."""
+    if view is source:
+        return other
+    (before,) = view.all_input_nodes
+    assert callable(view.target)
+    return build.call("x", view.target, seen_alike(build, before, source, other), *view.args[1:], **view.kwargs)
+
+
 def folds(row: Row, shape: str, apart: bool) -> list[Fold]:
     """The folds that `blockwise` gives its `unit`, in order: for the sizes of states kept a matrix."""
     slices = shape == "slices"

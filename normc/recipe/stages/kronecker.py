@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import fx
 
@@ -91,15 +91,42 @@ def _seen(build: Builder, x: fx.Node, part: Part, shape: tuple[int, ...], unit: 
     return build.call("y", matrices.unfold, unit(build, seen, part), **view, parameter=shape)
 
 
-def _state(build: Builder, kind: str, part: Part, turned: bool) -> tuple[str, fx.Node]:
-    name, size = f"{kind}_{'in' if turned else 'out'}{part.suffix}", part.size(turned)
-    return name, build.state(name, f"{part.fold.shape[0]}x{size}x{size}")
+class Side(NamedTuple):
+    """One side of a part's matrices: that of fan-in if `turned`."""
+
+    part: Part
+    turned: bool
+
+    @property
+    def size(self) -> int:
+        """How long it is."""
+        return self.part.size(self.turned)
+
+    def state(self, kind: str, axes: int) -> tuple[str, str]:
+        """The name of a state of this side, and its shape: the number of matrices, and so many axes of its size."""
+        shape = (self.part.fold.shape[0], *[self.size] * axes)
+        return f"{kind}_{'in' if self.turned else 'out'}{self.part.suffix}", "x".join(map(str, shape))
 
 
-def _factor(build: Builder, part: Part, turned: bool, beta: fx.Node | float) -> fx.Node:
-    name, factor = _state(build, "factor", part, turned)
-    factor = build.call("a", kronecker.gram, factor, build.grad, beta, turned=turned, view=part.view)
-    return build.keep(name, factor)
+Bases = dict[Side, fx.Node]
+
+
+def into(bases: Bases, back: bool) -> Unit:
+    """What turns a part's matrices into the bases of its sides, or `back`."""
+
+    def unit(build: Builder, x: fx.Node, part: Part) -> fx.Node:
+        for side, basis in bases.items():
+            if side.part == part:
+                x = build.call("x", kronecker.rotate, x, basis, turned=side.turned, back=back)
+        return x
+
+    return unit
+
+
+def _factor(build: Builder, side: Side, beta: fx.Node | float) -> fx.Node:
+    name, shape = side.state("factor", 2)
+    seen: dict[str, Any] = {"turned": side.turned, "view": side.part.view}
+    return build.keep(name, build.call("a", kronecker.gram, build.state(name, shape), build.grad, beta, **seen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,26 +156,20 @@ class Kron(Preconditioner):
             squares = build.call("v", late.squares, build.state("sum_sq"), build.grad, build.number("beta2"))
             return build.call("d", late.adagrad, direction, build.keep("sum_sq", squares), build.number("eps"))
         step = counted(build)
-        sides = [(part, turned) for part in parts for turned in self._sides(part)]
-        roots = {key: self._root(build, step, *key) for key in sides}
-
-        def unit(build: Builder, x: fx.Node, part: Part) -> fx.Node:
-            for turned in self._sides(part):
-                x = build.call("u", kronecker.rotate, x, roots[part, turned], turned=turned, back=False)
-            return x
-
-        return partwise(build, direction, parts, unit)
+        sides = [Side(part, turned) for part in parts for turned in self._sides(part)]
+        return partwise(build, direction, parts, into({side: self._root(build, step, side) for side in sides}, False))
 
     def _sides(self, part: Part) -> tuple[bool, ...]:
         return sides_of(part, self.sides, self.largest)
 
-    def _root(self, build: Builder, step: fx.Node, part: Part, turned: bool) -> fx.Node:
-        both = len(self._sides(part)) == 2
-        factor = _factor(build, part, turned, build.number("beta2"))
-        name, root = _state(build, "root", part, turned)
-        power, trace = self.power if both else 0.5, self.trace and both and not turned
+    def _root(self, build: Builder, step: fx.Node, side: Side) -> fx.Node:
+        both = len(self._sides(side.part)) == 2
+        factor = _factor(build, side, build.number("beta2"))
+        name, shape = side.state("root", 2)
+        power, trace = self.power if both else 0.5, self.trace and both and not side.turned
         kwargs: dict[str, Any] = {"every": self.every, "power": power, "trace": trace}
-        return build.keep(name, build.call("p", kronecker.root, root, factor, step, build.number("eps"), **kwargs))
+        root = build.call("p", kronecker.root, build.state(name, shape), factor, step, build.number("eps"), **kwargs)
+        return build.keep(name, root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,53 +186,58 @@ class Rotate(LateAdam):
     largest  the longest side that is rotated.
     """
 
+    sorts: ClassVar[bool] = True  # whether refreshed columns are sorted by their eigenvalues
+
     every: int = 10
     beta: float | None = None
     sides: Sides = "two"
     largest: int = 10000
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
-        """The group's `momentum` and `beta2` are Adam's betas; factors are of the gradient itself."""
+        """Q Adam(Q^T g P) P^T, by the group's `momentum` and `beta2`; factors are of the gradient itself."""
         parts = parts_of(build.row)
-        rotated = [(part, turned) for part in parts for turned in sides_of(part, self.sides, self.largest)]
-        if not rotated:
+        sides = self.rotated(parts)
+        if not sides:
             return LateAdam.emit(self, build, direction)
         step = counted(build)
-        beta = build.number("beta2") if self.beta is None else self.beta
-        factors = [_factor(build, part, turned, beta) for part, turned in rotated]
-        bases = {key: _state(build, "basis", *key) for key in rotated}
-
-        def unit_of(back: bool) -> Unit:
-            def unit(build: Builder, x: fx.Node, part: Part) -> fx.Node:
-                for key, (_, basis) in bases.items():
-                    if key[0] == part:
-                        x = build.call("x", kronecker.rotate, x, basis, turned=key[1], back=back)
-                return x
-
-            return unit
-
-        if len({part for part, _ in rotated}) < len(parts):  # a part that isn't rotated doesn't vanish by itself
+        bases = {side: build.state(*side.state("basis", 2)) for side in sides}
+        factors = self.factors(build, step, bases)
+        if len({side.part for side in sides}) < len(parts):  # a part that isn't rotated doesn't vanish by itself
             direction = build.call("d", late.later, direction, step)
-        direction = self.divided(build, partwise(build, direction, parts, unit_of(back=False)))
-        direction = self.sized(build, partwise(build, direction, parts, unit_of(back=True)), step)
-        self._refresh(build, step, dict(zip(rotated, factors, strict=True)), bases)
+        direction = self.divided(build, partwise(build, direction, parts, into(bases, back=False)))
+        direction = self.sized(build, partwise(build, direction, parts, into(bases, back=True)), step)
+        self._refresh(build, step, factors, bases)
         return direction
 
-    def _refresh(
-        self,
-        build: Builder,
-        step: fx.Node,
-        factors: dict[tuple[Part, bool], fx.Node],
-        bases: dict[tuple[Part, bool], tuple[str, fx.Node]],
-    ) -> None:
+    def rotated(self, parts: tuple[Part, ...]) -> list[Side]:
+        """The sides of a row's parts that have a basis."""
+        return [Side(part, turned) for part in parts for turned in sides_of(part, self.sides, self.largest)]
+
+    def decay(self, build: Builder) -> fx.Node | float:
+        """What the averages of factors keep."""
+        return build.number("beta2") if self.beta is None else self.beta
+
+    def factors(self, build: Builder, step: fx.Node, bases: Bases) -> Bases:
+        """Update the factors of sides, and return them."""
+        return {side: _factor(build, side, self.decay(build)) for side in bases}
+
+    def _refresh(self, build: Builder, step: fx.Node, factors: Bases, bases: Bases) -> None:
         first, second = build.state("exp_avg"), build.state("exp_avg_sq")
-        for (part, turned), (_, basis) in bases.items():
-            kwargs: dict[str, Any] = {"every": self.every, "turned": turned, "view": part.view}
-            first = build.call("m", kronecker.turn, first, basis, step, back=True, **kwargs)
-            second = build.call("v", kronecker.reorder, second, basis, factors[part, turned], step, **kwargs)
-        for key, (name, basis) in bases.items():
-            basis = build.keep(name, build.call("q", kronecker.basis, basis, factors[key], step, every=self.every))
-            kwargs = {"every": self.every, "turned": key[1], "view": key[0].view}
-            first = build.call("m", kronecker.turn, first, basis, step, back=False, **kwargs)
+        for side, basis in bases.items():
+            seen: dict[str, Any] = {"every": self.every, "turned": side.turned, "view": side.part.view}
+            first = build.call("m", kronecker.turn, first, basis, step, back=True, **seen)
+            if self.sorts:
+                second = build.call("v", kronecker.reorder, second, basis, factors[side], step, **seen)
+        for side, basis in self.refreshed(build, step, factors, bases).items():
+            seen = {"every": self.every, "turned": side.turned, "view": side.part.view}
+            first = build.call("m", kronecker.turn, first, basis, step, back=False, **seen)
         build.keep("exp_avg", first)
         build.keep("exp_avg_sq", second)
+
+    def refreshed(self, build: Builder, step: fx.Node, factors: Bases, bases: Bases) -> Bases:
+        """Refresh the bases of sides where it is time, and return them."""
+        found = {}
+        for side, basis in bases.items():
+            basis = build.call("q", kronecker.basis, basis, factors[side], step, every=self.every, sort=self.sorts)
+            found[side] = build.keep(side.state("basis", 2)[0], basis)
+        return found

@@ -9,7 +9,7 @@ from torch import fx
 from normc.recipe.stages.apply import Applied
 from normc.recipe.stages.build import Builder
 from normc.recipe.stages.precondition import Preconditioner
-from normc.update.ops import arithmetic, late
+from normc.update.ops import arithmetic, late, relative
 
 
 def counted(build: Builder) -> fx.Node:
@@ -29,7 +29,7 @@ class LateAdam(Preconditioner):
     normalize: bool = False
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
-        """The group's `momentum` and `beta2` are Adam's betas."""
+        """m / (sqrt(v) + eps), unbiased; the group's `momentum` and `beta2` are Adam's betas."""
         step = counted(build)
         direction = self.divided(build, build.call("d", late.later, direction, step))
         return self.sized(build, direction, step)
@@ -46,7 +46,7 @@ class LateAdam(Preconditioner):
     def sized(self, build: Builder, direction: fx.Node, step: fx.Node) -> fx.Node:
         """The direction as long as it is to be."""
         if self.normalize:
-            direction = build.call("d", late.even, direction)
+            direction = build.call("d", relative.even, direction)
         if not self.correct:
             return direction
         return build.call("d", late.unbiased, direction, step, build.number("momentum"), build.number("beta2"))
@@ -57,7 +57,7 @@ class LateDecay(Applied):
     """Decoupled weight decay by the group's lr times `weight_decay`, at every step but the first."""
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
-        """w <- (1 - lr weight_decay) w, for a chain in which a stage before this one counts steps."""
+        """w <- (1 - lr weight_decay) w; a stage before this one counts steps."""
         assert "step" in build.states(), "no stage counts steps"
         lr, weight_decay = build.number("lr"), build.number("weight_decay")
         build.weight = build.call("w", late.late_decay, build.weight, build.state("step"), lr, weight_decay)

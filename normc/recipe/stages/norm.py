@@ -9,9 +9,11 @@ from typing import ClassVar
 from torch import fx
 
 from normc.plans.geometry import Norm, norms
-from normc.recipe.stages.build import Builder, Space, Stage, blockwise
+from normc.recipe.stages.build import Builder, Space, Stage, blockwise, scaled
+from normc.recipe.stages.clip import viewed
+from normc.recipe.stages.statistics import wholes
 from normc.recipe.stages.view import Fold, blocks_matter
-from normc.update.ops import matrices, neurons, power
+from normc.update.ops import arithmetic, late, matrices, neurons, power, relative
 
 Polynomials = tuple[tuple[float, float, float], ...]
 
@@ -97,3 +99,25 @@ class NeuronLmo(Lmo):
         state = build.keep(name, build.call("v", neurons.neuron_moment, state, step, build.number("beta2")))
         length = {"length": math.sqrt(fold.shape[1] * fold.shape[2])} if self.rms else {}
         return build.call("u", neurons.neuron_normalised, step, state, build.number("eps"), **length)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryLmo(Lmo):
+    """The unit step with its entries evened out, by an average of each one's squares kept between steps (AdaMuon).
+
+    The group's `beta2` is what the average keeps. Each block's step then has RMS 1, times the row's scale.
+    """
+
+    def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
+        """d <- scale x / rms(x), x = u / (sqrt(v) + eps) for u = lmo(d), v <- beta2 v + (1 - beta2) u^2."""
+        row, norm = build.row, norms[build.row.norm]
+
+        def unit(build: Builder, x: fx.Node, fold: Fold) -> fx.Node:
+            return self.unit(build, x, norm, fold)
+
+        step = blockwise(build, direction, unit, norm.shape, (1.0,), blocks_matter(row, norm))
+        squares = build.call("v", arithmetic.second_moment, build.state("step_sq"), step, build.number("beta2"))
+        step = build.call("d", late.quotient, step, build.keep("step_sq", squares), build.number("eps"))
+        for view in wholes(row, apart=True):
+            step = build.call("d", relative.even, step, **viewed(view))
+        return scaled(build, step, row.scale.value)

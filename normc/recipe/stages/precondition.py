@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import fx
 
+from normc.plans.geometry import norms
 from normc.recipe.stages.build import Builder, Space, Stage
 from normc.update.ops import arithmetic, precondition
 
@@ -48,6 +49,15 @@ class UnbiasedEma(Preconditioner):
         step, state, momentum = this_step(build), build.state("exp_avg"), build.number("momentum")
         average = build.keep("exp_avg", build.call("m", arithmetic.ema, state, direction, momentum))
         return build.call("h", precondition.debiased, average, step, momentum)
+
+
+@dataclass(frozen=True, slots=True)
+class Signs(Preconditioner):
+    """A direction's signs: every entry counts alike."""
+
+    def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
+        """d <- sign(d)."""
+        return build.call("d", norms["sign"].lmo, direction)
 
 
 class Sized(NamedTuple):

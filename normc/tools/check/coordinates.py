@@ -18,7 +18,7 @@ from normc.passes.analyses.request import Request
 from normc.tools.check.grouping import Name, naming
 from normc.tools.check.onestep import BAND, Loss, are_shares
 from normc.tools.check.recording import LOGITS, OUTPUT, first_float, recorded
-from normc.tools.check.slopes import Along, Kind, judged, rising, settled, slope
+from normc.tools.check.slopes import MULTIPLIED, Along, Kind, judged, rising, settled, slope
 from normc.tools.check.subject import Subject, seeded, subject_of
 from normc.tools.check.verdict import Verdict
 
@@ -105,8 +105,23 @@ def measure_coordinates(along: Along, family: Mapping[int, Made | Callable[[], M
     shown = list(_distinct(series))
     step = next((one.verdict for one in shown if one.kind == "step"), None)
     verdicts = settled([one.verdict for one in shown], step, bound is not None)
-    found = tuple(replace(one, verdict=verdict) for one, verdict in zip(shown, verdicts, strict=True))
-    return Coordinates(along, sizes, trial.steps, trial.lr, found)
+    found = [replace(one, verdict=verdict) for one, verdict in zip(shown, verdicts, strict=True)]
+    output = next((one for one in found if one.name == OUTPUT), None)
+    return Coordinates(along, sizes, trial.steps, trial.lr, tuple(_beside(one, output) for one in found))
+
+
+def _beside(one: Series, output: Series | None) -> Series:
+    """A readout that the model multiplies by a number of its size is judged by the model's output."""
+    right = output is not None and output.verdict.level != "wrong"
+    if output is None or not right or one.kind != "readout" or one.verdict.level != "wrong" or one is output:
+        return one
+    pairs = zip((*one.steps, one.moved), (*output.steps, output.moved), strict=True)
+    factors = [[there / here if here else None for here, there in zip(*pair, strict=True)] for pair in pairs]
+    for of_size in zip(*factors, strict=True):
+        numbers = [number for number in of_size if number is not None]
+        if not numbers or not all(math.isclose(number, numbers[0], rel_tol=1e-3) for number in numbers):
+            return one
+    return replace(one, verdict=Verdict("note", one.verdict.word, MULTIPLIED))
 
 
 def _distinct(series: Iterable[Series]) -> Iterator[Series]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from normc.compiler import build
+from normc.model.trace.names import named_parameters
 from normc.passes.analyses.sensitivity import Sensitivities
 from normc.plans.row import Row
 from normc.tools.check.budget import at_budget
@@ -173,7 +174,11 @@ def _gradients(subject: Subject, start: Weights, loss: Loss | None, seed: int) -
             value = torch.stack([_functional(out, generator) for out in outputs]).sum()
         else:
             with seeded():
-                value = loss(torch.func.functional_call(subject.model, leaves, subject.args, subject.kwargs))
+                names = [name for name, _ in subject.model.named_parameters()]
+                own = {
+                    name: leaves[bare] for name, (bare, _) in zip(names, named_parameters(subject.model), strict=True)
+                }
+                value = loss(torch.func.functional_call(subject.model, own, subject.args, subject.kwargs))
         wanted = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
         found = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
     return {name: grad for name, grad in zip(wanted, found, strict=True) if grad is not None}

@@ -67,6 +67,7 @@ FOLLOWS = (
     "there: mend that first"
 )
 WITHIN = "its change grows with the model, while that of the output stays below what all targets together allow"
+MULTIPLIED = "what it returns grows, but a number behind it makes up for that: the model's output doesn't"
 TIED = (
     "a table tied to a readout: one weight can't have the right size for both, and steps that suit a readout are "
     "1/width of what suits a table; untie them if the table is to learn at all widths"

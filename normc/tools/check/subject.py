@@ -19,6 +19,7 @@ from normc.model.facts import Facts, Log
 from normc.model.trace.frontend import trace
 from normc.model.trace.graph import ModelGraph
 from normc.model.trace.inputs import example_inputs as read_inputs
+from normc.model.trace.names import named_parameters, under_bare_names
 from normc.model.trace.own_inputs import own_inputs
 from normc.model.trace.replay import feeds_of
 from normc.model.trace.untouched import rng_untouched
@@ -166,13 +167,13 @@ def subject_of(model: nn.Module, example_inputs: Any, request: Request, init: bo
     NormcError as `private`, and where the model can't be traced.
     """
     twin, args, kwargs = private(model, example_inputs)
-    graph = trace(twin, args, kwargs)
+    graph = under_bare_names(trace(twin, args, kwargs), twin)
     log = Log()
     facts = analysed(graph, request, log)
     plan = plan_of(graph, request, facts, log)
     if init:
         init_(twin, plan)
-    initial = {name: tensor.detach().clone() for name, tensor in twin.named_parameters()}
+    initial = {name: tensor.detach().clone() for name, tensor in named_parameters(twin)}
     return Subject(
         twin, args, kwargs, graph, facts, plan, feeds_of(graph, twin, args, kwargs), Weights(initial),
     )  # fmt: skip

@@ -5,17 +5,20 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
+from normc.errors import NormcError
 from normc.plans.plan import NormPlan
 from normc.plans.row import Row
 from normc.plans.sharpness import Sharpness
 from normc.tools.report.families import families
+from normc.tools.report.like_adamw import RMS, lr_like_adamw
 from normc.tools.report.words import number, shown, size
 
 _NAMED = 6
+_LR = 1e-3
 
 
 def footer(plan: NormPlan) -> Table:
-    """Coverage, ties, fallbacks, unused, frozen, state, recipe and options, sharpness, notes, hash."""
+    """Coverage, ties, fallbacks, unused, frozen, state, recipe and options, lr, sharpness, notes, hash."""
     grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column()
@@ -36,11 +39,23 @@ def _lines(plan: NormPlan) -> list[tuple[str, Text]]:
     lines.append(("state", Text(size(plan.state_bytes))))
     options = ", ".join(f"{shown(name)} {value}" for name, value in plan.options)
     lines.append(("recipe", Text(f"{plan.recipe}: {options}" if options else plan.recipe)))
+    lines += _rates(plan)
     if dict(plan.options).get("gains", "average") != "average":
         lines.append(("sharpness", Text(_sharpness(plan.sharpness))))
     lines += [("note", Text(shown(note), style="yellow")) for note in plan.notes]
     lines.append(("hash", Text(plan.hash[:16], style="bold")))
     return lines
+
+
+def _rates(plan: NormPlan) -> list[tuple[str, Text]]:
+    """The lr that is AdamW's 0.001, where the plan knows its steps' size."""
+    try:
+        found = lr_like_adamw(plan, _LR)
+    except NormcError:
+        return []
+    rates = found if isinstance(found, dict) else {"": found}
+    own = ", ".join(f"{name} {number(lr)}".lstrip() for name, lr in rates.items())
+    return [("lr", Text(f"{own} for steps as large as AdamW's at {number(_LR)} (RMS {number(RMS * _LR)})"))]
 
 
 def _still(plan: NormPlan) -> list[tuple[str, Text]]:

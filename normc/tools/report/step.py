@@ -38,6 +38,17 @@ def steps(row: Row) -> tuple[Step, ...]:
     return tuple(found)
 
 
+def rms_of(row: Row, norm: Norm | None) -> float:
+    """The RMS of a whole row's step at lr 1, that norm's unit step times the scales; None for entries of one."""
+    shares = [block.size for block in row.blocks] or [1]
+    scales = row.scale.per_block * (len(shares) if len(row.scale.per_block) == 1 else 1)
+    squares = [
+        (scale * _length(norm, fan_out, fan_in, row.kernel)) ** 2 / (fan_out * fan_in)
+        for (fan_out, fan_in), scale in zip(row.block_fans, scales, strict=True)
+    ]
+    return math.sqrt(sum(map(math.prod, zip(shares, squares, strict=True))) / sum(shares))
+
+
 def _length(norm: Norm | None, fan_out: int, fan_in: int, kernel: int) -> float:
     """The 2-norm of all entries of a unit step; AdamW's (None) has entries of about one."""
     kind = norm.shape if norm is not None else "entries"

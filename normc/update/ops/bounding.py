@@ -10,22 +10,28 @@ import torch
 from torch import Tensor
 
 
-def first_length(r: Tensor, w: Tensor) -> Tensor:
-    """r [N, B] where it is known (not 0), else the 2-norms of the matrices w [N * B, out, in]. Shape of r."""
-    return torch.where(r > 0, r, torch.linalg.vector_norm(w, dim=(-2, -1)).reshape(r.shape))
+def first_length(r: Tensor, w: Tensor, ball: float) -> Tensor:
+    """r [N, B] where it is known (not 0), else the 2-norms of the matrices w [N * B, out, in]. Shape of r.
+
+    A matrix that is zero has no sphere: it gets -`ball`, the radius of a ball to move in.
+    """
+    length = torch.linalg.vector_norm(w, dim=(-2, -1)).reshape(r.shape)
+    return torch.where(r != 0, r, torch.where(length > 0, length, -ball))
 
 
 def sphere(w: Tensor, d: Tensor, r: Tensor, lr: float) -> Tensor:
-    """A step of length lr r against the unit d, then back to length r: r (w - lr r d) / ||w - lr r d||.
+    """A step of length lr |r| against the unit d, then back to length r; for r < 0 only from beyond length -r.
 
     w and d are matrices [N * B, out, in], r is [N, B]. Shape and dtype of w.
     """
     if w.numel() == 0:
         return w
     r = r.reshape(w.shape[0], 1, 1)
-    moved = w - d * (r * lr)
+    radius = r.abs()
+    moved = w - d * (radius * lr)
     length = torch.linalg.vector_norm(moved, dim=(-2, -1), keepdim=True)
-    return moved * (r / torch.where(length > 0, length, 1.0))
+    wanted = torch.where(r > 0, radius, torch.minimum(length, radius))
+    return moved * (wanted / torch.where(length > 0, length, 1.0))
 
 
 def clip_logits(w: Tensor, largest: Tensor, threshold: float) -> Tensor:

@@ -169,26 +169,28 @@ def ranking(q: Tensor, a: Tensor) -> Tensor:
     return size.argsort(dim=-1, descending=True, stable=True)
 
 
-def refreshed(q: Tensor, a: Tensor) -> Tensor:
-    """A basis after one step of power iteration, its columns in the order of `ranking`. Shape of q."""
-    order = ranking(q, a).unsqueeze(-2).expand(q.shape)
-    columns: Tensor = torch.linalg.qr((a @ q).gather(-1, order))[0]
+def refreshed(q: Tensor, a: Tensor, sort: bool) -> Tensor:
+    """A basis after one step of power iteration; with `sort` its columns in the order of `ranking`. Shape of q."""
+    power = a @ q
+    if sort:
+        power = power.gather(-1, ranking(q, a).unsqueeze(-2).expand(q.shape))
+    columns: Tensor = torch.linalg.qr(power)[0]
     return sound(columns, q)
 
 
-def basis(q: Tensor, a: Tensor, step: Tensor, every: int) -> Tensor:
+def basis(q: Tensor, a: Tensor, step: Tensor, every: int, sort: bool) -> Tensor:
     """The eigenbasis of a factor: exact at the first step, `refreshed` every so many after it. Shape of q."""
     exact = made_first(eigenpairs(a)[1].flip(-1), q, step)
-    return initial(step, exact, choose(step, every, refreshed(q, a), q))
+    return initial(step, exact, choose(step, every, refreshed(q, a, sort), q))
 
 
-def basis_each(q: list[Tensor], a: list[Tensor], step: list[Tensor], every: int) -> list[Tensor]:
+def basis_each(q: list[Tensor], a: list[Tensor], step: list[Tensor], every: int, sort: bool) -> list[Tensor]:
     """`basis`, in place. Steps are 0-d tensors on the CPU, read together."""
     for place, (old, factor, time) in enumerate(zip(q, a, torch.stack(step).tolist(), strict=True)):
         if time == 1:
             old.copy_(decomposed(finite_eigenpairs(factor)[1].flip(-1), old, True, place))
         elif due(time, every):
-            old.copy_(refreshed(old, factor))
+            old.copy_(refreshed(old, factor, sort))
     return q
 
 

@@ -39,12 +39,6 @@ def quotient_each(m: list[Tensor], v: list[Tensor], eps: float) -> list[Tensor]:
     return list(torch._foreach_div(m, size))
 
 
-def even(d: Tensor) -> Tensor:
-    """Each stacked tensor over its root mean square. Shape and dtype of d."""
-    mean = d.square().reshape(d.shape[0], -1).mean(1).reshape(d.shape[:1] + (1,) * (d.dim() - 1))
-    return d / (mean.sqrt() + 1e-30)
-
-
 def unbiased(d: Tensor, step: Tensor, momentum: float, beta2: float) -> Tensor:
     """d sqrt(1 - beta2^k) / (1 - momentum^k) for the k-th step after the first; zero at the first. Shape of d."""
     times = (step - 1.0).reshape(step.shape + (1,) * (d.dim() - step.dim())).to(d)

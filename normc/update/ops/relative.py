@@ -1,4 +1,5 @@
-"""Update ops that size a step by root mean squares: of itself (Adafactor's clipping), and of the weights.
+"""Update ops that size a step by root mean squares: of itself (Adafactor's clipping, AdaMuon's alignment), and of the
+weights.
 
 They see whole tensors with the `view` (), else each of the matrices that the view sees (see `kronecker`). As in
 `arithmetic`, their source is copied into every generated module: torch alone, and each other.
@@ -31,6 +32,18 @@ def clip_rms(d: Tensor, threshold: float, view: tuple[tuple[int, ...], ...] = ()
 def clip_rms_each(d: list[Tensor], threshold: float, view: tuple[tuple[int, ...], ...] = ()) -> list[Tensor]:
     """`clip_rms`, as new tensors."""
     return [clip_rms(x.unsqueeze(0), threshold, view)[0] for x in d]
+
+
+def even(d: Tensor, view: tuple[tuple[int, ...], ...] = ()) -> Tensor:
+    """d / rms(d); zero stays zero. Shape and dtype of d."""
+    x = see(d, view) if view else d
+    x = x / (size_of(x) + 1e-30)
+    return put(d, x, view) if view else x
+
+
+def even_each(d: list[Tensor], view: tuple[tuple[int, ...], ...] = ()) -> list[Tensor]:
+    """`even`, as new tensors."""
+    return [even(x.unsqueeze(0), view)[0] for x in d]
 
 
 def relative(d: Tensor, w: Tensor, floor: float, view: tuple[tuple[int, ...], ...] = ()) -> Tensor:

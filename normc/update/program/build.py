@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -27,6 +28,12 @@ class Build:
     without: tuple[str, ...] = ()
     storage: Storage = PLAIN
     nonfinite: str = "raise"
+
+    def __setstate__(self, state: list[Any]) -> None:
+        """Out of a pickle; of one that had fewer fields, the rest are as by default."""
+        default = Build()
+        for index, item in enumerate(fields(self)):
+            object.__setattr__(self, item.name, state[index] if index < len(state) else getattr(default, item.name))
 
     @property
     def backend(self) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from normc.plans.row import Row
+from normc.plans.row import Block, Row
 from normc.update.program.program import Family, Program, placeholders
 from normc.update.program.source import INDENT, Printer, literal
 
@@ -38,6 +39,17 @@ class Grouped(Protocol):
     def labels(self) -> tuple[str, ...]:
         """Of each group, its recipe's name."""
 
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """Every option's default."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Options that were set."""
+
+
+WIDTH = 120  # of a line
+
 
 def tables(program: Program, recipe: Grouped, printer: Printer, form: Form | None) -> str:
     """ENTRIES, ALIASES, BUCKETS and the UPDATE of them all, as source."""
@@ -55,8 +67,7 @@ def tables(program: Program, recipe: Grouped, printer: Printer, form: Form | Non
     lines.append(f"{INDENT}recipe={literal(program.recipe)},")
     lines.append(f"{INDENT}defaults=(")
     for values in recipe.defaults:
-        inner = ", ".join(f"{literal(name)}: {literal(value)}" for name, value in values.items())
-        lines.append(f"{INDENT * 2}{{{inner}}},")
+        lines.append(f"{INDENT * 2}{{{_pairs(values)}}},")
     labels = [] if len(set(recipe.labels)) == 1 else [f"{INDENT}labels={literal(recipe.labels)},"]
     lines += [
         f"{INDENT}),",
@@ -64,6 +75,7 @@ def tables(program: Program, recipe: Grouped, printer: Printer, form: Form | Non
         f"{INDENT}aliases=ALIASES,",
         f"{INDENT}buckets=BUCKETS,",
         *labels,
+        *([f"{INDENT}options={{{_pairs(changed)}}},"] if (changed := altered(recipe)) else []),
         *([f"{INDENT}without={literal(program.build.without)},"] if program.build.without else []),
         *([f"{INDENT}state={program.build.storage.state},"] if program.build.storage.state is not None else []),
         *([f"{INDENT}stochastic=True,"] if program.build.storage.stochastic else []),
@@ -84,9 +96,23 @@ def reads(program: Program, groups: int) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(sorted(own)) for own in found)
 
 
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{literal(name)}: {literal(value)}" for name, value in values.items())
+
+
 def _entry(row: Row, group: int, idle: bool) -> str:
     flags = "".join(f", {name}=True" for name, on in (("idle", idle), ("frozen", waits(row))) if on)
-    return f"{INDENT}{literal(row.name)}: Entry({literal(row.shape)}, {group}, {literal(summary(row))}{flags}),"
+    start, said = (
+        f"{INDENT}{literal(row.name)}: Entry(",
+        f"{literal(row.shape)}, {group}, {literal(summary(row))}{flags}",
+    )
+    if len(whole := f"{start}{said}),") <= WIDTH:
+        return whole
+    inner = INDENT * 2
+    if len(f"{inner}{said}") > WIDTH:  # as a formatter breaks it
+        parts = [literal(row.shape), str(group), literal(summary(row)), *flags.split(", ")[1:]]
+        said = f",\n{inner}".join(parts) + ","
+    return f"{start}\n{inner}{said}\n{INDENT}),"
 
 
 def waits(row: Row) -> bool:
@@ -95,9 +121,27 @@ def waits(row: Row) -> bool:
 
 
 def summary(row: Row) -> str:
-    """What tells a row of one plan from that of another, for checkpoints."""
+    """What tells a row of one plan from that of another, for checkpoints: fields, of which none may go or move."""
     numbers = " ".join(f"{value:.9g}" for value in row.scale.per_block)
-    return f"{row.role}, {row.rule}, {row.norm}, scale {numbers}"
+    told = f"{row.role}, {row.rule}, {row.norm}, scale {numbers}"
+    if row.rule == "none":
+        return told
+    places = (("out", row.out_axes), ("in", row.in_axes), ("kernel", row.kernel_axes), ("block", row.block_axes))
+    axes = " ".join(f"{use} {' '.join(map(str, own))}" for use, own in places if own)
+    told += f", axes {axes}" if axes else ", no axes"
+    return told + (f", blocks {' '.join(map(_spans, row.blocks))}" if row.blocks else "")
+
+
+def _spans(block: Block) -> str:
+    """`0(0:32)`: the axis, and where the block lies on it; a fingerprint where it lies in many places."""
+    spans = "+".join(f"{start}:{stop}" for start, stop in block.spans)
+    long = len(block.spans) > 4
+    return f"{block.axis}({hashlib.sha256(spans.encode()).hexdigest()[:12] if long else spans})"
+
+
+def altered(recipe: Grouped) -> Mapping[str, Any]:
+    """A recipe's options that differ from their default."""
+    return {name: value for name, value in sorted(recipe.options.items()) if value != recipe.known.get(name)}
 
 
 def _bucket(family: Family, more: list[str]) -> list[str]:

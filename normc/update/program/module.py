@@ -182,11 +182,9 @@ def _core_call(family: Family, core: Core, names: Mapping[fx.Node, str]) -> list
     lines: list[str] = []
     arguments: list[str] = []
     numbers = {node for chain in family.chains for node in placeholders(chain.graph, "number")}
-    lists = {node.name: names[node] for place, node in core.inputs if place == 0 and node not in numbers}
-    alike = {name for name, kind in family.chains[0].states if kind not in ("like", "count", "grad")}
-    for name, variable in lists.items():
-        how = ", alike=True" if variable in alike else ""
-        lines.append(f"{INDENT}every_{name} = run.full({variable}{how})")
+    for node in (node for place, node in core.inputs if place == 0 and node not in numbers):
+        how = "" if node.meta["val"].shape[1:] == family.chains[0].row.shape else ", alike=True"
+        lines.append(f"{INDENT}every_{node.name} = run.full({names[node]}{how})")
     for index, (place, node) in enumerate(core.inputs):
         arguments.append(f"x{index}")
         if node in numbers:

@@ -21,6 +21,8 @@ EMBEDDED = (
     "normc.update.runtime.tables",
     "normc.update.runtime.launcher",
     "normc.update.runtime.named",
+    "normc.update.runtime.saved",
+    "normc.update.runtime.loading",
     "normc.update.runtime.step",
 )
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -38,11 +38,12 @@ class GradientHolder(torch.optim.Optimizer):
     """Keeps the gradients of buckets that hold them: over zero_grad, in checkpoints, in pickles and copies."""
 
     update: Update
-    # States that a checkpoint's loading leaves in the dtype that torch gives them.
-    as_they_are: ClassVar[tuple[str, ...]] = ("step", "gradient")
     _last: dict[str, weakref.ref[Tensor]] | None = None
     _watched: Mapping[str, tuple[weakref.ref[Tensor], Seen]] = MappingProxyType({})
     _told: tuple[str, ...] = ()
+    # torch.distributed.checkpoint looks for the names of states after a step at lr 0 and a zero_grad. Until the next
+    # step, the gradients are among them.
+    _tried = False
 
     def _warning(self) -> type[Warning]:
         return UserWarning
@@ -84,6 +85,8 @@ class GradientHolder(torch.optim.Optimizer):
         super().zero_grad(set_to_none)
         for parameter, grad in held:
             parameter.grad = grad
+            if self._tried and grad is not None:
+                self.state[parameter]["gradient"] = grad
 
     def _tell(self, topic: str, text: str) -> None:
         """Warn, once of each topic, on the line that called the optimizer."""
@@ -99,7 +102,7 @@ class GradientHolder(torch.optim.Optimizer):
             frame, frames = frame.f_back, frames + 1
         warnings.warn(text, self._warning(), stacklevel=frames)
 
-    def _check_held(self, names: list[str], grads: list[Tensor]) -> None:
+    def _check_held(self, names: list[str], parameters: list[Tensor], grads: list[Tensor]) -> None:
         """Warn if gradients that hold the average aren't those of the last step, or were written to by anything but
         backward.
         """
@@ -116,6 +119,9 @@ class GradientHolder(torch.optim.Optimizer):
         if touched and not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             problem = f"the average of {touched[0]!r} was changed by something else than backward"
             self._tell("touched", f"{problem}\n  fix: don't clip, scale or zero gradients, which hold the average")
+        self._tried = all(float(group["lr"]) == 0 for group in self.param_groups)
+        for parameter in parameters:
+            self.state.get(parameter, {}).pop("gradient", None)
 
     def _touched(self, name: str, grad: Tensor) -> bool:
         seen = self._watched[name][1] if name in self._watched else None
@@ -135,7 +141,7 @@ class GradientHolder(torch.optim.Optimizer):
         self._watched = watched
 
     def _with_gradients(self) -> defaultdict[Any, Any]:
-        """The states, and with them the gradients that hold an average."""
+        """The states, with the gradients that hold an average as they now are."""
         held = {p: {**self.state.get(p, {}), "gradient": p.grad} for p in self._holding() if p.grad is not None}
         return defaultdict(dict, {**self.state, **held})
 
@@ -153,7 +159,7 @@ class GradientHolder(torch.optim.Optimizer):
         return {**super().__getstate__(), "state": self._with_gradients()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Gradients that come with states become the parameters' own. torch's load_state_dict comes by here too."""
+        """Gradients that come with states become the parameters' own."""
         super().__setstate__(state)
         for parameter in self._holding() if "update" in self.__dict__ else ():
             parameter.grad = None

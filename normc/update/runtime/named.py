@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import torch
@@ -15,8 +15,6 @@ from normc.update.runtime.holder import GradientHolder
 from normc.update.runtime.rounding import SEED
 from normc.update.runtime.run import Cores, Update
 
-# Prefixes that wrappers put into parameter names.
-WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
 # Options of torch's optimizers that say nothing of the update, or that a loss says as well: what to do instead. Hosts
 # pass all of them; None and False ask for nothing.
 _OWN = "leave it out: how a planned update runs is in its generated code"
@@ -39,8 +37,11 @@ class NamedOptimizer(GradientHolder):
 
     cores: Cores
     _built = False
-    _given: tuple[str, ...] = ()
+    # Options as they were given: a plan that comes later is held against them.
+    _given: Mapping[str, float | tuple[float, ...]] = MappingProxyType({})
     _policy: str = "raise"
+    # Of each parameter group, which of the update's it is. Those without parameters are left out: hosts trip over them.
+    _places: tuple[int, ...]
 
     def __init__(
         self,
@@ -57,10 +58,7 @@ class NamedOptimizer(GradientHolder):
         self._check_policy(update)
         self.update = update
         self.cores = Cores(compile, self._warning())
-        groups: list[dict[str, Any]] = [
-            {"params": [], "param_names": [], "plan": update.plan, "lr": rate, **defaults, **self._seeds()}
-            for rate, defaults in zip(self._rates(lr), update.defaults, strict=True)
-        ]
+        groups = [self._group(index, rate) for index, rate in enumerate(self._rates(lr))]
         for name, value in options.items():
             self._set_option(groups, name, value)
         for name, parameter in self._resolve(named_parameters):
@@ -68,10 +66,20 @@ class NamedOptimizer(GradientHolder):
             group["params"].append(parameter)
             group["param_names"].append(name)
         shared = [name for name in update.defaults[0] if all(name in defaults for defaults in update.defaults)]
-        super().__init__(groups, {"lr": groups[0]["lr"], **{name: groups[0][name] for name in shared}})
-        self._given = tuple(options)
+        self._given = dict(options)
         self._refuse_unread(update)
+        defaults = {"lr": groups[0]["lr"], **{name: groups[0][name] for name in shared}}
+        self._places = tuple(index for index, group in enumerate(groups) if group["params"]) or (0,)
+        groups = [groups[index] for index in self._places]
+        _part(groups)
+        super().__init__(groups, defaults)
+        self.update = update.grouped(self._places)
         self._built = True
+
+    def _group(self, index: int, rate: float | Tensor) -> dict[str, Any]:
+        """The update's parameter group of an index, as yet without parameters."""
+        values = {"lr": rate, **self.update.defaults[index], **self._seeds()}
+        return {"params": [], "param_names": [], "plan": self.update.plan, **values}
 
     def _fail(self, problem: str, fix: str) -> NoReturn:
         raise RuntimeError(f"{problem}\n  fix: {fix}")
@@ -133,25 +141,21 @@ class NamedOptimizer(GradientHolder):
         """Fails on a value that was given, isn't the recipe's own, and that no function of the update reads."""
         used = {bucket.group for bucket in update.buckets} if update.reads else ()
         read = {name for group in used for name in update.reads[group]}
-        for name in self._given if used else ():
-            for group, defaults in zip(self.param_groups, update.defaults, strict=True):
-                if name not in read and group.get(name) != defaults.get(name):
+        for name, value in self._given.items() if used else ():
+            each = value if isinstance(value, tuple) else (value,) * len(update.defaults)
+            for own, defaults in zip(each, update.defaults, strict=True):
+                if name not in read and own != defaults.get(name, own):
                     self._fail(
-                        f"no update of {update.recipe} reads {name}, which is {group[name]}",
+                        f"no update of {update.recipe} reads {name}, which is {own}",
                         "leave it out, or take a recipe or an option that has a use for it",
                     )
 
     def _name(self, given: str) -> str:
         """The plan's name of a parameter that may be known by an alias, or wear wrappers' prefixes."""
-        bare = given
-        for wrapper in WRAPPERS:
-            bare = bare.replace(wrapper, "")
-        for name in (given, bare):
-            if name in self.update.entries:
-                return name
-            if name in self.update.aliases:
-                return self.update.aliases[name]
-        return self._fail(f"the plan has no parameter {given!r}", "plan again, or pass the planned model's parameters")
+        name = self.update.name_of(given)
+        if name is None:
+            self._fail(f"the plan has no parameter {given!r}", "plan again, or pass the planned model's parameters")
+        return name
 
     def _resolve(self, named_parameters: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """(plan's name, parameter), each once; fails on a shape that differs, and if one is missing."""
@@ -195,22 +199,36 @@ class NamedOptimizer(GradientHolder):
         return (self.update.state if kind == "like" else None) or self._dtype(parameter)
 
     def take(self, update: Update) -> None:
-        """Take a plan's update: parameters move between the two groups in place, states and group values stay."""
-        loaded = {group["plan"] for group in self.param_groups} - {"", update.plan}
-        if loaded:
-            self._fail("a checkpoint of another plan was loaded before this one was known", "load one of this plan")
+        """Take a plan's update: parameters move between the groups in place, states and group values stay.
+
+        Groups that the plan leaves empty go, unless a scheduler counts on them; those it needs are added. Nothing has
+        changed where it raises.
+        """
         self._refuse_unread(update)
         self._check_policy(update)
-        self.update = update
         named = [
             pair for group in self.param_groups for pair in zip(group["param_names"], group["params"], strict=True)
         ]
-        placed = list(self._resolve(named))
-        for index, group in enumerate(self.param_groups):
-            own = [(name, parameter) for name, parameter in placed if update.entries[name].group == index]
-            group["params"][:] = [parameter for _, parameter in own]
-            group["param_names"] = [name for name, _ in own]
+        before, self.update = self.update, update
+        try:
+            placed = list(self._resolve(named))
+        except BaseException:
+            self.update = before
+            raise
+        members: dict[int, list[tuple[str, Tensor]]] = {}
+        for name, parameter in placed:
+            members.setdefault(update.entries[name].group, []).append((name, parameter))
+        groups = dict(zip(self._places, self.param_groups, strict=True))
+        added = {index: self._group(index, self.param_groups[0]["lr"]) for index in sorted(set(members) - set(groups))}
+        kept = {index: group for index, group in groups.items() if index in members or "initial_lr" in group}
+        for index, group in (kept | added).items():
+            group["params"][:] = [parameter for _, parameter in members.get(index, ())]
+            group["param_names"] = [name for name, _ in members.get(index, ())]
             group["plan"] = update.plan
+        self._places = (*kept, *added)
+        self.param_groups[:] = [*kept.values(), *added.values()]
+        _part(self.param_groups)
+        self.update = update.grouped(self._places)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Fails once the optimizer is built: the plan says what every parameter gets."""
@@ -219,85 +237,28 @@ class NamedOptimizer(GradientHolder):
             self._fail("parameters can't be added to an optimizer whose update is planned", fix)
         super().add_param_group(param_group)
 
-    def state_dict(self) -> dict[str, Any]:
-        """As torch's, and `rows`: what the plan says of each parameter, in short."""
-        state: dict[str, Any] = super().state_dict()
-        if self.update.ready:
-            state["rows"] = {name: entry.what for name, entry in self.update.entries.items()}
-        return state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load by name; fails on another plan's checkpoint. State gets its own dtype, whatever the parameter's."""
-        mapped = self._by_name(state_dict)
-        super().load_state_dict(mapped)
-        ids = [key for group in mapped["param_groups"] for key in group["params"]]
-        groups = self.param_groups
-        named = [pair for group in groups for pair in zip(group["param_names"], group["params"], strict=True)]
-        kinds = {name: dict(bucket.states) for bucket in self.update.buckets for name in bucket.names}
-        for key, (own, parameter) in zip(ids, named, strict=True):
-            for name, value in mapped["state"].get(key, {}).items():
-                dtype = self._kept_in(parameter, kinds.get(own, {}).get(name, ""))
-                # torch has rounded it to the parameter's dtype.
-                if isinstance(value, Tensor) and name not in self.as_they_are and dtype != parameter.dtype:
-                    self.state[parameter][name] = value.detach().to(device=parameter.device, dtype=dtype, copy=True)
-
-    def _by_name(self, saved: dict[str, Any]) -> dict[str, Any]:
-        """A checkpoint with its parameters in the order of this optimizer's."""
-        groups = saved["param_groups"]
-        if any(group["params"] and "param_names" not in group for group in groups):
-            self._fail("the checkpoint has no parameter names", "load one that an optimizer of normc wrote")
-        self._check_plan(saved)
-        keys = {
-            self._name(name): key
-            for group in groups
-            for name, key in zip(group.get("param_names", ()), group["params"], strict=True)
-        }
-        mapped: dict[str, Any] = {"state": {}, "param_groups": []}
-        for index, group in enumerate(self.param_groups):
-            names = group["param_names"]
-            absent = [name for name in names if name not in keys]
-            if absent:
-                self._fail(f"the checkpoint has nothing of {absent[0]!r}", "load one of the same model")
-            ranked = sorted(groups, key=lambda old: -len(set(names) & set(map(self._name, old.get("param_names", ())))))
-            values = deepcopy(ranked[0] if names else groups[min(index, len(groups) - 1)])
-            values["plan"] = self.update.plan or values.get("plan", "")
-            seeds = {name: values.get(name, seed) for name, seed in self._seeds().items()}
-            values.pop(SEED, None)
-            values |= {"params": [keys[name] for name in names], "param_names": list(names), **seeds}
-            mapped["param_groups"].append(values)
-            mapped["state"] |= {
-                keys[name]: saved["state"][keys[name]] for name in names if keys[name] in saved["state"]
-            }
-        return mapped
-
-    def _check_plan(self, saved: dict[str, Any]) -> None:
-        plans = {group.get("plan", "") for group in saved["param_groups"]} - {""}
-        if not self.update.ready or not plans or plans == {self.update.plan}:
-            return
-        old, new = saved.get("rows", {}), {name: entry.what for name, entry in self.update.entries.items()}
-        differing = [name for name in {**old, **new} if old.get(name) != new.get(name)] if old else []
-        if differing and all("unused" in (_role(old, name), _role(new, name)) for name in differing):
-            return  # Either plan knew nothing of these: it was made, or made again, with another example.
-        changes = [f"\n    {name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}" for name in differing[:8]]
-        more = f"\n    and {len(differing) - 8} more" if len(differing) > 8 else ""
-        rows = "".join(changes) + more
-        problem = (
-            f"the checkpoint was written under plan {', '.join(sorted(plans))}, this is plan {self.update.plan}{rows}"
-        )
-        self._fail(problem, "compile with the plan and options that wrote it")
-
     def __getstate__(self) -> dict[str, Any]:
         """As torch's, without the generated update, which is made again."""
-        return {**super().__getstate__(), "_compile": self.cores.enabled, "_policy": self._policy}
+        own = {"_places": self._places, "_policy": self._policy, "_given": dict(self._given)}
+        return {**super().__getstate__(), "_compile": self.cores.enabled, **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         enabled = state.pop("_compile", None)
         super().__setstate__(state)
         if enabled is not None:  # a pickle or a copy; torch's load_state_dict comes by here too
             self.cores = Cores(enabled, self._warning())
-            self.update = self._rebuilt()
+            update = self._rebuilt()
+            self._places = state.get("_places", tuple(range(len(self.param_groups))))
+            self.update = update.grouped(self._places)
+            for group in self.param_groups:  # an earlier version's hash was another
+                group["plan"] = update.plan
+            _part(self.param_groups)
             self._built = True
 
 
-def _role(rows: Mapping[str, str], name: str) -> str:
-    return rows.get(name, "").split(",")[0]
+def _part(groups: list[dict[str, Any]]) -> None:
+    """Give every group tensors of its own: an lr that two groups share would be scaled twice by a scheduler."""
+    for group in groups:
+        for key, value in group.items():
+            if isinstance(value, Tensor):
+                group[key] = value.detach().clone()

@@ -6,8 +6,9 @@ The source of this package is embedded in every exported update, so it imports n
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,15 @@ from torch import Tensor
 from normc.update.runtime.fused import Fused
 
 T = TypeVar("T")
+
+# What wrappers put into parameter names.
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "module")
+
+
+def bare(name: str) -> str:
+    """A parameter's name without what wrappers put into it."""
+    *path, own = name.split(".")
+    return ".".join([*(part for part in path if part not in WRAPPERS), own])
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,8 @@ class Update:
     `defaults` has the values of each parameter group, `labels` the recipe that each is of. `without` are rewrites that
     were left out, among them "lanes" and "graph", which are of the running. `state` is the dtype of states shaped like
     their parameter, None that of the arithmetic; `stochastic` says how bf16 is rounded to. `reads` are the values that
-    the functions of each group read; none where it isn't known.
+    the functions of each group read; none where it isn't known. `options` are those of the recipe that differ from
+    their default.
     """
 
     plan: str
@@ -84,11 +95,41 @@ class Update:
     state: torch.dtype | None = None
     stochastic: bool = False
     reads: tuple[tuple[str, ...], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def idle(self) -> tuple[str, ...]:
         """Parameters that nothing updates."""
         return tuple(name for name, entry in self.entries.items() if entry.idle and not entry.frozen)
+
+    def name_of(self, given: str) -> str | None:
+        """The plan's name of a parameter that may be known by an alias, or wear wrappers' prefixes on either side."""
+        for name in (given, bare(given)):
+            if name in self.entries:
+                return name
+            if name in self.aliases:
+                return self.aliases[name]
+        return self._bare.get(bare(given))
+
+    @cached_property
+    def _bare(self) -> Mapping[str, str]:
+        """Names by what they are without wrappers' prefixes, where plans of a wrapped model hold these."""
+        known = {**{name: name for name in self.entries}, **self.aliases}
+        return {bare(name): own for name, own in known.items() if bare(name) not in known}
+
+    def grouped(self, places: Sequence[int]) -> Update:
+        """This update for an optimizer that has, in this order, these of its parameter groups alone."""
+        if tuple(places) == tuple(range(len(self.defaults))):
+            return self
+        at = {index: place for place, index in enumerate(places)}
+        return replace(
+            self,
+            defaults=tuple(self.defaults[index] for index in places),
+            labels=tuple(self.labels[index] for index in places) if self.labels else (),
+            reads=tuple(self.reads[index] for index in places) if self.reads else (),
+            entries={name: replace(entry, group=at.get(entry.group, 0)) for name, entry in self.entries.items()},
+            buckets=tuple(replace(bucket, group=at[bucket.group]) for bucket in self.buckets if bucket.group in at),
+        )
 
 
 @dataclass

@@ -15,7 +15,7 @@ from torch import Tensor
 from normc.update.kernels.language import runs_kernels
 from normc.update.runtime.faults import Pending, at_once, clean, flags, named
 from normc.update.runtime.launcher import Launcher
-from normc.update.runtime.named import NamedOptimizer
+from normc.update.runtime.loading import LoadingOptimizer
 from normc.update.runtime.native import Loops
 from normc.update.runtime.rounding import SEED, local, round_stochastically
 from normc.update.runtime.run import Bucket, Run, Update
@@ -37,7 +37,7 @@ class Share(NamedTuple):
     gradients: list[Tensor]
 
 
-class UpdateOptimizer(NamedOptimizer):
+class UpdateOptimizer(LoadingOptimizer):
     """Runs each bucket's generated function on the parameters that have a gradient."""
 
     _launcher: Launcher | None = None
@@ -51,7 +51,7 @@ class UpdateOptimizer(NamedOptimizer):
     _idle: Sequence[tuple[str, Tensor]] = ()
     _fused: Sequence[Bucket] = ()
     _others: Sequence[Bucket] = ()
-    _kinds: Sequence[str] = ()
+    _device_types: Sequence[str] = ()
     _salts: Mapping[str, int] = MappingProxyType({})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ class UpdateOptimizer(NamedOptimizer):
         if not self.update.ready:
             self._fail("step() before the plan is known", "run the model forward once before the first step()")
         members = self._by_names()
-        autocast = [kind for kind in self._kinds if torch.is_autocast_enabled(kind)]
+        autocast = [kind for kind in self._device_types if torch.is_autocast_enabled(kind)]
         with ExitStack() as off:  # a step's products are in dtypes of its own
             for kind in autocast:
                 off.enter_context(torch.autocast(kind, enabled=False))
@@ -239,7 +239,7 @@ class UpdateOptimizer(NamedOptimizer):
             self._idle = [(name, members[name]) for name in self.update.idle if name in members]
             self._fused = [bucket for bucket in self.update.buckets if bucket.fused is not None]
             self._others = [bucket for bucket in self.update.buckets if bucket.fused is None]
-            self._kinds = sorted({parameter.device.type for parameter in members.values()} - {"meta"})
+            self._device_types = sorted({parameter.device.type for parameter in members.values()} - {"meta"})
             self._salts = {name: place for place, name in enumerate(sorted(self.update.entries))}
         return self._members
 
@@ -297,7 +297,7 @@ class UpdateOptimizer(NamedOptimizer):
     def _step(self, share: Share, finite: Tensor | None) -> None:
         bucket, parameters = share.bucket, share.parameters
         if bucket.holds_gradients:
-            self._check_held(share.names, share.gradients)
+            self._check_held(share.names, parameters, share.gradients)
         if not bucket.pieces:
             states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
             self._update(bucket, share.live, parameters, share.gradients, states, finite)

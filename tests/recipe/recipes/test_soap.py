@@ -92,6 +92,15 @@ class Plain:
 
     @torch.no_grad()
     def update(self, w: Tensor, g: Tensor, state: dict[str, Any]) -> None:
+        d = self.direction(g, state)
+        if not state["k"]:
+            return
+        d = d / d.square().mean().sqrt() if self.normalize else d
+        w -= self.lr * d * (math.sqrt(1 - 0.95 ** state["k"]) / (1 - 0.95 ** state["k"]) if self.correct else 1.0)
+        w -= self.lr * 0.01 * w
+
+    def direction(self, g: Tensor, state: dict[str, Any]) -> Tensor:
+        """m / (sqrt(v) + eps) of the eigenbases, back from them; zero at the first step, `k` counts those after it."""
         factors = {0: lambda: g @ g.T, 1: lambda: g.T @ g} if g.dim() == 2 else {}
         if not state:
             sides = [side for side in factors if g.shape[side] <= self.largest]
@@ -99,15 +108,12 @@ class Plain:
             state["factors"] = {side: (1 - self.beta) * factors[side]() for side in sides}
             state["bases"] = {side: torch.linalg.eigh(a)[1].flip(1) for side, a in state["factors"].items()}
             state |= {"m": torch.zeros_like(g), "v": torch.zeros_like(g), "k": 0}
-            return
+            return torch.zeros_like(g)
         h = self.turned(g, state["bases"], back=False)
         state["k"] += 1
         state["m"] = 0.95 * state["m"] + 0.05 * h
         state["v"] = 0.95 * state["v"] + 0.05 * h**2
         d = self.turned(state["m"] / (state["v"].sqrt() + 1e-8), state["bases"], back=True)
-        d = d / d.square().mean().sqrt() if self.normalize else d
-        w -= self.lr * d * (math.sqrt(1 - 0.95 ** state["k"]) / (1 - 0.95 ** state["k"]) if self.correct else 1.0)
-        w -= self.lr * 0.01 * w
         m = self.turned(state["m"], state["bases"], back=True)
         for side, a in state["factors"].items():
             a.lerp_(factors[side](), 1 - self.beta)
@@ -117,6 +123,7 @@ class Plain:
                 state["v"] = state["v"].index_select(side, order)
                 state["bases"][side] = torch.linalg.qr(a @ q[:, order])[0]
         state["m"] = self.turned(m, state["bases"], back=False)
+        return d
 
 
 OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [

@@ -241,3 +241,29 @@ def test_growth_within_the_targets_budget_is_a_note() -> None:
     band = Verdict("note", "in band")
     assert [settled(verdicts, band, bounded)[0].level for bounded in (True, False)] == ["note", "wrong"]
     assert settled(verdicts, Verdict("wrong", "grows"), True)[0].level == "wrong"
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_readout_that_a_number_of_its_width_follows_is_judged_by_the_output(inside: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.table, self.a = nn.Embedding(32, width), nn.Linear(width, width, bias=False)
+            self.head, self.factor = nn.Linear(width, 8, bias=False), 64 / width
+            nn.init.normal_(self.a.weight, std=width**-0.5)
+            nn.init.zeros_(self.head.weight)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.gelu(self.a(nn.functional.rms_norm(self.table(ids), (self.table.embedding_dim,))))
+            out: torch.Tensor = self.head(x * self.factor) if inside else self.head(x) * self.factor
+            return out
+
+    ids = torch.randint(32, (8, 16), generator=torch.Generator().manual_seed(0))
+    widths = {width: (lambda width=width: (Net(width), ids)) for width in (64, 256, 1024)}
+    options = {"base_width": 64.0}
+    report = normc.check(Net(64), ids, recipe="mup-adam", options=options, lr=3e-3, steps=4, sharp=0, widths=widths)
+    found = series(report, "widths")
+    assert found["output"].verdict.level != "wrong"
+    assert found["head"].verdict.level == ("note" if not inside else found["output"].verdict.level)
+    assert (found["head"].verdict.word == "grows") is not inside

@@ -27,6 +27,7 @@ from normc.update.runtime import fused as runtime
 from tests.handmade import Small, plan_of, small_rows, train
 from tests.optimizer.test_waking import Adapted
 from tests.optimizer.test_waking import X as WAKING
+from tests.ties import ROTATING, firm_bases
 from tests.update.kernels.interpreting import interpret
 
 pytest.importorskip("triton")
@@ -55,16 +56,19 @@ def farthest(first: nn.Module, second: nn.Module) -> float:
 
 @pytest.mark.parametrize(
     "recipe",
-    [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in recipes if name != "soap"],
+    [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in recipes],
 )
-def test_steps_in_kernels_equal_the_reference(recipe: str) -> None:
+def test_steps_in_kernels_equal_the_reference(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if recipe in ROTATING:
+        firm_bases(monkeypatch)
     torch.manual_seed(0)
     ours = Small()
     plain, start = copy.deepcopy(ours), copy.deepcopy(ours)
     plan = plan_of(small_rows(ours), recipe)
     train(ours, [build(plan, ours.named_parameters(), lr=5e-3, backend=TARGET, compile=False)], 3)
     train(plain, [build(plan, plain.named_parameters(), lr=5e-3, backend="reference")], 3)
-    assert farthest(ours, plain) < 2e-5
+    # Adam raises what rounding leaves in null spaces, and Newton-Schulz that again.
+    assert farthest(ours, plain) < (1e-4 if recipe == "soap-muon" else 2e-5)
     assert farthest(ours, start) > 1e-4
 
 

@@ -1,4 +1,4 @@
-"""How far one step moves the output, over widths and depths: `python -m benchmarks.transfer [--quick]`.
+"""How far one step moves the output, over widths and depths: `python -m benchmarks.transfer.onestep [--quick]`.
 
 A byte-level GPT (pre-norm, no depth multipliers, weights on their norms' spheres) takes a few steps on real text; after
 each, the RMS of the change of its logits is divided by the learning rate. A recipe whose learning rate is to carry over
@@ -28,7 +28,7 @@ import normc
 from workloads.data import bible
 from workloads.machine import machine
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 WIDTHS, DEPTHS = (32, 64, 128, 256, 512), (2, 4, 8, 16, 24)
 REFERENCE = (64, 4)
 ETA, STEPS, ROWS, CONTEXT = 0.1, 3, 8, 64

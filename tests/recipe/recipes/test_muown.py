@@ -1,0 +1,140 @@
+"""Muown: equality with its authors' algorithm written out, rows that start at zero, and blocks apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from normc.compiler import build
+from normc.plans.row import Row
+from normc.update.polynomials.by_name import KELLER
+from tests.beside import apart
+from tests.blocked import BLOCKED, Case, parts
+from tests.handmade import draft, plan_of
+from tests.recipe.recipes.test_muon import Named, shares
+
+
+class Authors:
+    """Lengths and directions held apart, W made of both; momentum sums the gradients of directions."""
+
+    def __init__(self, hidden: list[nn.Parameter], lr: float, decay: float) -> None:
+        self.hidden, self.lr, self.decay, self.t = hidden, lr, decay, 0
+        self.r = [torch.linalg.vector_norm(w.detach(), dim=1, keepdim=True) for w in hidden]
+        self.v = [w.detach().clone() for w in hidden]
+        self.m = [torch.zeros_like(w) for w in hidden]
+        self.first, self.second = ([torch.zeros_like(r) for r in self.r] for _ in range(2))
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self.t += 1
+        for i, w in enumerate(self.hidden):
+            assert w.grad is not None
+            size = torch.linalg.vector_norm(self.v[i], dim=1, keepdim=True)
+            u = w / self.r[i]
+            slope = (w.grad * u).sum(1, keepdim=True)
+            g = self.r[i] / size * (w.grad - slope * u)
+            self.m[i] = 0.95 * self.m[i] + g
+            x = g + 0.95 * self.m[i]
+            x = x / torch.linalg.matrix_norm(x)
+            for _ in range(5):
+                a = x @ x.T
+                x = KELLER[0] * x + KELLER[1] * a @ x + KELLER[2] * a @ a @ x
+            self.v[i] = u * size - self.lr * 0.2 * max(w.shape) ** 0.5 * x
+            self.first[i] = 0.9 * self.first[i] + 0.1 * slope
+            self.second[i] = 0.95 * self.second[i] + 0.05 * slope**2
+            size = (self.second[i] / (1 - 0.95**self.t)).sqrt() + 1e-8
+            self.r[i] = self.r[i] - self.lr * self.first[i] / (1 - 0.9**self.t) / size
+            new = self.r[i] * self.v[i] / torch.linalg.vector_norm(self.v[i], dim=1, keepdim=True)
+            if self.decay:
+                new = new - self.lr * self.decay * w
+                self.r[i] = torch.linalg.vector_norm(new, dim=1, keepdim=True)
+            w.copy_(new)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_muown_equals_its_authors(dtype: torch.dtype, tolerance: float, decay: float) -> None:
+    def originals(named: Named) -> list[Any]:
+        hidden, rest = shares(named)
+        adamw = torch.optim.AdamW(rest, 5e-3, betas=(0.9, 0.95), weight_decay=decay)
+        return [Authors(hidden, 5e-3, decay), adamw]
+
+    assert apart(dtype, "muown", originals, 5e-3, values={"weight_decay": decay}) <= tolerance
+
+
+def after(row: Row, start: Tensor, grads: Tensor, backend: str = "cpu", **values: Any) -> Tensor:
+    """A weight after steps with these gradients."""
+    w = nn.Parameter(start.clone())
+    opt = build(plan_of([row], "muown"), [("w", w)], lr=0.1, compile=False, backend=backend, **values)
+    for grad in grads:
+        w.grad = grad.clone()
+        opt.step()
+    return w.detach()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("case", BLOCKED, ids=lambda case: case.name)
+def test_each_block_is_a_matrix_of_its_own(case: Case, backend: str) -> None:
+    generator = torch.Generator().manual_seed(4)
+    grads = torch.randn(4, *case.shape, generator=generator, dtype=torch.float64)
+    start = torch.randn(case.shape, generator=generator, dtype=torch.float64)
+    row = draft("w", case.shape, "hidden", dtype="float64", **case.facts)
+    found = after(row, start, grads, backend, weight_decay=0.3)
+    every = zip(*(parts(case, grad) for grad in grads), strict=True)
+    for mine, own, first in zip(parts(case, found), every, parts(case, start), strict=True):
+        alone = draft("w", tuple(mine.shape), "hidden", dtype="float64")
+        expected = after(alone, first, torch.stack(own), weight_decay=0.3)
+        torch.testing.assert_close(mine, expected, atol=1e-10, rtol=0)
+
+
+def test_lengths_move_by_lr_whatever_the_directions_do() -> None:
+    """Adam's first step is lr long, and directions move no length."""
+    generator = torch.Generator().manual_seed(4)
+    start, grads = torch.randn(6, 4, generator=generator), torch.randn(1, 6, 4, generator=generator)
+    moved = after(draft("w", (6, 4), "hidden"), start, grads)
+    slope = (grads[0] * start).sum(1)
+    torch.testing.assert_close(moved.norm(dim=1), start.norm(dim=1) - 0.1 * slope.sign())
+
+
+def test_a_row_that_starts_at_zero_takes_muons_step_and_learns_on() -> None:
+    """Beside rows that don't. From the second step on it has a length and a direction, as any other."""
+    generator = torch.Generator().manual_seed(4)
+    start, grads = torch.randn(6, 4, generator=generator), torch.randn(8, 6, 4, generator=generator)
+    start[:2], row = 0.0, draft("w", (6, 4), "hidden")
+    first = after(row, start, grads[:1])
+    direction = grads[0].clone()
+    unit = start[2:] / start[2:].norm(dim=1, keepdim=True)
+    direction[2:] -= (direction[2:] * unit).sum(1, keepdim=True) * unit
+    x = direction / direction.norm()
+    for _ in range(5):
+        a = x @ x.T
+        x = KELLER[0] * x + KELLER[1] * a @ x + KELLER[2] * a @ a @ x
+    torch.testing.assert_close(first[:2], -0.1 * 0.2 * 6**0.5 * x[:2], atol=1e-5, rtol=0)
+    last = after(row, start, grads)
+    assert bool(last.isfinite().all()) and not torch.allclose(last[:2], first[:2], atol=1e-2)
+    none = torch.zeros(3, 6, 4)
+    assert torch.equal(after(row, torch.zeros(6, 4), none), torch.zeros(6, 4))
+
+
+def test_a_missing_gradient_is_no_step() -> None:
+    """Two in a stack end where each alone does, of those gradients that it had."""
+    grads = torch.randn(2, 6, 8, 4, generator=torch.Generator().manual_seed(7))
+    skipped, row = [{1, 2}, {0, 4}], draft("w", (8, 4), "hidden")
+    named = [(f"layers.{i}.w", nn.Parameter(torch.ones(8, 4))) for i in range(2)]
+    opt = build(plan_of([replace(row, name=name) for name, _ in named], "muown"), named, lr=0.1, compile=False)
+    for step in range(6):
+        for i, (_, parameter) in enumerate(named):
+            parameter.grad = None if step in skipped[i] else grads[i, step].clone()
+        opt.step()
+    for i, (_, parameter) in enumerate(named):
+        own = grads[i, [step for step in range(6) if step not in skipped[i]]]
+        torch.testing.assert_close(parameter.detach(), after(row, torch.ones(8, 4), own), atol=1e-5, rtol=0)
+
+
+def test_a_row_keeps_four_numbers_beside_its_momentum() -> None:
+    (row,) = plan_of([draft("w", (8, 4), "hidden")], "muown").rows
+    assert row.state_bytes == 4 * (32 + 4 * 8 + 1)
