@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from normc.plans.plan import NormPlan
 
 
-_LOOKS = 2  # parameters that a step looks for in the model
-
-
 class Maker(Protocol):
     """What makes an update of a plan: the pipeline, for one recipe and one build."""
 
@@ -75,11 +72,10 @@ class Optimizer(UpdateOptimizer):
 
     origin: Source | None = None
     awaited: Awaited | None = None
-    # The parameters that `_changed` looks at in turn.
+    # The parameters that `_changed` looks at in turn, and whether each has a gradient; of which members they are.
     _turn = 0
-    _names: Sequence[str] = ()
+    _looked: Sequence[tuple[str, Tensor, bool]] = ()
     _of: Mapping[str, Tensor] | None = None
-    _resting: Collection[str] = ()
 
     def __init__(
         self,
@@ -132,25 +128,28 @@ class Optimizer(UpdateOptimizer):
         return found
 
     def _changed(self) -> bool:
-        """Look for a few parameters in the model, others each step; at all of them where one is another now, or its
+        """Look for one parameter in the model, another each step; at all of them where it is another now, or its
         gradient has come or gone. Who replaces a parameter may leave the old one its last gradient.
         """
-        members = self._members
         if self.origin is None:
             return False
-        if self._of is not members:
-            self._of = members
-            self._names = [name for name in members if not self.update.entries[name].idle]
-            self._resting = {name for name in self._names if members[name].grad is None}
-        for _ in range(min(_LOOKS, len(self._names))):
-            self._turn = (self._turn + 1) % len(self._names)
-            name = self._names[self._turn]
-            absent = members[name].grad is None
-            now = self.origin.parameter(name)
-            if absent != (name in self._resting) or (now is not None and now is not members[name]):
-                self._resting = {name for name in self._names if members[name].grad is None}
-                return self._follow(members)
-        return False
+        if self._of is not self._members:
+            self._note()
+        if not self._looked:
+            return False
+        self._turn = (self._turn + 1) % len(self._looked)
+        name, parameter, had_gradient = self._looked[self._turn]
+        now = self.origin.parameter(name)
+        if (now is parameter or now is None) and (parameter.grad is not None) is had_gradient:
+            return False
+        self._note()
+        return self._follow(self._members)
+
+    def _note(self) -> None:
+        """Note whether parameters have gradients."""
+        members, entries = self._members, self.update.entries
+        self._looked = [(name, p, p.grad is not None) for name, p in members.items() if not entries[name].idle]
+        self._of = members
 
     def _follow(self, members: Mapping[str, Tensor]) -> bool:
         """Take the model's parameters in place of those that it no longer has, by name, with their states. NormcError

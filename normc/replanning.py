@@ -167,10 +167,17 @@ class Source:
 
     def parameter(self, name: str) -> Tensor | None:
         """One of them; None where the model isn't known, or has none of that name."""
-        found: Any = self.known() if self.known is not None else None
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        return found if isinstance(found, Tensor) else None
+        owner: Any = self.known() if self.known is not None else None
+        if owner is None:
+            return None
+        *path, own = name.split(".")
+        try:  # in the modules' own tables: attributes take three times as long
+            for part in path:
+                owner = owner._modules[part]
+            found: Tensor | None = owner._parameters[own]
+        except KeyError:
+            return None
+        return found
 
     def with_model(
         self, plan: NormPlan, model: nn.Module, example_inputs: Any, moved: Collection[str]

@@ -19,7 +19,7 @@ from normc.errors import NormcError, NormcWarning
 from normc.exporting import export
 from normc.optimizer import Optimizer
 from normc.recipe.by_name import recipes
-from normc.update.runtime import faults, step
+from normc.update.runtime import faults, judging
 from tests.handmade import Small, loss_of, plan_of, small_rows
 from tests.optimizer.test_export import imported
 
@@ -57,7 +57,7 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
 def later(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the host waits a step for what a device knows, as it does on a GPU: lists on the CPU, as if they were."""
     if request.param == "a step later":
-        monkeypatch.setattr(step, "at_once", lambda device: False)
+        monkeypatch.setattr(judging, "at_once", lambda device: False)
         monkeypatch.setattr(faults, "at_once", lambda device: False)
     return bool(request.param == "a step later")
 
@@ -177,7 +177,7 @@ def test_policies_are_checked_kept_and_exported(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_the_device_found_is_known_before_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step, "at_once", lambda device: False)
+    monkeypatch.setattr(judging, "at_once", lambda device: False)
     model, opt = made("adamw", "raise")
     for seed, poison in ((0, None), (1, math.nan)):
         give(model, seed, poison)

@@ -241,17 +241,9 @@ def printed(kernel: Kernel, plan: Fused) -> str:
 
 def _opening(kernel: Kernel, plan: Fused) -> list[str]:
     """The kernel's name and what it is given."""
-    arguments = [
-        "table",
-        "slots",
-        "numbers",
-        "counts",
-        "rows",
-        *(f"{name}_stack" for name in _stacks(kernel)),
-        *(f"{name}_{kind}" for name in kernel.measured for kind in ("scales", "peaks", "totals")),
-        "entries",
-        "stride",
-    ]
+    arguments = ["table", "slots", "numbers", "counts", "rows", *(f"{name}_stack" for name in _stacks(kernel))]
+    arguments += [f"{name}_{kind}" for name in kernel.measured for kind in ("scales", "peaks", "totals")]
+    arguments += ["entries", "stride"]
     types = [f"{role.upper()}: tl.constexpr" for role in plan.roles]
     constants = ["ALIGN: tl.constexpr", "WIDE: tl.constexpr", *types, "BLOCK: tl.constexpr"]
     lines = ["@jit", f"def {kernel.name}(", f"{INDENT}{', '.join(arguments)},", f"{INDENT}{', '.join(constants)},"]

@@ -19,10 +19,14 @@ EMBEDDED = (
     "normc.update.runtime.holder",
     "normc.update.runtime.native",
     "normc.update.runtime.tables",
+    "normc.update.runtime.layout",
     "normc.update.runtime.launcher",
     "normc.update.runtime.named",
     "normc.update.runtime.saved",
     "normc.update.runtime.loading",
+    "normc.update.runtime.decomposing",
+    "normc.update.runtime.lists",
+    "normc.update.runtime.judging",
     "normc.update.runtime.step",
 )
 

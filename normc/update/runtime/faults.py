@@ -7,7 +7,7 @@ the step asks; the host reads it a step later.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -73,25 +73,36 @@ def clean(gradients: Sequence[Tensor]) -> None:
         local(gradient).nan_to_num_(0.0, 0.0, 0.0)
 
 
-class Pending:
-    """The flags of a step that is under way. `undo` takes back what the host counted, if the device wrote nothing."""
+class Flags:
+    """Flags [n + 1] of a step's gradients, by `names`, on their way to the host, which reads them a step later."""
 
-    def __init__(self, names: Sequence[str], found: Tensor, undo: Callable[[], object]) -> None:
-        self._names, self.undo = names, undo
+    def __init__(self, names: Sequence[str], found: Tensor) -> None:
+        self.names, self.found = names, found
         self._event: Any = None
-        if found.device.type == "cuda":
+        self._host = found  # where it is the host's, it reads before another step writes
+        if found.is_cuda:
             self._host = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
-            self._host.copy_(found, non_blocking=True)
             self._event = torch.cuda.Event()
-            self._event.record(torch.cuda.current_stream(found.device))
-        else:
-            self._host = found  # read before another step writes to it
+        self._any = self._host[-1]
 
-    def names(self) -> list[str]:
-        """The parameters whose gradients weren't finite."""
+    def captured(self) -> bool:
+        """Whether a graph of the user's own is being made, which may not wait, and whose steps nobody reads."""
+        return self._event is not None and torch.cuda.is_current_stream_capturing()
+
+    def send(self) -> bool:
+        """Send the flags of the step that is under way. False, with nothing sent, where nobody reads them."""
+        if self.captured():
+            return False
+        if self._event is not None:
+            self._host.copy_(self.found, non_blocking=True)
+            self._event.record(torch.cuda.current_stream(self.found.device))
+        return True
+
+    def wrong(self) -> list[str]:
+        """The parameters whose gradients weren't finite, at the step that was sent last."""
         if self._event is not None:
             self._event.synchronize()
-        return named(self._names, self._host)
+        return named(self.names, self._host) if self._any.item() else []
 
 
 def named(names: Sequence[str], found: Tensor) -> list[str]:
@@ -100,6 +111,11 @@ def named(names: Sequence[str], found: Tensor) -> list[str]:
         return []
     chosen = [name for name, flag in zip(names, found.tolist(), strict=False) if flag]
     return chosen or ["a parameter's part on another rank"]
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 @jit
