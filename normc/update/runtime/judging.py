@@ -117,11 +117,10 @@ class JudgingOptimizer(ListOptimizer):
         if self._policy == "raise":
             self._owed = wrong
 
-    def _pay(self) -> None:
-        """Raise the error that is owed, if there is one."""
-        if self._owed:
-            owed, self._owed = self._owed, ()
-            self._raise(owed, "was")
+    def _pay(self) -> NoReturn:
+        """Raise the error that is owed."""
+        owed, self._owed = self._owed, ()
+        self._raise(owed, "was")
 
     def _told_of(self, wrong: Sequence[str]) -> None:
         """Count the parameters whose gradients aren't finite; say so once, where nothing is raised."""

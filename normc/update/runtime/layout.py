@@ -208,7 +208,7 @@ class Layout:
         if self._counts is not None:
             self._counted.index_add_(0, self._counts, self._ones, alpha=more)
         elif self._counts_too:
-            self._counted.add_(more)
+            self._counted.add_(self._ones, alpha=more)  # a number in its place takes three times as long
 
     def _capture(self) -> None:
         """Record all launches as a graph, or say why steps go on without. Nothing is run."""

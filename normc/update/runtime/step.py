@@ -48,28 +48,34 @@ class UpdateOptimizer(JudgingOptimizer):
 
     step.hooked = True  # type: ignore[attr-defined]  # torch needn't wrap it in hooks
 
-    @torch.no_grad()
     def _update_all(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        with torch.set_grad_enabled(False):  # half the time of a no_grad
+            self._update_unrecorded()
+        return loss
+
+    def _update_unrecorded(self) -> None:
         if not self.update.ready:
             self._fail("step() before the plan is known", "run the model forward once before the first step()")
         members = self._by_names()
-        if any(map(torch.is_autocast_enabled, self._device_types)):
-            with ExitStack() as off:  # a step's products are in dtypes of its own
-                for kind in self._device_types:
-                    off.enter_context(torch.autocast(kind, enabled=False))
-                self._update_members(members)
-        else:
+        autocast = [kind for kind in self._device_types if torch.is_autocast_enabled(kind)]
+        if not autocast:
             self._update_members(members)
-        return loss
+            return
+        with ExitStack() as off:  # a step's products are in dtypes of its own
+            for kind in autocast:
+                off.enter_context(torch.autocast(kind, enabled=False))
+            self._update_members(members)
 
     def _update_members(self, members: Mapping[str, Tensor]) -> None:
         """Step all parameters that have a gradient, or none: what can't be stepped is said before anything moves."""
-        self._settle()
-        self._pay()
+        if self._pending is not None:
+            self._settle()
+        if self._owed:
+            self._pay()
         if self._idle and (woken := self._woken()):
             self._wake(woken)
             members = self._by_names()
@@ -121,16 +127,8 @@ class UpdateOptimizer(JudgingOptimizer):
 
     def _by_names(self) -> Mapping[str, Tensor]:
         """Parameters by name; the same dict as long as the update is, and the groups hold the same ones."""
-        update, seen = self._seen
-        groups = self.param_groups
-        loops = None if self._launcher is None else self._launcher.native.loops
-        if (
-            update is not self.update
-            or len(groups) != len(seen)
-            or not all(_equal(group["param_names"], own[0], loops) for group, own in zip(groups, seen, strict=True))
-            or not all(same(group["params"], own[1], loops) for group, own in zip(groups, seen, strict=True))
-        ):
-            seen = [(list(group["param_names"]), list(group["params"])) for group in groups]
+        if not self._as_seen():
+            seen = [(list(group["param_names"]), list(group["params"])) for group in self.param_groups]
             members = {name: p for names, own in seen for name, p in zip(names, own, strict=True)}
             self._members, self._seen = members, (self.update, seen)
             self._idle = [(name, members[name]) for name in self.update.idle if name in members]
@@ -139,6 +137,18 @@ class UpdateOptimizer(JudgingOptimizer):
             self._device_types = sorted({parameter.device.type for parameter in members.values()} - {"meta"})
             self._salts = {name: place for place, name in enumerate(sorted(self.update.entries))}
         return self._members
+
+    def _as_seen(self) -> bool:
+        """Whether the update, the groups and their parameters are as `_by_names` saw them."""
+        update, seen = self._seen
+        groups = self.param_groups
+        loops = None if self._launcher is None else self._launcher.native.loops
+        if update is not self.update or len(groups) != len(seen):
+            return False
+        for group, (names, own) in zip(groups, seen, strict=True):
+            if not (_equal(group["param_names"], names, loops) and same(group["params"], own, loops)):
+                return False
+        return True
 
     def _launch(self, buckets: Sequence[Bucket], members: Mapping[str, Tensor], found: Tensor | None) -> bool:
         """Step these buckets by their kernels; `found` are the others' flags. False where kernels don't run, or
