@@ -22,7 +22,7 @@ from normc.update.runtime.rounding import local
 POLICIES = ("raise", "skip", "zero", "ignore")
 # A number that kernels read among those of their group: 0 where nothing may be written, else 1.
 FINITE = "finite"
-_SMALL = 4096  # entries of a tensor that is faster copied beside others than looked at alone
+_SMALL = 2048  # entries of a tensor that is faster copied beside others than looked at alone
 _PROGRAMS = 256  # that look at one gradient
 
 
