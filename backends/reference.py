@@ -10,7 +10,7 @@ from torch import Tensor
 from normc.backends.backend import Backend, backends
 from normc.errors import NormcError
 from normc.recipe.recipe import Recipe
-from normc.update.program.listing import altered, summary, waits
+from normc.update.program.listing import altered, reads, summary, waits
 from normc.update.program.module import Loaded, Text
 from normc.update.program.program import Chain, Program, evaluate, placeholders
 from normc.update.runtime.run import Bucket, Entry, Run, Update
@@ -51,6 +51,7 @@ def load(program: Program, recipe: Recipe) -> Loaded:
         labels=recipe.labels,
         state=program.build.storage.state,
         stochastic=program.build.storage.stochastic,
+        reads=reads(program, len(defaults)),
         options=altered(recipe),
     )
     text = "\n\n".join(f"# {chain.row.name!r}\n{chain.graph}" for chain in program.chains)

@@ -86,11 +86,11 @@ def fetched() -> tuple[Any, float]:
 
 def unlaunched(device: str) -> Callable[[], Any]:
     """What keeps kernels from being launched, off a GPU."""
-    from normc.update.runtime import launcher
+    from normc.update.runtime.layout import Layout
 
     if device == "cuda":
         return nullcontext
-    return lambda: mock.patch.object(launcher.Layout, "_launch", lambda self: None)
+    return lambda: mock.patch.object(Layout, "_launch", lambda self: None)
 
 
 def main(arguments: list[str] | None = None) -> None:

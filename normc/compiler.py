@@ -21,7 +21,7 @@ from normc.recipe.by_name import recipe_of, recipes
 from normc.recipe.mixed import spelled
 from normc.recipe.rates import default_lr
 from normc.recipe.recipe import Option, Recipe
-from normc.replanning import Source, inputs_of, request_of
+from normc.replanning import Source, inputs_of, refuse_sparse, request_of
 from normc.update.kernels.ahead import prepare
 from normc.update.program.build import build_of
 
@@ -89,6 +89,7 @@ def compile(  # noqa: A001  # the public name
     without: Sequence[str] = (),
     state_dtype: torch.dtype | None = None,
     stochastic_rounding: bool = False,
+    nonfinite: str = "raise",
     **group_options: float | tuple[float, ...],
 ) -> Optimizer:
     """One optimizer for every parameter of `model`, whose update code is generated from its inferred plan.
@@ -103,17 +104,21 @@ def compile(  # noqa: A001  # the public name
     `state_dtype=torch.bfloat16` keeps states of a parameter's shape in half the memory; arithmetic stays float32.
     `stochastic_rounding` rounds what is written to bf16, states and weights, up or down by chance, right on average
     (Gupta et al. 2015, arXiv:1502.02551): steps smaller than half a last place aren't lost. See docs/recipes.md.
+    `nonfinite` is what a step does about a gradient that isn't finite: "raise" NormcError, "skip" the step, count such
+    entries as "zero", or "ignore" it. With "raise" and "skip" weights and states stay as they were, and `opt.nonfinite`
+    counts. On a GPU nothing waits: the error comes at the next step.
     `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
     named = list(model.named_parameters())
     for device in {parameter.device for _, parameter in named}:
         prepare(device)
-    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile)
+    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile, nonfinite)
     if plan is not None:
         given = changed(plan, overrides)
         if strict:
             refuse_lost(given)
         asked = replace(request_of(plan), overrides=dict(overrides or {}), frontend=frontend, strict=strict)
+        refuse_sparse(model)
         opt = optimizer_of(given, named, how, _rate(recipe_of(given), lr), **group_options)
         known = None if example_inputs is None else read_inputs(model, example_inputs)
         opt.origin = Source(asked).of(model, known, given)
@@ -121,10 +126,12 @@ def compile(  # noqa: A001  # the public name
     asked = Request(_recipe(recipe, options), heads, dict(tare or {}), dict(overrides or {}), frontend, strict)
     find_ladder(frontend)  # a wrong name is said now, not at the first forward
     rate = _rate(asked.recipe, lr)
+    refuse_sparse(model)
     source = Source(asked)
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
     if inputs is not None:
         found = plan_model(model, inputs, asked)
+        refuse_sparse(model, found)
         opt = optimizer_of(found, named, how, rate, **group_options)
         opt.origin = source.of(model, inputs, found)
         return opt
@@ -145,6 +152,7 @@ def build(
     without: Sequence[str] = (),
     state_dtype: torch.dtype | None = None,
     stochastic_rounding: bool = False,
+    nonfinite: str = "raise",
     **options: float | tuple[float, ...],
 ) -> Optimizer:
     """The optimizer of a plan.
@@ -155,10 +163,11 @@ def build(
     state_dtype          torch.bfloat16 for states of a parameter's shape; None is float32 (float64 of float64 weights).
     stochastic_rounding  what is written to bf16, states and weights, is rounded up or down by chance, right on average
                          (Gupta et al. 2015, arXiv:1502.02551); else to the nearest.
+    nonfinite  "raise", "skip", "zero" or "ignore", as for normc.compile.
     options  values of the recipe's groups (momentum, weight_decay): one number, or a pair (matrices, the rest).
     """
     named = list(named_parameters)
-    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile)
+    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile, nonfinite)
     opt = optimizer_of(plan, named, how, _rate(recipe_of(plan), lr), **options)
     opt.origin = Source(request_of(plan))
     return opt
@@ -174,6 +183,7 @@ def defer(
     without: Sequence[str] = (),
     state_dtype: torch.dtype | None = None,
     stochastic_rounding: bool = False,
+    nonfinite: str = "raise",
     **options: float | tuple[float, ...],
 ) -> Optimizer:
     """An optimizer that gets its plan later, through `adopt`. Until then its groups are by number of axes.
@@ -181,7 +191,7 @@ def defer(
     Arguments are those of `build`.
     """
     named = list(named_parameters)
-    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile)
+    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile, nonfinite)
     return Optimizer(named, None, Maker(recipe, how), _rate(recipe, lr), **options)
 
 

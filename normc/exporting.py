@@ -32,6 +32,7 @@ import math
 import os
 import shlex
 import subprocess
+import sys
 import sysconfig
 import threading
 import warnings
@@ -40,7 +41,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import Context, ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -52,11 +53,12 @@ from importlib.util import module_from_spec, spec_from_file_location
 from operator import attrgetter, is_, itemgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NoReturn, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, Protocol, TypeVar
 from uuid import uuid4
 
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors
 """
 
 _RUNTIME = (
@@ -83,9 +85,10 @@ _DOOR = '''class Optimizer(UpdateOptimizer):
         named_parameters: Iterable[tuple[str, Tensor]],
         lr: float | Tensor | Mapping[str, float],
         compile: bool = True,
+        nonfinite: str = "raise",
         **options: float | tuple[float, ...],
     ) -> None:
-        super().__init__(named_parameters, UPDATE, lr, compile, **options)
+        super().__init__(named_parameters, UPDATE, lr, compile, nonfinite, **options)
 
     def _rebuilt(self) -> Update:
         return UPDATE

@@ -40,6 +40,12 @@ class Source(Protocol):
     def again(self, plan: NormPlan) -> NormPlan:
         """On what is remembered. NormcError where that is nothing."""
 
+    def parameters(self) -> Mapping[str, Tensor] | None:
+        """Those of the model as it now is, by all their names; None where it isn't known."""
+
+    def parameter(self, name: str) -> Tensor | None:
+        """One of them; None where the model isn't known, or has none of that name."""
+
     def with_model(
         self, plan: NormPlan, model: nn.Module, example_inputs: Any, moved: Collection[str]
     ) -> tuple[NormPlan, Source]:
@@ -66,6 +72,10 @@ class Optimizer(UpdateOptimizer):
 
     origin: Source | None = None
     awaited: Awaited | None = None
+    # The parameters that `_changed` looks at in turn, and whether each has a gradient; of which members they are.
+    _turn = 0
+    _looked: Sequence[tuple[str, Tensor, bool]] = ()
+    _of: Mapping[str, Tensor] | None = None
 
     def __init__(
         self,
@@ -80,7 +90,7 @@ class Optimizer(UpdateOptimizer):
         self._plan = plan
         self._loaded = None if plan is None else make(plan)
         update = _stand_in(named, make) if self._loaded is None else self._loaded.update
-        super().__init__(named, update, lr, make.build.compile, **options)
+        super().__init__(named, update, lr, make.build.compile, make.build.nonfinite, **options)
 
     @property
     def recipe(self) -> Recipe:
@@ -116,6 +126,70 @@ class Optimizer(UpdateOptimizer):
         self._renew(found)
         self.origin = origin
         return found
+
+    def _changed(self) -> bool:
+        """Look for one parameter in the model, another each step; at all of them where it is another now, or its
+        gradient has come or gone. Who replaces a parameter may leave the old one its last gradient.
+        """
+        if self.origin is None:
+            return False
+        if self._of is not self._members:
+            self._note()
+        if not self._looked:
+            return False
+        self._turn = (self._turn + 1) % len(self._looked)
+        name, parameter, had_gradient = self._looked[self._turn]
+        now = self.origin.parameter(name)
+        if (now is parameter or now is None) and (parameter.grad is not None) is had_gradient:
+            return False
+        self._note()
+        return self._follow(self._members)
+
+    def _note(self) -> None:
+        """Note whether parameters have gradients."""
+        members, entries = self._members, self.update.entries
+        self._looked = [(name, p, p.grad is not None) for name, p in members.items() if not entries[name].idle]
+        self._of = members
+
+    def _follow(self, members: Mapping[str, Tensor]) -> bool:
+        """Take the model's parameters in place of those that it no longer has, by name, with their states. NormcError
+        where the plan has no row for what has a gradient.
+        """
+        now = None if self.origin is None else self.origin.parameters()
+        if now is None:
+            return False
+        current = {id(parameter) for parameter in now.values()}
+        own = {id(parameter): name for name, parameter in members.items()}
+        replaced: dict[int, Tensor] = {}
+        for given, parameter in now.items():
+            name = self.update.name_of(given)
+            old = None if name is None else members.get(name)
+            if old is parameter or (id(parameter) in own and old is None):
+                continue
+            if id(parameter) in own and id(old) not in current:
+                self._refuse_edit(f"{given!r} is now {own[id(parameter)]!r}, which the plan has another row for")
+            if id(parameter) in own or parameter.grad is None:
+                continue
+            if old is None or id(old) in current:
+                self._refuse_edit(f"{given!r} has a gradient, but wasn't in the model when it was planned")
+            if parameter.shape != old.shape:
+                self._refuse_edit(f"{given!r} is {tuple(parameter.shape)} now, the plan says {tuple(old.shape)}")
+            replaced[id(old)] = parameter
+        for group in self.param_groups if replaced else ():
+            for place, old in enumerate(group["params"]):
+                if id(old) in replaced:
+                    new = group["params"][place] = replaced[id(old)]
+                    if old in self.state and old.device == new.device:
+                        self.state[new] = self.state.pop(old)
+        if replaced:
+            text = (
+                f"{len(replaced)} parameters of the model were replaced: the optimizer has taken the new ones, by name"
+            )
+            self._tell("replaced", f"{text}\n  fix: make the optimizer after what replaces parameters")
+        return bool(replaced)
+
+    def _refuse_edit(self, problem: str) -> NoReturn:
+        self._fail(problem, "call normc.compile again after the model is edited; or freeze it: requires_grad_(False)")
 
     def _renew(self, plan: NormPlan) -> None:
         """Take a plan some of whose rows have changed."""

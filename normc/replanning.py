@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from normc.errors import NormcError
 from normc.model.facts import Log
 from normc.model.trace.first_forward import on_first_forward
+from normc.model.trace.graph import ModelGraph, named_arguments
 from normc.model.trace.inputs import example_inputs as read_inputs
 from normc.model.trace.own_inputs import own_inputs
 from normc.optimizer import Optimizer
@@ -26,6 +27,20 @@ from normc.plans.plan import NormPlan
 from normc.plans.row import Evidence, Row
 from normc.recipe.by_name import recipe_of
 from normc.recipe.recipe import Recipe
+
+
+def refuse_sparse(model: nn.Module, plan: NormPlan | None = None) -> None:
+    """NormcError if a parameter that learns will get sparse gradients, as its module or an op of the trace says."""
+    learning = {name: weight for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad}
+    found = [f"{at}.weight".lstrip(".") for at, own in model.named_modules() if getattr(own, "sparse", False) is True]
+    graph = getattr(getattr(plan, "origin", None), "model", None)
+    if isinstance(graph, ModelGraph):
+        names = {node: name for name, node in graph.nodes.items()}
+        calls = [named_arguments(node) for node in graph.graph.nodes if node.op == "call_function"]
+        found += [names.get(call["weight"], "") for call in calls if call.get("sparse") is True]
+    for name in found:
+        if name in learning:
+            raise NormcError(f"the gradient of {name!r} will be sparse", "make the embedding with sparse=False")
 
 
 def inputs_of(model: nn.Module, example_inputs: Any) -> Inputs:
@@ -126,7 +141,9 @@ class Source:
             opt, model = opt_of(), model_of()
             if opt is None or model is None or opt.update.ready:
                 return
-            opt.adopt(plan_model(model, (args, kwargs), self.request))
+            found = plan_model(model, (args, kwargs), self.request)
+            refuse_sparse(model, found)
+            opt.adopt(found)
             opt.origin = self.of(model, (args, kwargs), opt.plan)
             opt.awaited = None
 
@@ -142,6 +159,25 @@ class Source:
         if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
             raise NormcError("the parameters are sharded by now", "plan before fully_shard")
         return again(plan, self.request, model, self.inputs or inputs_of(model, None))
+
+    def parameters(self) -> Mapping[str, Tensor] | None:
+        """Those of the model as it now is, by all their names; None where it isn't known."""
+        model = self.known() if self.known is not None else None
+        return None if model is None else dict(model.named_parameters(remove_duplicate=False))
+
+    def parameter(self, name: str) -> Tensor | None:
+        """One of them; None where the model isn't known, or has none of that name."""
+        owner: Any = self.known() if self.known is not None else None
+        if owner is None:
+            return None
+        *path, own = name.split(".")
+        try:  # in the modules' own tables: attributes take three times as long
+            for part in path:
+                owner = owner._modules[part]
+            found: Tensor | None = owner._parameters[own]
+        except KeyError:
+            return None
+        return found
 
     def with_model(
         self, plan: NormPlan, model: nn.Module, example_inputs: Any, moved: Collection[str]

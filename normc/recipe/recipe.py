@@ -184,11 +184,13 @@ def entries_of(kind: str, numel: int) -> int:
 
 
 def _checked(recipe: str, name: str, value: Option, default: Option) -> Option:
-    """`value`, if it is of the default's type: any number for a number, text for text."""
+    """`value`, if it is of the default's type: any number for a number, a whole one for a whole one, text for text."""
     same = isinstance(value, bool) == isinstance(default, bool)
     if isinstance(default, int | float) and isinstance(value, int | float) and same:
         if not abs(value) < float("inf"):
             raise NormcError(f"option {name} of the recipe {recipe} is {value}", "give a finite number")
+        if isinstance(default, int) and value != int(value):
+            raise NormcError(f"option {name} of the recipe {recipe} can't be {value}", "give a whole number")
         return value
     if isinstance(default, str) and isinstance(value, str):
         return value

@@ -405,4 +405,5 @@ UPDATE = Update(
     entries=ENTRIES,
     aliases=ALIASES,
     buckets=BUCKETS,
+    reads=(("lr", "momentum", "weight_decay"), ("lr", "momentum", "weight_decay")),
 )

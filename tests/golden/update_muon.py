@@ -362,4 +362,5 @@ UPDATE = Update(
     entries=ENTRIES,
     aliases=ALIASES,
     buckets=BUCKETS,
+    reads=(("lr", "momentum", "weight_decay"), ("beta2", "eps", "lr", "momentum", "weight_decay")),
 )

@@ -147,7 +147,9 @@ def scale(d: Tensor, factor: float | tuple[float, ...]) -> Tensor:
 
 def sign_each(d: list[Tensor]) -> list[Tensor]:
     """The signs, as new tensors."""
-    return list(torch._foreach_sign(d))
+    signs = torch._foreach_sign(d)
+    torch._foreach_add_(signs, d, alpha=0.0)
+    return list(signs)
 
 
 def stack(tensors: list[Tensor]) -> Tensor:
@@ -377,4 +379,5 @@ UPDATE = Update(
     entries=ENTRIES,
     aliases=ALIASES,
     buckets=BUCKETS,
+    reads=(("lr", "momentum"), ("lr", "momentum")),
 )

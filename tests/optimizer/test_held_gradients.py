@@ -15,7 +15,7 @@ from torch import nn
 
 from benchmarks.memory import extra
 from normc.compiler import build, defer
-from normc.errors import NormcWarning
+from normc.errors import NormcError, NormcWarning
 from normc.exporting import export
 from normc.optimizer import Optimizer
 from normc.passes.rewrites import batch
@@ -208,3 +208,77 @@ def test_an_exported_update_holds_gradients_too(tmp_path: Path, monkeypatch: pyt
     with pytest.warns(UserWarning, match="never zeroes"):
         other.zero_grad()
     assert torch.equal(weights(again), weights(model))
+
+
+def scaled(model: nn.Module, opt: Any, scaler: Any, seed: int) -> None:
+    scaler.scale(loss_of(model, seed)).backward()
+    scaler.step(opt)
+    scaler.update()
+
+
+def test_a_gradient_scaler_is_refused_before_it_scales() -> None:
+    model, opt = made()
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    loss_of(model, 0).backward()
+    opt.step()
+    before = weights(model)
+    with pytest.raises(NormcError, match="scion-light can't take a GradScaler"):
+        scaled(model, opt, scaler, 1)
+    assert torch.equal(weights(model), before)
+    scaled(model, opt, torch.amp.GradScaler("cpu", enabled=False), 2)
+    other, plain = made(recipe="scion")
+    assert not hasattr(plain, "_step_supports_amp_scaling")
+    scaled(other, plain, scaler, 1)
+
+
+def halved(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad.mul_(0.5)
+
+
+TOUCHES: dict[str, Any] = {
+    "clipped by norm": lambda model: nn.utils.clip_grad_norm_(model.parameters(), 1e-3),
+    "clipped by value": lambda model: nn.utils.clip_grad_value_(model.parameters(), 1e-3),
+    "scaled": halved,
+    "zeroed": lambda model: model.zero_grad(set_to_none=False),
+}
+
+
+@pytest.mark.parametrize("before_backward", [False, True])
+@pytest.mark.parametrize("touch", TOUCHES)
+def test_averages_that_something_else_writes_to_are_noticed(touch: str, before_backward: bool) -> None:
+    model, opt = made()
+    train(model, opt, 2)
+    if before_backward:
+        TOUCHES[touch](model)
+    loss_of(model, 2).backward()
+    if not before_backward:
+        TOUCHES[touch](model)
+    with pytest.warns(NormcWarning, match="changed by something else than backward") as caught:
+        opt.step()
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(model, opt, 2, 3)
+
+
+def test_several_backward_passes_a_step_are_nothing_to_notice() -> None:
+    model, opt = made()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in range(6):
+            loss_of(model, seed).backward()
+            if seed % 3 == 2:
+                opt.step()
+
+
+def test_an_average_lost_after_a_load_is_noticed() -> None:
+    model, opt = made()
+    train(model, opt, 2)
+    saved = copy.deepcopy(opt.state_dict())
+    other, again = made()
+    again.load_state_dict(saved)
+    other.zero_grad()
+    with pytest.warns(NormcWarning, match=r"average of '.*' is lost"):
+        train(other, again, 1, 2)

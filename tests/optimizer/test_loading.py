@@ -228,7 +228,7 @@ SPOILT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a lost state": (lambda s: s["state"].pop(0), r"a\.weight: the state 'momentum_buffer' is gone"),
     "no states": (lambda s: s.update(state={}), "'momentum_buffer' is gone"),
     "other names": (
-        lambda s: [own.update(old=own.pop("momentum_buffer")) for own in s["state"].values()],
+        lambda s: [s["state"][key].update(old=s["state"][key].pop("momentum_buffer")) for key in (0, 1)],
         "'momentum_buffer' is gone; it has no state 'old'",
     ),
     "one state too many": (lambda s: s["state"][0].update(extra=torch.ones(8, 6)), "it has no state 'extra'"),

@@ -13,13 +13,18 @@ from normc.update.ops.matrices import greatest
 
 
 def sign(d: Tensor) -> Tensor:
-    """The sign of every entry; zero for zero. Shape and dtype of d."""
-    return d.sign()
+    """The sign of every entry; zero for zero, NaN for what isn't finite. Shape and dtype of d.
+
+    torch's sign of NaN is zero: one NaN in an average would stop its entry for good, and nothing would show it.
+    """
+    return d.sign() + d * 0.0
 
 
 def sign_each(d: list[Tensor]) -> list[Tensor]:
     """The signs, as new tensors."""
-    return list(torch._foreach_sign(d))
+    signs = torch._foreach_sign(d)
+    torch._foreach_add_(signs, d, alpha=0.0)
+    return list(signs)
 
 
 def measure(x: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from normc.update.program.program import (
     split,
 )
 from normc.update.program.source import INDENT, literal
+from normc.update.runtime.faults import FINITE
 
 # What only moves entries on the way to `polar`: its stacks may be as narrow as that works in.
 _MOVES = (fold, flip, join, part, take)
@@ -114,7 +115,7 @@ def fused(family: Family) -> Fused | None:
     return Fused(
         roles=("w", "g", *(name for name, kind in first.states if kind == "like")),
         counts=tuple(name for name, kind in first.states if kind == "count"),
-        numbers=tuple(node.name for node in placeholders(first.graph, "number")),
+        numbers=(*(node.name for node in placeholders(first.graph, "number")), FINITE),
         rowwise=tuple(_rowwise(family, parts)),
         before=before if before.states or before.stacks else None,
         after=after if after.states or after.stacks else None,
@@ -228,7 +229,8 @@ def printed(kernel: Kernel, plan: Fused) -> str:
     body += [f"tl.store({role}_at + here, {value}, mask=inside)" for role, value in states]
     for name, value in kernel.stacks:
         body += _into_stack(name, value, name in kernel.measured)
-    head.append("for start in range(tl.program_id(0).to(tl.int64) * BLOCK, entries, tl.num_programs(0) * BLOCK):")
+    head.append(f"stop = entries * tl.load(numbers + {plan.numbers.index(FINITE)}).to(tl.int64)")
+    head.append("for start in range(tl.program_id(0).to(tl.int64) * BLOCK, stop, tl.num_programs(0) * BLOCK):")
     body = [*head, *(INDENT + line for line in body)]
     for name in kernel.measured:
         for kind in ("peak", "total"):
@@ -239,17 +241,9 @@ def printed(kernel: Kernel, plan: Fused) -> str:
 
 def _opening(kernel: Kernel, plan: Fused) -> list[str]:
     """The kernel's name and what it is given."""
-    arguments = [
-        "table",
-        "slots",
-        "numbers",
-        "counts",
-        "rows",
-        *(f"{name}_stack" for name in _stacks(kernel)),
-        *(f"{name}_{kind}" for name in kernel.measured for kind in ("scales", "peaks", "totals")),
-        "entries",
-        "stride",
-    ]
+    arguments = ["table", "slots", "numbers", "counts", "rows", *(f"{name}_stack" for name in _stacks(kernel))]
+    arguments += [f"{name}_{kind}" for name in kernel.measured for kind in ("scales", "peaks", "totals")]
+    arguments += ["entries", "stride"]
     types = [f"{role.upper()}: tl.constexpr" for role in plan.roles]
     constants = ["ALIGN: tl.constexpr", "WIDE: tl.constexpr", *types, "BLOCK: tl.constexpr"]
     lines = ["@jit", f"def {kernel.name}(", f"{INDENT}{', '.join(arguments)},", f"{INDENT}{', '.join(constants)},"]

@@ -23,7 +23,7 @@ BLOCK = 1024
 # What no kernel is compiled anew for: where these are one, or multiples of sixteen, says nothing of speed.
 _PLAIN = ("stride", "tiles_across", "tiles", "parts", "blocks", "programs", "steps", "restart")
 # Tables are read a number at a time, so that their addresses don't either: these are places in larger tables.
-_TABLES = ("table", "slots", "numbers", "counts", "rows")
+_TABLES = ("table", "slots", "numbers", "counts", "rows", "found")
 
 only_compiles: ContextVar[bool] = ContextVar("only_compiles", default=False)
 

@@ -10,6 +10,9 @@ torch alone, and each other.
 
 from __future__ import annotations
 
+import math
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -73,20 +76,54 @@ def gram_each(
 
 
 def eigenpairs(a: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and eigenvectors of symmetric matrices; in float64 where float32 doesn't converge."""
+    """Eigenvalues, ascending, and eigenvectors of symmetric matrices [..., n, n]. NaN where eigh raises."""
     try:
         values, vectors = torch.linalg.eigh(a)
     except RuntimeError:
-        values, vectors = torch.linalg.eigh(a.double())
-    return values.to(a.dtype), vectors.to(a.dtype)
+        vectors = torch.full_like(a, math.nan)
+        values = vectors[..., 0]
+    return values, vectors
 
 
-def inverse_root(a: Tensor, eps: float, power: float, trace: bool) -> Tensor:
-    """(a + eps)^-power of symmetric matrices, with `trace` times the root of the trace of a. Shape and dtype of a.
+def finite_eigenpairs(a: Tensor) -> tuple[Tensor, Tensor]:
+    """`eigenpairs`, by float64 where those of float32 aren't finite; then matrix by matrix, NaN for one without."""
+    for dtype in dict.fromkeys((a.dtype, torch.float64)):
+        values, vectors = (found.to(a.dtype) for found in eigenpairs(a.to(dtype)))
+        if bool((values.isfinite().all() & vectors.isfinite().all()).item()):
+            break
+    else:
+        if a.dim() > 2:
+            pairs = [finite_eigenpairs(own) for own in a]
+            return torch.stack([values for values, _ in pairs]), torch.stack([vectors for _, vectors in pairs])
+    return values, vectors
+
+
+def sound(new: Tensor, old: Tensor) -> Tensor:
+    """Those matrices [..., n, n] of `new` that are finite, else those of `old`."""
+    return torch.where(new.isfinite().all(-1, keepdim=True).all(-2, keepdim=True), new, old)
+
+
+def made_first(new: Tensor, old: Tensor, step: Tensor) -> Tensor:
+    """`sound`, where at the first of the counts [N] the old matrices are the identity: the plain update."""
+    first = (step == 1).reshape(step.shape + (1,) * (old.dim() - 1)).to(old.device)
+    return sound(new, torch.where(first, torch.eye(old.shape[-1], dtype=old.dtype, device=old.device), old))
+
+
+def decomposed(new: Tensor, old: Tensor, first: bool, place: int) -> Tensor:
+    """`made_first` of one parameter. A warning says its place in the list where a matrix has no eigenpairs."""
+    if bool(new.isfinite().all().item()):
+        return new
+    warnings.warn(f"no eigenpairs: {place}", RuntimeWarning, stacklevel=2)
+    return sound(new, torch.eye(new.shape[-1], dtype=new.dtype, device=new.device) if first else old)
+
+
+def inverse_root(a: Tensor, pairs: tuple[Tensor, Tensor], eps: float, power: float, trace: bool) -> Tensor:
+    """(a + eps)^-power of symmetric matrices with these eigenpairs, with `trace` times the root of the trace of a.
+    Shape and dtype of a.
 
     Of an eigenvalue zero without eps, zero; what may be nothing but rounding counts as that.
     """
-    values, vectors = eigenpairs(a)
+    values, vectors = pairs
     values = values.clamp_min(0.0)
     if eps == 0.0:
         noise = values.amax(-1, keepdim=True) * (torch.finfo(a.dtype).eps * a.shape[-1])
@@ -100,7 +137,7 @@ def inverse_root(a: Tensor, eps: float, power: float, trace: bool) -> Tensor:
 
 def root(p: Tensor, a: Tensor, step: Tensor, eps: float, every: int, power: float, trace: bool) -> Tensor:
     """The inverse root of a factor, made at the first step and every so many after it. Shape of p."""
-    new = inverse_root(a, eps, power, trace)
+    new = made_first(inverse_root(a, eigenpairs(a), eps, power, trace), p, step)
     return initial(step, new, choose(step, every, new, p))
 
 
@@ -108,9 +145,10 @@ def root_each(
     p: list[Tensor], a: list[Tensor], step: list[Tensor], eps: float, every: int, power: float, trace: bool
 ) -> list[Tensor]:
     """`root`, in place. Steps are 0-d tensors on the CPU, read together."""
-    for old, factor, time in zip(p, a, torch.stack(step).tolist(), strict=True):
+    for place, (old, factor, time) in enumerate(zip(p, a, torch.stack(step).tolist(), strict=True)):
         if time == 1 or due(time, every):
-            old.copy_(inverse_root(factor, eps, power, trace))
+            new = inverse_root(factor, finite_eigenpairs(factor), eps, power, trace)
+            old.copy_(decomposed(new, old, time == 1, place))
     return p
 
 
@@ -123,8 +161,12 @@ def rotate(x: Tensor, q: Tensor, turned: bool, back: bool) -> Tensor:
 
 
 def ranking(q: Tensor, a: Tensor) -> Tensor:
-    """The order [..., n] of a basis' columns by what the factor makes of them, the largest first."""
-    return (q * (a @ q)).sum(-2).argsort(-1, descending=True)
+    """The order [..., n] of a basis' columns by what the factor makes of them, the largest first; as they are where
+    that isn't finite.
+    """
+    size = (q * (a @ q)).sum(-2)
+    size = torch.where(size.isfinite().all(-1, keepdim=True), size, 0.0)
+    return size.argsort(dim=-1, descending=True, stable=True)
 
 
 def refreshed(q: Tensor, a: Tensor, sort: bool) -> Tensor:
@@ -133,19 +175,20 @@ def refreshed(q: Tensor, a: Tensor, sort: bool) -> Tensor:
     if sort:
         power = power.gather(-1, ranking(q, a).unsqueeze(-2).expand(q.shape))
     columns: Tensor = torch.linalg.qr(power)[0]
-    return columns
+    return sound(columns, q)
 
 
 def basis(q: Tensor, a: Tensor, step: Tensor, every: int, sort: bool) -> Tensor:
     """The eigenbasis of a factor: exact at the first step, `refreshed` every so many after it. Shape of q."""
-    return initial(step, eigenpairs(a)[1].flip(-1), choose(step, every, refreshed(q, a, sort), q))
+    exact = made_first(eigenpairs(a)[1].flip(-1), q, step)
+    return initial(step, exact, choose(step, every, refreshed(q, a, sort), q))
 
 
 def basis_each(q: list[Tensor], a: list[Tensor], step: list[Tensor], every: int, sort: bool) -> list[Tensor]:
     """`basis`, in place. Steps are 0-d tensors on the CPU, read together."""
-    for old, factor, time in zip(q, a, torch.stack(step).tolist(), strict=True):
+    for place, (old, factor, time) in enumerate(zip(q, a, torch.stack(step).tolist(), strict=True)):
         if time == 1:
-            old.copy_(eigenpairs(factor)[1].flip(-1))
+            old.copy_(decomposed(finite_eigenpairs(factor)[1].flip(-1), old, True, place))
         elif due(time, every):
             old.copy_(refreshed(old, factor, sort))
     return q

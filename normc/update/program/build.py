@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -19,12 +20,20 @@ class Build:
     compile  whether the generated functions go through torch.compile as they run; the text is the same
     without  rewrites that are left out, by name
     storage  how states and weights are kept
+    nonfinite  what a step does about a gradient that isn't finite; the text is the same
     """
 
     target: str = "cpu"
     compile: bool = True
     without: tuple[str, ...] = ()
     storage: Storage = PLAIN
+    nonfinite: str = "raise"
+
+    def __setstate__(self, state: list[Any]) -> None:
+        """Out of a pickle; of one that had fewer fields, the rest are as by default."""
+        default = Build()
+        for index, item in enumerate(fields(self)):
+            object.__setattr__(self, item.name, state[index] if index < len(state) else getattr(default, item.name))
 
     @property
     def backend(self) -> str:
@@ -47,10 +56,11 @@ def build_of(
     state_dtype: torch.dtype | None = None,
     stochastic_rounding: bool = False,
     compile: bool = True,
+    nonfinite: str = "raise",
 ) -> Build:
     """As the options of normc.compile say it. NormcError for a rewrite that the target's backend hasn't, or a dtype."""
     kept = storage(state_dtype, stochastic_rounding)
-    return Build(target, compile, checked(without, target.split(":")[0]), kept)
+    return Build(target, compile, checked(without, target.split(":")[0]), kept, nonfinite)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from normc.plans.row import Block, Row
-from normc.update.program.program import Family, Program
+from normc.update.program.program import Family, Program, placeholders
 from normc.update.program.source import INDENT, Printer, literal
 
 
@@ -79,12 +79,21 @@ def tables(program: Program, recipe: Grouped, printer: Printer, form: Form | Non
         *([f"{INDENT}without={literal(program.build.without)},"] if program.build.without else []),
         *([f"{INDENT}state={program.build.storage.state},"] if program.build.storage.state is not None else []),
         *([f"{INDENT}stochastic=True,"] if program.build.storage.stochastic else []),
+        f"{INDENT}reads={literal(reads(program, len(recipe.defaults)))},",
         ")",
     ]
     text = "\n".join(lines)
     return text.replace("ALIASES: dict[str, str] = {\n}", "ALIASES: dict[str, str] = {}").replace(
         "BUCKETS = (\n)", "BUCKETS = ()"
     )
+
+
+def reads(program: Program, groups: int) -> tuple[tuple[str, ...], ...]:
+    """Of each parameter group, the values that its chains read."""
+    found: list[dict[str, None]] = [{} for _ in range(groups)]
+    for chain in program.chains:
+        found[chain.group] |= dict.fromkeys(node.name for node in placeholders(chain.graph, "number"))
+    return tuple(tuple(sorted(own)) for own in found)
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ from normc.update.runtime.run import Update
 PREAMBLE = """from __future__ import annotations
 
 import math
-
+{modules}
 import torch
 from torch import Tensor
 
@@ -72,7 +72,8 @@ class Text:
         names = ["Bucket", "Entry", *(["Fused", "FusedRun"] if kernels else []), "Run", "Update"]
         names += ["jit", "tl"] if kernels else []
         more = KERNELS if "newton_schulz(" in self.body else ""
-        return f"{self.doc}\n\n{PREAMBLE.format(', '.join(names), kernels=more)}\n\n{self.body}"
+        modules = "import warnings\n" if "warnings." in self.body else ""
+        return f"{self.doc}\n\n{PREAMBLE.format(', '.join(names), kernels=more, modules=modules)}\n\n{self.body}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from normc.update.ops.matrices import stack
 from normc.update.program.program import Chain, Core, Family, Numbers, Program, each_form, returned, split
 
 INDENT = "    "
+_MODULES = ("torch", "Tensor", "math", "warnings")  # what update ops name, beside each other
 
 
 def literal(value: object) -> str:
@@ -130,11 +131,11 @@ def functions(program: Program, swaps: Swaps) -> list[Callable[..., Any]]:
 
 
 def needs(op: Callable[..., Any]) -> list[Callable[..., Any]]:
-    """The functions of ours that an op calls. An op may name nothing else but torch, Tensor and math."""
+    """The functions of ours that an op calls. An op may name nothing else but torch, Tensor, math and warnings."""
     assert isinstance(op, types.FunctionType), op
     used = {name: op.__globals__[name] for name in _names(op.__code__) if name in op.__globals__}
     ours: list[Callable[..., Any]] = [value for value in used.values() if isinstance(value, types.FunctionType)]
-    rest = [name for name, value in used.items() if value not in ours and name not in ("torch", "Tensor", "math")]
+    rest = [name for name, value in used.items() if value not in ours and name not in _MODULES]
     assert not rest, f"{op.__module__}.{op.__name__} names {rest[0]}: a generated module has no such thing"
     return ours
 

@@ -12,16 +12,21 @@ from normc.update.runtime.run import Update as Update
 EMBEDDED = (
     "normc.update.kernels.language",
     "normc.update.kernels.ahead",
+    "normc.update.runtime.rounding",
+    "normc.update.runtime.faults",
     "normc.update.runtime.fused",
     "normc.update.runtime.run",
-    "normc.update.runtime.rounding",
     "normc.update.runtime.holder",
     "normc.update.runtime.native",
     "normc.update.runtime.tables",
+    "normc.update.runtime.layout",
     "normc.update.runtime.launcher",
     "normc.update.runtime.named",
     "normc.update.runtime.saved",
     "normc.update.runtime.loading",
+    "normc.update.runtime.decomposing",
+    "normc.update.runtime.lists",
+    "normc.update.runtime.judging",
     "normc.update.runtime.step",
 )
 

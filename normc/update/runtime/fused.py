@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from normc.update.kernels.language import BLOCK, tl
+from normc.update.runtime.faults import raise_flags
 
 # Bytes that a turn holds: LANES of them come to less than 1 GiB, with what cuBLAS takes; entries of a stack that is
 # worth two turns, which run side by side; and streams that turns run in.
@@ -82,6 +83,10 @@ class Stack:
     def entries(self) -> int:
         """Of one row."""
         return math.prod(self.shape)
+
+    def look(self, found: Tensor, clean: bool) -> None:
+        """Raise the flags [live] of gradients that aren't finite, and make their entries zero if `clean`."""
+        raise_flags(self.table, found, self.entries, self.stride, clean, self.align, _named(self.types[1]), BLOCK)
 
     def cut(self, start: int, stop: int) -> Stack:
         """Some of the rows of a stack whose rows are all live, as a stack of their own."""
@@ -207,8 +212,8 @@ class Lanes:
         for stream, _ in used:
             main.wait_stream(stream)
 
-    def recorded(self, turns: Sequence[Turn]) -> Callable[[], None]:
-        """What runs all of them again, from one CUDA graph. Nothing is run now.
+    def recorded(self, turns: Sequence[Turn], first: Callable[[], object] = lambda: None) -> Callable[[], None]:
+        """What runs `first` and then all of them again, from one CUDA graph. Nothing is run now.
 
         Its memory is its own, cuBLAS's workspaces included: those of streams in use before would be written to by both.
         """
@@ -217,6 +222,7 @@ class Lanes:
         forget()
         try:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may use the device meanwhile
+                first()
                 self.run([Room(self._device, lane) for lane in self._dealt(turns)])
         finally:
             forget()

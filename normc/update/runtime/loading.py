@@ -151,7 +151,7 @@ class LoadingOptimizer(NamedOptimizer):
         lines = [f"\n    {name}: {why}" if name else f"\n    {why}" for name, why in left.items()]
         told = "".join(lines[:_MOST]) + (f"\n    and {len(lines) - _MOST} more" if len(lines) > _MOST else "")
         if not strict:
-            self._tell(f"left{told}", f"of the checkpoint, {len(lines)} parts are left out{told}", 4)
+            self._tell(f"left{told}", f"of the checkpoint, {len(lines)} parts are left out{told}")
             return
         first, why = next(iter(left.items()))
         if why == _NOTHING:

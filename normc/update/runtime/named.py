@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from normc.update.runtime.faults import POLICIES
 from normc.update.runtime.holder import GradientHolder
 from normc.update.runtime.rounding import SEED
 from normc.update.runtime.run import Cores, Update
 
-# Options of torch's optimizers that say nothing of the update, or that a loss says as well: what to do instead.
+# Options of torch's optimizers that say nothing of the update, or that a loss says as well: what to do instead. Hosts
+# pass all of them; None and False ask for nothing.
 _OWN = "leave it out: how a planned update runs is in its generated code"
 FOREIGN = {
     "maximize": "call backward on the negated loss: an update goes down",
+    "amsgrad": "leave it out: no recipe keeps the largest of its averages",
+    "differentiable": "leave it out: a step is not part of autograd's graph",
     "betas": "give momentum and beta2 (normc recipes lists what each recipe has)",
-    **dict.fromkeys(("foreach", "fused", "capturable", "differentiable"), _OWN),
+    **dict.fromkeys(("foreach", "fused", "capturable"), _OWN),
 }
+# Values of groups that are averages' shares, from 0 to below 1; all others are at least 0.
+SHARES = ("momentum", "beta2")
 
 
 class NamedOptimizer(GradientHolder):
@@ -29,6 +37,9 @@ class NamedOptimizer(GradientHolder):
 
     cores: Cores
     _built = False
+    # Options as they were given: a plan that comes later is held against them.
+    _given: Mapping[str, float | tuple[float, ...]] = MappingProxyType({})
+    _policy: str = "raise"
     # Of each parameter group, which of the update's it is. Those without parameters are left out: hosts trip over them.
     _places: tuple[int, ...]
 
@@ -38,8 +49,13 @@ class NamedOptimizer(GradientHolder):
         update: Update,
         lr: float | Tensor | Mapping[str, float],
         compile: bool = True,
+        nonfinite: str = "raise",
         **options: float | tuple[float, ...],
     ) -> None:
+        if nonfinite not in POLICIES:
+            self._fail(f"nonfinite is {nonfinite!r}", f"give one of {', '.join(POLICIES)}")
+        self._policy = nonfinite
+        self._check_policy(update)
         self.update = update
         self.cores = Cores(compile, self._warning())
         groups = [self._group(index, rate) for index, rate in enumerate(self._rates(lr))]
@@ -50,6 +66,8 @@ class NamedOptimizer(GradientHolder):
             group["params"].append(parameter)
             group["param_names"].append(name)
         shared = [name for name in update.defaults[0] if all(name in defaults for defaults in update.defaults)]
+        self._given = dict(options)
+        self._refuse_unread(update)
         defaults = {"lr": groups[0]["lr"], **{name: groups[0][name] for name in shared}}
         self._places = tuple(index for index, group in enumerate(groups) if group["params"]) or (0,)
         groups = [groups[index] for index in self._places]
@@ -77,6 +95,12 @@ class NamedOptimizer(GradientHolder):
         """What a group has more if rounding is stochastic."""
         return {SEED: 0} if self.update.stochastic else {}
 
+    def _check_policy(self, update: Update) -> None:
+        """Fails where a step can't be left out: its gradient has spoiled the average by then."""
+        if self._policy == "skip" and any(bucket.holds_gradients for bucket in update.buckets):
+            fix = 'give nonfinite="zero", which counts such entries as zero, or another recipe'
+            self._fail(f"{update.recipe} can't skip a step: gradients hold the average of all before", fix)
+
     def _rates(self, lr: float | Tensor | Mapping[str, float]) -> list[float | Tensor]:
         """Each group's lr: the same, or that of its recipe."""
         labels = self.update.labels or (self.update.recipe,) * len(self.update.defaults)
@@ -86,12 +110,19 @@ class NamedOptimizer(GradientHolder):
             )
         rates = [lr[label] if isinstance(lr, Mapping) else lr for label in labels]
         for rate in rates:
-            if not float(rate) >= 0.0:
-                self._fail(f"lr is {float(rate)}", "give a number of at least 0")
+            self._check_number("lr", rate, math.inf)
         return rates
+
+    def _check_number(self, name: str, value: object, end: float) -> None:
+        """Fails on what isn't a number from 0 to below `end`."""
+        if isinstance(value, bool) or not isinstance(value, int | float | Tensor) or not 0.0 <= float(value) < end:
+            least = "a finite number of at least 0" if end == math.inf else f"a number from 0 to below {end:g}"
+            self._fail(f"{name} is {value!r}", f"give {least}")
 
     def _set_option(self, groups: list[dict[str, Any]], name: str, value: float | tuple[float, ...]) -> None:
         known = dict.fromkeys(key for defaults in self.update.defaults for key in defaults)
+        if name not in known and name in FOREIGN and value in (None, False):
+            return
         if name not in known:
             fix = FOREIGN.get(name, f"known: {', '.join(['lr', *known])}")
             self._fail(f"there is no option {name!r}", fix)
@@ -100,7 +131,24 @@ class NamedOptimizer(GradientHolder):
             self._fail(f"{name} is {value!r}", "give a number, or one for matrices and one for the rest")
         for group, defaults, own in zip(groups, self.update.defaults, each, strict=True):
             if name in defaults:
+                whole = name not in SHARES or defaults[name] == 1.0  # of 1 an average is a sum (Shampoo's factors)
+                self._check_number(
+                    name, own, math.nextafter(1.0, 2.0) if whole and name in SHARES else math.inf if whole else 1.0
+                )
                 group[name] = own
+
+    def _refuse_unread(self, update: Update) -> None:
+        """Fails on a value that was given, isn't the recipe's own, and that no function of the update reads."""
+        used = {bucket.group for bucket in update.buckets} if update.reads else ()
+        read = {name for group in used for name in update.reads[group]}
+        for name, value in self._given.items() if used else ():
+            each = value if isinstance(value, tuple) else (value,) * len(update.defaults)
+            for own, defaults in zip(each, update.defaults, strict=True):
+                if name not in read and own != defaults.get(name, own):
+                    self._fail(
+                        f"no update of {update.recipe} reads {name}, which is {own}",
+                        "leave it out, or take a recipe or an option that has a use for it",
+                    )
 
     def _name(self, given: str) -> str:
         """The plan's name of a parameter that may be known by an alias, or wear wrappers' prefixes."""
@@ -120,6 +168,8 @@ class NamedOptimizer(GradientHolder):
                 continue
             seen.add(name)
             self._check_shape(name, item[1])
+            if item[1].requires_grad:
+                self._check_real(name, item[1])
             yield name, item[1]
         entries = self.update.entries
         missing = [name for name in entries if name not in seen and not (entries[name].frozen or entries[name].idle)]
@@ -136,6 +186,10 @@ class NamedOptimizer(GradientHolder):
             fix = "its host flattened it (DeepSpeed ZeRO, FSDP1): use DDP, FSDP2, or FSDP1 with use_orig_params=True"
         self._fail(f"{name!r} has shape {tuple(parameter.shape)}, the plan says {shape}", fix)
 
+    def _check_real(self, name: str, tensor: Tensor) -> None:
+        if tensor.is_complex():
+            self._fail(f"{name!r} is complex", "keep its real and imaginary part in a real parameter")
+
     def _dtype(self, parameter: Tensor) -> torch.dtype:
         """What a parameter's step is computed in."""
         return torch.promote_types(parameter.dtype, self.update.compute_dtype)
@@ -147,8 +201,11 @@ class NamedOptimizer(GradientHolder):
     def take(self, update: Update) -> None:
         """Take a plan's update: parameters move between the groups in place, states and group values stay.
 
-        Groups that the plan leaves empty go, unless a scheduler counts on them; those it needs are added.
+        Groups that the plan leaves empty go, unless a scheduler counts on them; those it needs are added. Nothing has
+        changed where it raises.
         """
+        self._refuse_unread(update)
+        self._check_policy(update)
         named = [
             pair for group in self.param_groups for pair in zip(group["param_names"], group["params"], strict=True)
         ]
@@ -182,7 +239,8 @@ class NamedOptimizer(GradientHolder):
 
     def __getstate__(self) -> dict[str, Any]:
         """As torch's, without the generated update, which is made again."""
-        return {**super().__getstate__(), "_compile": self.cores.enabled, "_places": self._places}
+        own = {"_places": self._places, "_policy": self._policy, "_given": dict(self._given)}
+        return {**super().__getstate__(), "_compile": self.cores.enabled, **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         enabled = state.pop("_compile", None)

@@ -46,6 +46,11 @@ class Bucket:
     fused: Fused | None = None
 
     @property
+    def decomposes(self) -> bool:
+        """Whether its function looks for eigenpairs of factors, and warns where there are none."""
+        return any(name.startswith("factor_") for name, _ in self.states)
+
+    @property
     def holds_gradients(self) -> bool:
         """Whether gradients stay between steps, as the average itself."""
         return any(kind == "grad" for _, kind in self.states)
@@ -72,8 +77,9 @@ class Update:
 
     `defaults` has the values of each parameter group, `labels` the recipe that each is of. `without` are rewrites that
     were left out, among them "lanes" and "graph", which are of the running. `state` is the dtype of states shaped like
-    their parameter, None that of the arithmetic; `stochastic` says how bf16 is rounded to. `options` are those of the
-    recipe that differ from their default.
+    their parameter, None that of the arithmetic; `stochastic` says how bf16 is rounded to. `reads` are the values that
+    the functions of each group read; none where it isn't known. `options` are those of the recipe that differ from
+    their default.
     """
 
     plan: str
@@ -88,6 +94,7 @@ class Update:
     without: tuple[str, ...] = ()
     state: torch.dtype | None = None
     stochastic: bool = False
+    reads: tuple[tuple[str, ...], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -119,6 +126,7 @@ class Update:
             self,
             defaults=tuple(self.defaults[index] for index in places),
             labels=tuple(self.labels[index] for index in places) if self.labels else (),
+            reads=tuple(self.reads[index] for index in places) if self.reads else (),
             entries={name: replace(entry, group=at.get(entry.group, 0)) for name, entry in self.entries.items()},
             buckets=tuple(replace(bucket, group=at[bucket.group]) for bucket in self.buckets if bucket.group in at),
         )

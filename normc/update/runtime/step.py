@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -11,18 +12,19 @@ import torch
 from torch import Tensor
 
 from normc.update.kernels.language import runs_kernels
+from normc.update.runtime.faults import listed
+from normc.update.runtime.judging import JudgingOptimizer
 from normc.update.runtime.launcher import Launcher
-from normc.update.runtime.loading import LoadingOptimizer
 from normc.update.runtime.native import Loops
-from normc.update.runtime.rounding import SEED, local, round_stochastically
-from normc.update.runtime.run import Bucket, Run, Update
+from normc.update.runtime.rounding import SEED
+from normc.update.runtime.run import Bucket, Update
 from normc.update.runtime.tables import Store, same
 
 _TENSORS = (Tensor, torch.nn.Parameter)
 
 
-class UpdateOptimizer(LoadingOptimizer):
-    """Runs each bucket's generated function on the parameters that have a gradient."""
+class UpdateOptimizer(JudgingOptimizer):
+    """Steps all buckets: by their kernels where these run, else by their functions on lists of tensors."""
 
     _launcher: Launcher | None = None
     _members: Mapping[str, Tensor] = MappingProxyType({})
@@ -30,7 +32,7 @@ class UpdateOptimizer(LoadingOptimizer):
     _idle: Sequence[tuple[str, Tensor]] = ()
     _fused: Sequence[Bucket] = ()
     _others: Sequence[Bucket] = ()
-    _salts: Mapping[str, int] = MappingProxyType({})
+    _device_types: Sequence[str] = ()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As torch's, which is also how a state_dict gets in; tables of the states before are of no more use."""
@@ -46,25 +48,68 @@ class UpdateOptimizer(LoadingOptimizer):
 
     step.hooked = True  # type: ignore[attr-defined]  # torch needn't wrap it in hooks
 
-    @torch.no_grad()
     def _update_all(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        with torch.set_grad_enabled(False):  # half the time of a no_grad
+            self._update_unrecorded()
+        return loss
+
+    def _update_unrecorded(self) -> None:
         if not self.update.ready:
             self._fail("step() before the plan is known", "run the model forward once before the first step()")
         members = self._by_names()
+        autocast = [kind for kind in self._device_types if torch.is_autocast_enabled(kind)]
+        if not autocast:
+            self._update_members(members)
+            return
+        with ExitStack() as off:  # a step's products are in dtypes of its own
+            for kind in autocast:
+                off.enter_context(torch.autocast(kind, enabled=False))
+            self._update_members(members)
+
+    def _update_members(self, members: Mapping[str, Tensor]) -> None:
+        """Step all parameters that have a gradient, or none: what can't be stepped is said before anything moves."""
+        if self._pending is not None:
+            self._settle()
+        if self._owed:
+            self._pay()
         if self._idle and (woken := self._woken()):
             self._wake(woken)
             members = self._by_names()
-        launched = bool(self._fused) and self._launch(self._fused, members)
-        for bucket in self._others if launched else self.update.buckets:
-            self._step(bucket, members)
+        if self._changed():
+            members = self._by_names()
+        shares = self._shares(self._others, members) if self._others else []
+        found = self._found(shares)
+        launched = bool(self._fused) and self._launch(self._fused, members, found)
+        if self._fused and not launched:
+            shares = [*self._shares(self._fused, members), *shares]
+            found = self._found(shares)
+        layout = self._launcher.last if launched and self._launcher is not None else None
+        if layout is None and not shares:
+            self._tell_nothing_trains()
+            return
+        finite = self._judged(shares, found, layout)
+        if finite is False:
+            return
+        for share in shares:
+            self._step(share, None if finite is True else finite)
         if self.update.stochastic:
             for group in self.param_groups:
                 group[SEED] += 1
-        return loss
+
+    def _changed(self) -> bool:
+        """Whether parameters were replaced by those that the model has now. Nothing is known of a model here."""
+        return False
+
+    def _tell_nothing_trains(self) -> None:
+        """Say once that a step found no gradient."""
+        if any(not entry.idle for entry in self.update.entries.values()):
+            text = "no parameter of the optimizer has a gradient: step() has changed nothing"
+            fix = "call backward() before it; make the optimizer after what replaces the model's parameters"
+            self._tell("nothing", f"{text}\n  fix: {fix}")
 
     def _woken(self) -> list[str]:
         """What has a gradient that the plan knows nothing of."""
@@ -75,34 +120,40 @@ class UpdateOptimizer(LoadingOptimizer):
         self._refuse_gradient(names, "and this file holds no model to plan again", "export a plan that reaches it")
 
     def _refuse_gradient(self, names: Sequence[str], why: str, fix: str) -> NoReturn:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         self._fail(
-            f"{names[0]!r}{more} has a gradient, but the plan says that none reaches it, {why}",
+            f"{listed(names)} has a gradient, but the plan says that none reaches it, {why}",
             f"{fix}; or freeze it: requires_grad_(False), and grad = None",
         )
 
     def _by_names(self) -> Mapping[str, Tensor]:
         """Parameters by name; the same dict as long as the update is, and the groups hold the same ones."""
-        update, seen = self._seen
-        groups = self.param_groups
-        loops = None if self._launcher is None else self._launcher.native.loops
-        if (
-            update is not self.update
-            or len(groups) != len(seen)
-            or not all(_equal(group["param_names"], own[0], loops) for group, own in zip(groups, seen, strict=True))
-            or not all(same(group["params"], own[1], loops) for group, own in zip(groups, seen, strict=True))
-        ):
-            seen = [(list(group["param_names"]), list(group["params"])) for group in groups]
+        if not self._as_seen():
+            seen = [(list(group["param_names"]), list(group["params"])) for group in self.param_groups]
             members = {name: p for names, own in seen for name, p in zip(names, own, strict=True)}
             self._members, self._seen = members, (self.update, seen)
             self._idle = [(name, members[name]) for name in self.update.idle if name in members]
             self._fused = [bucket for bucket in self.update.buckets if bucket.fused is not None]
             self._others = [bucket for bucket in self.update.buckets if bucket.fused is None]
+            self._device_types = sorted({parameter.device.type for parameter in members.values()} - {"meta"})
             self._salts = {name: place for place, name in enumerate(sorted(self.update.entries))}
         return self._members
 
-    def _launch(self, buckets: Sequence[Bucket], members: Mapping[str, Tensor]) -> bool:
-        """Step these buckets by their kernels. False where kernels don't run, or parameters are no plain tensors."""
+    def _as_seen(self) -> bool:
+        """Whether the update, the groups and their parameters are as `_by_names` saw them."""
+        update, seen = self._seen
+        groups = self.param_groups
+        loops = None if self._launcher is None else self._launcher.native.loops
+        if update is not self.update or len(groups) != len(seen):
+            return False
+        for group, (names, own) in zip(groups, seen, strict=True):
+            if not (_equal(group["param_names"], names, loops) and same(group["params"], own, loops)):
+                return False
+        return True
+
+    def _launch(self, buckets: Sequence[Bucket], members: Mapping[str, Tensor], found: Tensor | None) -> bool:
+        """Step these buckets by their kernels; `found` are the others' flags. False where kernels don't run, or
+        parameters are no plain tensors.
+        """
         old = self._launcher
         if old is None or old.members is not members or old.state is not self.state:
             own = [members[name] for bucket in buckets for name in bucket.names if name in members]
@@ -111,9 +162,10 @@ class UpdateOptimizer(LoadingOptimizer):
                 return False
             capacity = sum(len(bucket.names) for bucket in buckets for _, kind in bucket.states if kind == "count")
             store = Store(self._state, self.state, self._dtype, capacity)
-            self._launcher = Launcher(self.update, buckets, members, store)
+            self._launcher = Launcher(self.update, buckets, members, store, self._policy)
         assert self._launcher is not None
-        return self._launcher.step(self.param_groups, self.cores.enabled, self._gradient)
+        outside = None if found is None else found[-1:]
+        return self._launcher.step(self.param_groups, self.cores.enabled, self._gradient, outside)
 
     @torch.no_grad()
     def observe_logits(self, largest: Mapping[str, Tensor]) -> None:
@@ -136,88 +188,6 @@ class UpdateOptimizer(LoadingOptimizer):
                 )
             for state, part in zip(states, logits.detach().flatten().split(heads), strict=True):
                 state.copy_(torch.maximum(state, part.to(state)))
-
-    def _step(self, bucket: Bucket, members: Mapping[str, Tensor]) -> None:
-        found = [members.get(name) for name in bucket.names]
-        live = [index for index, tensor in enumerate(found) if tensor is not None and tensor.grad is not None]
-        if not live:
-            return None
-        parameters = [members[bucket.names[index]] for index in live]
-        grads = [self._gradient(bucket.names[index], members[bucket.names[index]]) for index in live]
-        if bucket.holds_gradients:
-            self._check_held([bucket.names[index] for index in live], parameters, grads)
-        if not bucket.pieces:
-            states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
-            return self._update(bucket, live, parameters, grads, states)
-        for index, parameter, grad in zip(live, parameters, grads, strict=True):
-            start = 0
-            for part, own in _pieces(parameter, grad, bucket.pieces):
-                self._update(bucket, [index], [part], [own], {name: [own] for name, _ in bucket.states}, start)
-                start += part.numel()
-        return None
-
-    def _update(
-        self,
-        bucket: Bucket,
-        live: list[int],
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        states: dict[str, list[Tensor]],
-        start: int = 0,
-    ) -> None:
-        """Run a bucket's function. Of flat pieces, `start` is the place of the first entry in its parameter."""
-        compute_dtypes = [self._dtype(parameter) for parameter in parameters]
-        weights, grads = _converted(parameters, compute_dtypes), _converted(gradients, compute_dtypes)
-        group = self.param_groups[bucket.group]
-        # What is narrow is updated as compute_dtypes copies, and rounded once, below.
-        written = [(parameters, weights)]
-        for name, kind in bucket.states:
-            if kind == "grad" or (kind == "like" and self.update.state is not None):
-                written.append(
-                    (gradients, grads) if kind == "grad" else (states[name], _converted(states[name], compute_dtypes))
-                )
-                states[name] = written[-1][1]
-        shapes = [self.update.entries[name].shape for name in bucket.names]
-        bucket.step(Run(weights, grads, states, live, shapes, group, self.cores))
-        nearest = []
-        for place, pair in enumerate(written):
-            for index, old, new in zip(live, *pair, strict=True):
-                if old is not new and old.dtype == torch.bfloat16 and self.update.stochastic:
-                    salt = self._salts[bucket.names[index]]
-                    local(old).copy_(round_stochastically(local(new), group[SEED], salt, place, start))
-                elif old is not new:
-                    nearest.append((old, new))
-        if nearest:
-            torch._foreach_copy_([old for old, _ in nearest], [new for _, new in nearest])
-
-    def _gradient(self, name: str, parameter: Tensor) -> Tensor:
-        self._check_shape(name, parameter)
-        grad = parameter.grad
-        assert grad is not None
-        if grad.layout is not torch.strided:
-            self._fail(f"the gradient of {name!r} is sparse", "make the embedding with sparse=False")
-        if grad.is_complex():
-            self._fail(f"{name!r} is complex", "keep its real and imaginary part in a real parameter")
-        return grad
-
-    def _state(self, parameter: Tensor, name: str, kind: str) -> Tensor:
-        if kind == "grad":
-            assert parameter.grad is not None
-            return parameter.grad
-        state = self.state[parameter]
-        if name not in state:
-            if kind == "count":
-                state[name] = torch.tensor(0.0)
-            elif kind == "like":
-                dtype = self._kept_in(parameter, kind)
-                state[name] = torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
-            else:
-                shape = tuple(map(int, kind.split("x")))
-                state[name] = torch.zeros(shape, dtype=self._dtype(parameter), device=parameter.device)
-        elif kind == "like" and self.update.state not in (None, state[name].dtype):  # loaded before the plan was known
-            state[name] = state[name].to(self.update.state)
-        value: Tensor = state[name]
-        return value
 
 
 _by_itself = getattr(torch, "_disable_dynamo", lambda own: own)(UpdateOptimizer.step)
@@ -242,18 +212,5 @@ def _moves(gradient: Tensor) -> bool:
     return gradient.layout is not torch.strided or bool(gradient.any())
 
 
-def _converted(tensors: list[Tensor], dtypes: list[torch.dtype]) -> list[Tensor]:
-    """Copies in these dtypes; a tensor itself where it has its own already."""
-    return [tensor.to(dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]
-
-
 def _equal(names: Sequence[str], known: list[str], loops: Loops | None) -> bool:
     return (loops is not None and loops.same(names, known)) or list(names) == known
-
-
-def _pieces(parameter: Tensor, grad: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Flat views of a parameter and its gradient, `size` entries at most; both whole where they don't lie in order."""
-    if parameter.numel() <= size or not (parameter.is_contiguous() and grad.is_contiguous()):
-        yield parameter, grad
-        return
-    yield from zip(parameter.view(-1).split(size), grad.view(-1).split(size), strict=True)

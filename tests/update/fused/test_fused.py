@@ -22,8 +22,8 @@ from normc.update.kernels import cost, normalise
 from normc.update.kernels.language import only_compiles
 from normc.update.program.build import build_of
 from normc.update.program.module import load
+from normc.update.runtime import faults, layout
 from normc.update.runtime import fused as runtime
-from normc.update.runtime import launcher
 from tests.handmade import Small, plan_of, small_rows, train
 from tests.optimizer.test_waking import Adapted
 from tests.optimizer.test_waking import X as WAKING
@@ -41,7 +41,7 @@ def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Kernels run on the CPU, but for those of matrices, which tests/update/kernels tries; loaded modules aren't
     taken from the cache.
     """
-    interpret(monkeypatch, normalise)
+    interpret(monkeypatch, normalise, faults)
     monkeypatch.setattr(cost, "LARGEST", 0)
     load.cache_clear()
     yield
@@ -304,7 +304,7 @@ def test_the_pass_ahead_of_the_first_step_changes_nothing(target: str, monkeypat
         assert len(before) == len(held()) and all(map(torch.equal, before, held()))
         passes.append(device)
 
-    monkeypatch.setattr(launcher, "compile_ahead", ahead)
+    monkeypatch.setattr(layout, "compile_ahead", ahead)
     for step in range(3):
         start = copy.deepcopy(ours)
         give([ours], step, (1,) if step == 1 else ())

@@ -17,6 +17,7 @@ from normc.optimizer import Optimizer
 from normc.recipe.by_name import recipes
 from normc.update.kernels import cost, normalise
 from normc.update.program.module import load
+from normc.update.runtime import faults
 from normc.update.runtime import fused as runtime
 from normc.update.runtime.rounding import SEED, round_stochastically
 from normc.update.runtime.step import UpdateOptimizer
@@ -34,7 +35,7 @@ BOTH: dict[str, Any] = {"state_dtype": torch.bfloat16, "stochastic_rounding": Tr
 @pytest.fixture(autouse=True)
 def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Kernels run on the CPU, but for those of matrices; loaded modules aren't taken from the cache."""
-    interpret(monkeypatch, normalise)
+    interpret(monkeypatch, normalise, faults)
     monkeypatch.setattr(cost, "LARGEST", 0)
     load.cache_clear()
     yield
@@ -134,7 +135,7 @@ def test_rounding_by_chance_is_right_on_average() -> None:
 def test_infinities_stay_and_nan(seed: int) -> None:
     weight = nn.Parameter(torch.zeros(1, 4, dtype=torch.bfloat16))
     plan = plan_of([draft("w", (1, 4), "hidden")], "adamw")
-    opt = build(plan, [("w", weight)], lr=0.0, backend=TARGET, compile=False, **BOTH)
+    opt = build(plan, [("w", weight)], lr=0.0, backend=TARGET, compile=False, nonfinite="ignore", **BOTH)
     for group in opt.param_groups:
         group[SEED] = seed
     weight.grad = torch.tensor([[float("inf"), -float("inf"), float("nan"), 1.0]], dtype=torch.bfloat16)

@@ -22,6 +22,7 @@ from normc.update.kernels import cost, normalise, tiles
 from normc.update.program.build import build_of
 from normc.update.program.module import load
 from normc.update.program.switches import SWITCHABLE
+from normc.update.runtime import faults
 from normc.update.runtime import fused as runtime
 from tests.handmade import Small, plan_of, small_rows, train
 from tests.optimizer.test_export import imported
@@ -36,7 +37,7 @@ ON_CPU = tuple(name for name, switch in SWITCHABLE.items() if "cpu" in switch.ba
 def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Kernels run on the CPU, but for those of matrices; turns are small; loaded modules come from no cache."""
     pytest.importorskip("triton")
-    interpret(monkeypatch, normalise)
+    interpret(monkeypatch, normalise, faults)
     monkeypatch.setattr(cost, "LARGEST", 0)
     monkeypatch.setitem(cost.GRAM_FROM, "cpu", 8)
     monkeypatch.setattr(runtime, "AT_ONCE", 1000)
