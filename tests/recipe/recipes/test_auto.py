@@ -128,8 +128,8 @@ def test_fifty_steps_of_a_tied_model_have_their_closed_form(dtype: torch.dtype, 
         return normc.plan(model, (tokens(0)[:, :-1],))
 
     def mine(model: nn.Module) -> Any:
-        own = {"lr": 0.1, "compile": False, "backend": "cpu:fp32"}
-        return build(plan_for(model), model.named_parameters(), **own)
+        named = model.named_parameters()
+        return build(plan_for(model), named, lr=0.1, compile=False, backend="cpu:fp32")
 
     def theirs(model: nn.Module) -> Any:
         plan = plan_for(model)
