@@ -15,8 +15,9 @@ SETTINGS = Settings(
     adamw_decay=0.1,
     adamw_beta2=0.99,
     adamw_clip=None,
+    adamw_warmup=0.2,
     muon_lr=None,  # it takes no convolutions
-    normc_lr=0.4,
+    normc_lr=0.8,
     normc_options=(),
     warmup=0.2,
 )

@@ -23,12 +23,13 @@ COLOURS = ("#8a8f98", "#30638e", "#d1495b")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Each optimizer's best of a sweep (docs/demo.md); `warmup`, a share of the steps, is the same for all."""
+    """Each optimizer's best runs (docs/demo.md). A warmup is a share of the steps; AdamW wants one of its own."""
 
     adamw_lr: float
     adamw_decay: float
     adamw_beta2: float
     adamw_clip: float | None
+    adamw_warmup: float
     muon_lr: float | None  # of torch.optim.Muon and the AdamW beside it; None leaves them out
     normc_lr: float
     normc_options: tuple[tuple[str, float], ...]
@@ -78,7 +79,7 @@ def compare(task: Task, settings: Settings, folder: Path, console: Console) -> S
 
     rival = task.model()
     baseline = adamw(rival, settings.adamw_lr, settings.adamw_decay, settings.adamw_beta2)
-    theirs = train(task, rival, baseline, "AdamW", console, settings.warmup, settings.adamw_clip)
+    theirs = train(task, rival, baseline, "AdamW", console, settings.adamw_warmup, settings.adamw_clip)
     muons = None
     if settings.muon_lr is not None:
         rival = task.model()

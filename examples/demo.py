@@ -15,10 +15,11 @@ SETTINGS = Settings(
     adamw_decay=0.1,
     adamw_beta2=0.99,
     adamw_clip=1.0,
-    muon_lr=2e-2,
-    normc_lr=0.4,
+    adamw_warmup=0.3,
+    muon_lr=1e-2,
+    normc_lr=0.8,
     normc_options=(),
-    warmup=0.3,
+    warmup=0.1,
 )
 
 
