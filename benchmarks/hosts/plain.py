@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 import normc
+from benchmarks.sweep.vision import importable_torchvision
 from workloads.tasks import Batch, Task, gpt2_task
 
 LR = 0.4
@@ -22,6 +23,7 @@ Schedule = Callable[[Optimizer, int], LRScheduler]
 @functools.cache
 def task() -> Task:
     """A GPT-2 of two layers and width 32 on the Bible's bytes, eight rows of 32 a batch."""
+    importable_torchvision()  # transformers imports it where it is installed
     return gpt2_task(quick=True)
 
 
@@ -88,9 +90,3 @@ def loop(
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """All parameters by name, copied."""
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-
-def difference(first: nn.Module, second: nn.Module) -> float:
-    """The largest difference of any weight; 0 if every bit is equal. Names may differ by a host's prefixes."""
-    pairs = zip(weights(first).values(), weights(second).values(), strict=True)
-    return max(0.0 if torch.equal(a, b) else float((a - b).abs().max()) for a, b in pairs)

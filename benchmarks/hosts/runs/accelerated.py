@@ -17,7 +17,12 @@ def _plain(job: Job, number: int) -> nn.Module:
 
 
 @host(
-    "accelerate", "accelerate", "accelerate", ("accelerate",), "prepare(), 2 accumulated parts", partial(_plain, number=2)
+    "accelerate",
+    "accelerate",
+    "accelerate",
+    ("accelerate",),
+    "prepare(), 2 accumulated parts",
+    partial(_plain, number=2),
 )
 def accelerated(job: Job) -> nn.Module:
     """The loop of accelerate's own examples."""

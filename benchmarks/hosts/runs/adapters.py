@@ -24,9 +24,7 @@ def adapted() -> nn.Module:
 
 
 def _plain(job: Job) -> nn.Module:
-    return loop(
-        job.steps, compiled=job.compiled, clip=1.0, schedule=warm_cosine, loss=loss_of_tokens, made=adapted
-    )
+    return loop(job.steps, compiled=job.compiled, clip=1.0, schedule=warm_cosine, loss=loss_of_tokens, made=adapted)
 
 
 @host("peft", "PEFT LoRA in HF Trainer", "peft", (*NEEDS, "peft"), "frozen base, clip 1", _plain)

@@ -75,17 +75,23 @@ def _trained(job: Job, decayed: bool) -> nn.Module:
     return model
 
 
+def _layer(name: str, depth: int) -> int:
+    """A ViT's layers by timm's recipe: 0 before the blocks, a block's place from 1 on, the head behind all."""
+    if name.startswith("blocks."):
+        return int(name.split(".")[1]) + 1
+    return {"norm": depth, "head": depth + 1}.get(name.split(".")[0], 0)
+
+
 def _plain(job: Job, decayed: bool) -> nn.Module:
-    """lr by hand; where layers decay, each row's own scale by the powers of timm's recipe for a ViT."""
+    """lr by hand; where layers decay, each row's scale too."""
     model = _model()
     plan = normc.plan(model, _batch(0)[0])
     if decayed:
-        last = len(model.get_submodule("blocks")) + 1  # type: ignore[arg-type]  # a Sequential
+        depth = len(model.get_submodule("blocks"))  # type: ignore[arg-type]  # a Sequential
         for row in plan.rows:
-            front = row.name.startswith(("patch_embed", "pos_embed", "cls_token"))
-            layer = 0 if front else int(row.name.split(".")[1]) + 1 if row.name.startswith("blocks") else last
-            if layer < last:
-                plan = plan.override(row.name, scale=LAYER_DECAY ** (last - layer) * row.scale.formula)
+            layer = _layer(row.name, depth)
+            if layer <= depth:
+                plan = plan.override(row.name, scale=LAYER_DECAY ** (depth + 1 - layer) * row.scale.formula)
     opt = normc.compile(model, plan=plan, lr=LR, compile=job.compiled)
     driver = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=LR)
     rate = _rate(driver, job)

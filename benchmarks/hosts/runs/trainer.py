@@ -59,9 +59,7 @@ def loss_of_tokens(model: nn.Module, batch: Batch, number: int) -> Tensor:
 
 
 def _plain(job: Job, number: int = 1) -> nn.Module:
-    return loop(
-        job.steps, compiled=job.compiled, number=number, clip=1.0, schedule=warm_cosine, loss=loss_of_tokens
-    )
+    return loop(job.steps, compiled=job.compiled, number=number, clip=1.0, schedule=warm_cosine, loss=loss_of_tokens)
 
 
 @host("trainer", "HF Trainer", "transformers", NEEDS, "cosine, clip 1", _plain)
