@@ -103,9 +103,10 @@ def compile(  # noqa: A001  # the public name
 ) -> Optimizer:
     """One optimizer for every parameter of `model`, whose update code is generated from its inferred plan.
 
-    Without `example_inputs`, a model that doesn't say what it eats, or says what it can't eat, is traced on its first real forward, before which
-    `opt.plan` and `opt.step()` raise NormcError. Without `lr` the recipe's own is taken; NormcError if it has none
-    (`normc recipes` lists them). `plan` skips the tracing: one loaded from a file, or edited.
+    Without `example_inputs`, a model that doesn't say what it eats, or whose own code refuses what it says, is traced
+    on its first real forward, before which `opt.plan` and `opt.step()` raise NormcError. Without `lr` the recipe's own
+    is taken; NormcError if it has none (`normc recipes` lists them). `plan` skips the tracing: one
+    loaded from a file, or edited.
     `backend` is "cpu", "cuda" or "reference" (float64, slow); by default the device of the parameters decides.
     `recipe`, `tare`, `heads`, `frontend` and `strict` are those of `plan()`; with several recipes, `lr` may be
     {recipe: lr}. `compile=False` runs the generated code eagerly. `without` leaves rewrites out, by name (listed in

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.hosts.host import Host, Job, hosts
 from benchmarks.hosts.plain import weights
+from benchmarks.sweep.vision import importable_torchvision
 
 PAGE = Path("docs/hosts.md")
 BEGIN, END = "<!-- made by `make hosts` -->\n", "<!-- until here -->\n"
@@ -72,6 +73,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where --way finds and leaves its files")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    importable_torchvision()  # several hosts import it where it is installed
     if given.way is not None:
         job = Job(given.steps, given.folder, given.way == "resume", not given.eager)
         one(given.names[0], given.way, job)
@@ -89,7 +91,8 @@ def main() -> None:
     if given.write:
         text = PAGE.read_text()
         head, rest = text.split(BEGIN)
-        where = f"{given.steps} steps, torch {torch.__version__}, one thread:"
+        cores = "not compiled" if given.eager else "compiled"
+        where = f"{given.steps} steps, torch {torch.__version__}, one thread, normc's cores {cores}:"
         PAGE.write_text(f"{head}{BEGIN}\n{where}\n\n" + "\n".join(table) + f"\n\n{END}{rest.split(END)[1]}")
 
 

@@ -42,7 +42,7 @@ class NormcOptimizers(OptimizersContainer):  # type: ignore[misc]  # torchtitan 
             raise NormcError("param_groups are given", "leave them out: the plan says what every parameter gets")
         self.model_parts = model_parts
         (model,) = model_parts
-        decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
+        decay: dict[str, Any] = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
         opt = compile_optimizer(
             model, _example(model), lr=config.lr, recipe=config.recipe, options=dict(config.options), **decay
         )

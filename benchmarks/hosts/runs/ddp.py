@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import multiprocessing, nn
 
 import normc
 from benchmarks.hosts.host import Job, host
@@ -47,7 +47,7 @@ def _rank(rank: int, job: Job, meeting: Path) -> None:
 def ddp(job: Job) -> nn.Module:
     """The gradients are averaged, and every process steps by itself. RuntimeError if their weights differ."""
     meeting = job.folder / f"meeting{int(job.resume)}"
-    torch.multiprocessing.spawn(_rank, (job, meeting), RANKS)
+    multiprocessing.spawn(_rank, (job, meeting), RANKS)  # type: ignore[attr-defined,no-untyped-call]  # torch's own
     ends = [torch.load(job.folder / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)]
     if any(not torch.equal(end[name], ends[0][name]) for end in ends for name in end):
         raise RuntimeError("the processes' weights differ")

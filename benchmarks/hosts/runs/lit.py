@@ -26,7 +26,7 @@ def lightning(job: Job) -> nn.Module:
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
-    class Model(Compiled, L.LightningModule):
+    class Model(Compiled, L.LightningModule):  # type: ignore[misc]  # Lightning's types aren't followed
         def __init__(self) -> None:
             super().__init__()
             self.net = task().model()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +12,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import normc
 from benchmarks.hosts.host import Job, host
-from benchmarks.hosts.plain import LR, task
+from benchmarks.hosts.plain import LR, Schedule, task
 
 SET = ("lr", "momentum")  # what a scheduler may change; OneCycleLR and CyclicLR change both
-Schedule = Callable[[Optimizer, int], LRScheduler]
 
 
 def _sequence(opt: Optimizer, steps: int) -> LRScheduler:
@@ -46,12 +44,12 @@ def _advance(rate: Any, loss: torch.Tensor) -> None:
         rate.step()
 
 
-def _scheduled(job: Job, schedule: Schedule) -> nn.Module:
+def _scheduled(job: Job, file: Path, schedule: Schedule) -> nn.Module:
     model = task().model()
     opt = normc.compile(model, lr=LR, compile=job.compiled)
     rate: Any = schedule(opt, job.steps)
     if job.resume:
-        saved = torch.load(job.folder / "half.pt", weights_only=True)
+        saved = torch.load(file, weights_only=True)
         model.load_state_dict(saved["model"])
         opt.load_state_dict(saved["optimizer"])
         rate.load_state_dict(saved["schedule"])
@@ -63,7 +61,7 @@ def _scheduled(job: Job, schedule: Schedule) -> nn.Module:
         _advance(rate, loss.detach())
         if step + 1 == job.half:
             saved = {"model": model.state_dict(), "optimizer": opt.state_dict(), "schedule": rate.state_dict()}
-            torch.save(saved, job.folder / "half.pt")
+            torch.save(saved, file)
     return model
 
 
@@ -84,8 +82,12 @@ def _by_hand(job: Job, schedule: Schedule) -> nn.Module:
     return model
 
 
-for _title, _schedule in SCHEDULES.items():
-    host(
-        f"schedule-{_title.split(',')[0].lower().replace('.', '-')}", _title, "torch", ("transformers",),
-        "against numbers set by hand", partial(_by_hand, schedule=_schedule),
-    )(partial(_scheduled, schedule=_schedule))  # fmt: skip
+def _all_by_hand(job: Job) -> nn.Module:
+    return nn.ModuleList(_by_hand(job, schedule) for schedule in SCHEDULES.values())
+
+
+@host("schedulers", "schedulers", "torch", ("transformers",), ", ".join(SCHEDULES), _all_by_hand)
+def schedulers(job: Job) -> nn.Module:
+    """A model for each of them."""
+    runs = enumerate(SCHEDULES.values())
+    return nn.ModuleList(_scheduled(job, job.folder / f"half{place}.pt", schedule) for place, schedule in runs)
