@@ -1,16 +1,19 @@
 """Runs normc inside every host that is installed, beside the plain loop: `python -m benchmarks.hosts [NAME ...]`.
 
 Each host trains once with a checkpoint in the middle, once more in a new process from that checkpoint, and the plain
-loop trains alone; weights are compared bit by bit. The table goes to docs/hosts.md with --write.
+loop trains alone; weights are compared bit by bit. With --write, results go to
+docs/hosts.json, which keeps those of runs before, and the table to docs/hosts.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +22,11 @@ from benchmarks.hosts.host import Host, Job, hosts
 from benchmarks.hosts.plain import weights
 from benchmarks.sweep.vision import importable_torchvision
 
-PAGE = Path("docs/hosts.md")
+PAGE, RESULTS = Path("docs/hosts.md"), Path("docs/hosts.json")
+HEADING = (
+    "| host | version | what | steps | equal to the plain loop | resumed in a new process |",
+    "| --- | --- | --- | --- | --- | --- |",
+)
 BEGIN, END = "<!-- made by `make hosts` -->\n", "<!-- until here -->\n"
 WAYS = ("train", "resume", "plain")
 
@@ -52,14 +59,22 @@ def said(value: float) -> str:
     return "to the bit" if value == 0 else f"to {value:.1e}"
 
 
-def line(name: str, steps: int, eager: bool) -> str:
-    """A host's line of the table."""
+def compared(name: str, steps: int, eager: bool) -> dict[str, Any]:
+    """What a host's entry in docs/hosts.json says: what ran, and the largest differences of any weight."""
     host: Host = hosts[name]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         ends = {way: trained(name, way, steps, folder, eager) for way in WAYS}
     plain, resumed = (difference(ends["train"], ends[way]) for way in ("plain", "resume"))
-    return f"| {host.title} | {host.package} {host.version} | {host.what} | {said(plain)} | {said(resumed)} |"
+    named = {"title": host.title, "version": f"{host.package} {host.version}", "what": host.what}
+    return {**named, "steps": steps, "compiled": not eager, "plain": plain, "resumed": resumed}
+
+
+def line(entry: dict[str, Any]) -> str:
+    """A host's line of the table."""
+    steps = f"{entry['steps']}{', compiled' if entry['compiled'] else ''}"
+    ends = f"{said(entry['plain'])} | {said(entry['resumed'])}"
+    return f"| {entry['title']} | {entry['version']} | {entry['what']} | {steps} | {ends} |"
 
 
 def main() -> None:
@@ -68,7 +83,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="of runs; all by default")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--eager", action="store_true", help="don't compile normc's cores")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE}")
+    parser.add_argument("--write", action="store_true", help=f"keep results in {RESULTS}, put the table into {PAGE}")
     parser.add_argument("--way", choices=WAYS, help="run this way of one host alone")
     parser.add_argument("--folder", type=Path, help="where --way finds and leaves its files")
     given = parser.parse_args()
@@ -78,22 +93,19 @@ def main() -> None:
         job = Job(given.steps, given.folder, given.way == "resume", not given.eager)
         one(given.names[0], given.way, job)
         return
-    table = [
-        "| host | version | what | equal to the plain loop | resumed in a new process |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    found: dict[str, Any] = {}
     for name in given.names or hosts:
         if hosts[name].missing:
             print(f"{name}: not run, {', '.join(hosts[name].missing)} isn't installed", flush=True)
             continue
-        table.append(line(name, given.steps, given.eager))
-        print(table[-1], flush=True)
+        found[name] = compared(name, given.steps, given.eager)
+        print(line(found[name]), flush=True)
     if given.write:
-        text = PAGE.read_text()
-        head, rest = text.split(BEGIN)
-        cores = "not compiled" if given.eager else "compiled"
-        where = f"{given.steps} steps, torch {torch.__version__}, one thread, normc's cores {cores}:"
-        PAGE.write_text(f"{head}{BEGIN}\n{where}\n\n" + "\n".join(table) + f"\n\n{END}{rest.split(END)[1]}")
+        found = (json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}) | found
+        RESULTS.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n")
+        head, rest = PAGE.read_text().split(BEGIN)
+        table = "\n".join([*HEADING, *(line(found[name]) for name in sorted(found))])
+        PAGE.write_text(f"{head}{BEGIN}\n{table}\n\n{END}{rest.split(END)[1]}")
 
 
 if __name__ == "__main__":
