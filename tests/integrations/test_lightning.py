@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader
 import normc
 from normc.integrations.lightning import Compiled
 
-L = pytest.importorskip("lightning.pytorch")
+L: Any = pytest.importorskip("lightning.pytorch")
 
-DATA = [(torch.linspace(-1, 1, 24).reshape(4, 6), torch.linspace(0, 1, 12).reshape(4, 3))] * 8
+DATA: Any = [(torch.linspace(-1, 1, 24).reshape(4, 6), torch.linspace(0, 1, 12).reshape(4, 3))] * 8
 
 
 def made(**members: Any) -> Any:
-    class Model(Compiled, L.LightningModule):
+    class Model(Compiled, L.LightningModule):  # type: ignore[misc,name-defined]  # imported by a test
         normc_options = {"lr": 0.1, "compile": False}  # noqa: RUF012
 
         def __init__(self) -> None:
@@ -48,7 +48,8 @@ def fit(model: Any, folder: Path, **options: Any) -> Any:
 def test_the_plan_is_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = fit(made(), tmp_path)
     (opt,) = trainer.optimizers
-    assert normc.load(Path(trainer.log_dir) / "plan.json").hash == opt.plan.hash
+    plan = normc.load(Path(trainer.log_dir) / "plan.json")
+    assert isinstance(plan, normc.NormPlan) and plan.hash == opt.plan.hash
     assert opt.plan.hash in (Path(trainer.log_dir) / "hparams.yaml").read_text()
     printed = capsys.readouterr().out
     assert printed.count("net.0.weight") == 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint
 from torch import nn
 
 import normc
@@ -43,8 +44,7 @@ def stepped(model: Any, container: Any, rate: Any, steps: range) -> None:
 
 @pytest.mark.slow
 def test_a_checkpoint_of_torch_distributed_goes_on_to_the_bit(tmp_path: Path) -> None:
-    import torch.distributed.checkpoint as dcp
-
+    dcp: Any = torch.distributed.checkpoint
     whole = made()
     stepped(*whole, range(3))
     dcp.save({str(place): part.state_dict() for place, part in enumerate(whole)}, checkpoint_id=tmp_path)

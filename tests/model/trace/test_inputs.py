@@ -105,7 +105,7 @@ def test_a_timm_config_gives_the_size(config: Any) -> None:
 @pytest.mark.parametrize("first", ["patch_embed.proj", ("patch_embed.proj",)])
 def test_a_timm_model_knows_better_than_the_config_of_its_weights(first: Any) -> None:
     """As timm leaves it where it is told img_size= or in_chans=."""
-    model = nn.Module()
+    model: Any = nn.Module()
     model.patch_embed = nn.Module()
     model.patch_embed.proj = nn.Conv2d(1, 4, 8)
     model.patch_embed.img_size = (32, 48)
