@@ -13,7 +13,7 @@ from benchmarks.hosts.plain import weights
 
 STEPS = 12
 NAMES = list(hosts)
-COMPILES = "trainer-compiled"  # the compiled model rounds otherwise: it is near the plain loop, not equal to it
+COMPILES = "trainer-compiled"  # a compiled model may round otherwise than the plain loop's
 SPAWNS = "ddp"
 
 
