@@ -7,9 +7,10 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constr
 READY := $(VENV)/.ready
 IMAGES := $(VENV)/.images
 LIBRARIES ?= .venv-libraries
+HOSTS ?= .venv-hosts
 JOBS ?= 6
 
-.PHONY: demo cnn examples readme picture test slow zoo lint format types bench workloads transfer sweep libraries check clean
+.PHONY: demo cnn examples readme picture test slow zoo lint format types bench workloads transfer sweep libraries hosts finetuning check clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## train GPT-2 with AdamW, torch's Muon and normc; results in out/demo
@@ -64,6 +65,13 @@ libraries: $(LIBRARIES)/.ready  ## plans of models of other libraries (long); re
 sweep: $(LIBRARIES)/.ready  ## plans of every architecture of transformers and timm (very long); results in out/sweep
 	$(LIBRARIES)/bin/python -m benchmarks.sweep --out out/sweep
 
+hosts: $(HOSTS)/.ready  ## normc inside every training stack, beside the plain loop; the table goes to docs/hosts.md
+	$(HOSTS)/bin/python -m benchmarks.hosts --write
+	$(HOSTS)/bin/python -m pytest -q tests/integrations
+
+finetuning: $(READY)  ## fine-tune a model that AdamW trained, fully and by LoRA; the table goes to docs/finetuning.md
+	$(BIN)/python -m benchmarks.finetuning --write
+
 check: lint types test  ## what a change must pass
 
 clean:  ## remove what the targets above wrote, the environment excepted
@@ -81,6 +89,13 @@ $(LIBRARIES)/.ready: pyproject.toml constraints.txt benchmarks/sweep/libraries.t
 	$(LIBRARIES)/bin/python -m pip install -qq --constraint constraints.txt --editable ".[demo]"
 	$(LIBRARIES)/bin/python -m pip install -qq --no-deps --requirement benchmarks/sweep/libraries.txt
 	rm -f $(LIBRARIES)/lib/python3*/site-packages/torchaudio/lib/*.so
+	@touch $@
+
+# PyPI's torchvision is a CUDA build, as above; benchmarks/sweep/vision.py makes it importable.
+$(HOSTS)/.ready: pyproject.toml constraints.txt
+	test -x $(HOSTS)/bin/python || $(PYTHON) -m venv $(HOSTS)
+	$(HOSTS)/bin/python -m pip install -qq --constraint constraints.txt --editable ".[test]"
+	$(HOSTS)/bin/python -m pip install -qq --no-deps --constraint constraints.txt timm torchvision
 	@touch $@
 
 $(IMAGES): $(READY)

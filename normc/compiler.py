@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normc.errors import NormcError
+from normc.model.trace.failures import ForwardError
 from normc.model.trace.frontend import find_ladder
 from normc.model.trace.inputs import example_inputs as read_inputs
 from normc.model.trace.own_inputs import own_inputs
 from normc.optimizer import Optimizer
 from normc.passes.analyses.request import Overrides, Request
-from normc.pipeline import Maker, optimizer_of, plan_model, uncollected
+from normc.pipeline import Inputs, Maker, optimizer_of, plan_model, uncollected
 from normc.plans.asked import changed, refuse_lost
 from normc.plans.plan import NormPlan
 from normc.recipe.by_name import recipe_of, recipes
@@ -59,7 +61,15 @@ def plan(
                     it, instead of marking its row.
     """
     asked = Request(_recipe(recipe, options), heads, dict(tare or {}), dict(overrides or {}), frontend, strict)
-    return plan_model(model, inputs_of(model, example_inputs), asked)
+    inputs = inputs_of(model, example_inputs)
+    try:
+        return plan_model(model, inputs, asked)
+    except ForwardError as failure:
+        if example_inputs is not None:
+            raise
+        raise NormcError(
+            f"{failure.problem}. They were made from what the model's config says", "pass example_inputs of your own"
+        ) from failure
 
 
 def _recipe(recipe: str | Mapping[str, str], options: Mapping[str, Option] | None) -> Recipe:
@@ -94,9 +104,10 @@ def compile(  # noqa: A001  # the public name
 ) -> Optimizer:
     """One optimizer for every parameter of `model`, whose update code is generated from its inferred plan.
 
-    Without `example_inputs`, a model that doesn't say what it eats is traced on its first real forward, before which
-    `opt.plan` and `opt.step()` raise NormcError. Without `lr` the recipe's own is taken; NormcError if it has none
-    (`normc recipes` lists them). `plan` skips the tracing: one loaded from a file, or edited.
+    Without `example_inputs`, a model that doesn't say what it eats, or whose own code refuses what it says, is traced
+    on its first real forward, before which `opt.plan` and `opt.step()` raise NormcError. Without `lr` the recipe's own
+    is taken; NormcError if it has none (`normc recipes` lists them). `plan` skips the tracing: one
+    loaded from a file, or edited.
     `backend` is "cpu", "cuda" or "reference" (float64, slow); by default the device of the parameters decides.
     `recipe`, `tare`, `heads`, `frontend` and `strict` are those of `plan()`; with several recipes, `lr` may be
     {recipe: lr}. `compile=False` runs the generated code eagerly. `without` leaves rewrites out, by name (listed in
@@ -129,8 +140,8 @@ def compile(  # noqa: A001  # the public name
     refuse_sparse(model)
     source = Source(asked)
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
-    if inputs is not None:
-        found = plan_model(model, inputs, asked)
+    found = None if inputs is None else _planned(model, inputs, asked, guessed=example_inputs is None)
+    if inputs is not None and found is not None:
         refuse_sparse(model, found)
         opt = optimizer_of(found, named, how, rate, **group_options)
         opt.origin = source.of(model, inputs, found)
@@ -140,6 +151,16 @@ def compile(  # noqa: A001  # the public name
 
     source.wait(opt, model)
     return opt
+
+
+def _planned(model: nn.Module, inputs: Inputs, asked: Request, *, guessed: bool) -> NormPlan | None:
+    """The plan on these inputs; None if they were guessed and the model's own code refuses them."""
+    try:
+        return plan_model(model, inputs, asked)
+    except ForwardError:
+        if not guessed:
+            raise
+        return None
 
 
 def build(

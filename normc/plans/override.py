@@ -119,13 +119,19 @@ def as_torch_stores_it(row: Row) -> Row:
 
 
 def _with_scale(row: Row, formula: sympy.Expr, pattern: str) -> Row:
-    """The row with another scale; its target becomes what that scale is in the operator norm, for the first block."""
+    """The row with another scale; its target becomes what that scale is in the operator norm, for the first block.
+
+    That is in proportion to the scale that the row had: a recipe may have another factor than the norm's own.
+    """
     if row.rule == "none":
         raise NormcError(f"{row.name} is frozen: it gets no step to scale", f"leave it out of {pattern!r}")
     scale = row.scaled(formula)
     if not all(0 <= value < math.inf for value in scale.per_block):
         raise NormcError(f"the scale {formula} is {scale.value} for {row.name}", "give one that is 0 or more")
-    factor = row.scaled(norms[row.norm].scale).value if row.rule in NORMED else 1.0
-    target = scale.value / factor if 0 < factor < math.inf else scale.value
+    if row.target > 0 and row.scale.value > 0:
+        target = row.target * (scale.value / row.scale.value)
+    else:
+        factor = row.scaled(norms[row.norm].scale).value if row.rule in NORMED else 1.0
+        target = scale.value / factor if 0 < factor < math.inf else scale.value
     evidence = Evidence("override", f"scale {formula}", f"asked for by {pattern!r}")
     return replace(row, scale=scale, target=target, evidence=(*row.evidence, evidence))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -275,3 +275,21 @@ def test_an_early_checkpoint_keeps_its_values_of_groups() -> None:
     assert [group["weight_decay"] for group in later.param_groups] == [0.3, 0.1]
     assert [group["momentum"] for group in later.param_groups] == [0.8, 0.7]
     assert [group["lr"] for group in later.param_groups] == [0.01, 0.5]
+
+
+class Mistaken(Net):
+    """As timm's models are where the config is that of other weights: it says what its own forward refuses."""
+
+    pretrained_cfg: ClassVar[dict[str, Any]] = {"input_size": (3, 8, 8)}
+
+
+def test_a_model_whose_config_is_wrong_is_planned_on_its_first_batch() -> None:
+    model = Mistaken()
+    opt = normc.compile(model, lr=0.01, compile=False)
+    assert not planned(opt)
+    step(model, opt)
+    assert opt.plan.hash == normc.plan(model, X).hash
+    with pytest.raises(normc.NormcError, match=r"config says\n  fix: pass example_inputs"):
+        normc.plan(model)
+    with pytest.raises(normc.NormcError, match="fails on these example inputs"):
+        normc.compile(model, torch.zeros(2, 5))

@@ -11,6 +11,7 @@ from normc.errors import NormcError
 from normc.plans.geometry import norms
 from normc.plans.plan import NormPlan
 from normc.plans.row import D_IN, D_OUT, Evidence
+from tests.handmade import draft, plan_of
 from tests.plans.sample import row, sample
 
 
@@ -80,6 +81,18 @@ def test_overriding_a_scale_takes_a_number_or_an_expression() -> None:
     changed = plan.override("h.0.attn.weight", scale=2 * sympy.sqrt(D_OUT / D_IN))["h.0.attn.weight"]
     assert changed.scale.per_block == (2.0, 2.0, 2.0)
     assert changed.target == 2.0
+
+
+def test_overriding_a_scale_keeps_the_recipes_own_factor_between_scale_and_target() -> None:
+    """auto counts a window's places as fan-in, where the norm's own factor is one place's."""
+    kernel = draft("conv.weight", (8, 4, 3, 3), "hidden", kernel_axes=(2, 3), in_axes=(1,))
+    table = draft("head.weight", (64, 8), "output")
+    plan = plan_of([replace(own, sensitivity=1.0, magnitude=1.0) for own in (kernel, table)], "auto")
+    for own in plan.rows:
+        assert own.target > 0
+        half = plan.override(own.name, scale=0.5 * own.scale.formula)[own.name]
+        assert half.scale.value == pytest.approx(own.scale.value / 2, rel=1e-12)
+        assert half.target == pytest.approx(own.target / 2, rel=1e-12)
 
 
 def test_overriding_a_mass_changes_target_and_scale_in_proportion_and_zero_freezes() -> None:

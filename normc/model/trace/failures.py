@@ -37,7 +37,11 @@ class Failure:
             "time": f"the forward of {model} takes too long to trace: {self.text}",
             "answers": f"the forward of {model} fails whatever a trace answers to what depends on weights: {self.text}",
         }[self.blame]
-        return NormcError(problem, self.fix)
+        return (ForwardError if self.blame == "model" else NormcError)(problem, self.fix)
+
+
+class ForwardError(NormcError):
+    """The model's own code raised on the inputs that it was traced with."""
 
 
 class Caught:

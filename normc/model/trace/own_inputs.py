@@ -33,13 +33,27 @@ def own_inputs(model: nn.Module) -> Call | None:
 
 
 def _timm_size(model: nn.Module) -> tuple[int, ...] | None:
-    """`input_size`, channels first, of a timm model's config: a dict or an object."""
+    """`input_size`, channels first, of a timm model's config, a dict or an object. The config is that of the weights
+    that there are to load: the model itself says otherwise if it was made with img_size= or in_chans=.
+    """
     for name in ("pretrained_cfg", "default_cfg"):
         config = ask(model, name)
-        size = config.get("input_size") if isinstance(config, dict) else ask(config, "input_size")
+        fields = config if isinstance(config, dict) else {key: ask(config, key) for key in ("input_size", "first_conv")}
+        size = fields.get("input_size")
         if isinstance(size, (list, tuple)):
-            return tuple(int(length) for length in size)
+            channels, *lengths = (int(length) for length in size)
+            own = ask(ask(model, "patch_embed"), "img_size")
+            lengths = list(own) if isinstance(own, (list, tuple)) and len(own) == len(lengths) else lengths
+            return (_channels(model, fields.get("first_conv")) or channels, *lengths)
     return None
+
+
+def _channels(model: nn.Module, first: Any) -> int | None:
+    """What the convolution that a timm config names as the first one takes; of several, the first; None if unknown."""
+    first = first[0] if isinstance(first, (list, tuple)) and first else first
+    found = dict(model.named_modules()).get(first) if isinstance(first, str) else None
+    channels = ask(found, "in_channels")
+    return channels if isinstance(channels, int) else None
 
 
 def _noise(*shape: int) -> Tensor:

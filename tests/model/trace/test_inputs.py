@@ -102,6 +102,18 @@ def test_a_timm_config_gives_the_size(config: Any) -> None:
     assert call is not None and call[0][0].shape == (2, 3, 16, 16)
 
 
+@pytest.mark.parametrize("first", ["patch_embed.proj", ("patch_embed.proj",)])
+def test_a_timm_model_knows_better_than_the_config_of_its_weights(first: Any) -> None:
+    """As timm leaves it where it is told img_size= or in_chans=."""
+    model: Any = nn.Module()
+    model.patch_embed = nn.Module()
+    model.patch_embed.proj = nn.Conv2d(1, 4, 8)
+    model.patch_embed.img_size = (32, 48)
+    model.pretrained_cfg = {"input_size": (3, 224, 224), "first_conv": first}
+    call = own_inputs(model)
+    assert call is not None and call[0][0].shape == (2, 1, 32, 48)
+
+
 def test_a_model_that_says_nothing_is_none() -> None:
     assert own_inputs(nn.Linear(2, 2)) is None
 

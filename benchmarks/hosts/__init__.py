@@ -1,0 +1,1 @@
+"""Runs of normc inside training stacks, each beside the plain loop; docs/hosts.md's table."""

@@ -1,0 +1,1 @@
+"""A file a host. Importing it registers its runs."""

@@ -1,0 +1,56 @@
+"""DistributedDataParallel: two processes over gloo, half of each batch in each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import multiprocessing, nn
+
+import normc
+from benchmarks.hosts.host import Job, host
+from benchmarks.hosts.plain import LR, loop, parts, task
+
+RANKS = 2
+
+
+def _plain(job: Job) -> nn.Module:
+    return loop(job.steps, compiled=job.compiled, number=RANKS)
+
+
+def _rank(rank: int, job: Job, meeting: Path) -> None:
+    """One process of the run; rank 0 writes the checkpoint and all write their weights."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=RANKS)
+    model = task().model()
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    opt = normc.compile(wrapped, lr=LR, compile=job.compiled)
+    rate = normc.schedule(opt, job.steps)
+    if job.resume:
+        saved = torch.load(job.folder / "half.pt", weights_only=True)
+        model.load_state_dict(saved["model"])
+        opt.load_state_dict(saved["optimizer"])
+        rate.load_state_dict(saved["schedule"])
+    for step in range(job.half if job.resume else 0, job.steps):
+        wrapped(**parts(step, RANKS)[rank]).loss.backward()
+        opt.step()
+        opt.zero_grad()
+        rate.step()
+        if step + 1 == job.half and rank == 0:
+            saved = {"model": model.state_dict(), "optimizer": opt.state_dict(), "schedule": rate.state_dict()}
+            torch.save(saved, job.folder / "half.pt")
+    torch.save(model.state_dict(), job.folder / f"rank{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@host("ddp", "DDP", "torch", ("transformers",), "gloo, 2 processes", _plain)
+def ddp(job: Job) -> nn.Module:
+    """The gradients are averaged, and every process steps by itself. RuntimeError if their weights differ."""
+    meeting = job.folder / f"meeting{int(job.resume)}"
+    multiprocessing.spawn(_rank, (job, meeting), RANKS)  # type: ignore[attr-defined,no-untyped-call]  # torch's own
+    ends = [torch.load(job.folder / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)]
+    if any(not torch.equal(end[name], ends[0][name]) for end in ends for name in end):
+        raise RuntimeError("the processes' weights differ")
+    model = task().model()
+    model.load_state_dict(ends[0])
+    return model
