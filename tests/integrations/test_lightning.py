@@ -19,7 +19,7 @@ DATA: Any = [(torch.linspace(-1, 1, 24).reshape(4, 6), torch.linspace(0, 1, 12).
 
 
 def made(**members: Any) -> Any:
-    class Model(Compiled, L.LightningModule):  # type: ignore[misc,name-defined]  # imported by a test
+    class Model(Compiled, L.LightningModule):
         normc_options = {"lr": 0.1, "compile": False}  # noqa: RUF012
 
         def __init__(self) -> None:
