@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from normc.recipe.stages.norm import Lmo, Rescale
 from normc.recipe.stages.view import blocks_matter, fold_of
 from normc.update.ops.matrices import fold, take, unit
 from normc.update.ops.power import start
+from normc.update.runtime.step import UpdateOptimizer
 
 # Bytes of weights that are copied at a time; rows that don't fit wait for the next steps.
 COPIED = 2**28
@@ -100,6 +102,60 @@ class Meter:
         whole = getattr(value, "full_tensor", None)  # of a sharded weight
         self._found.setdefault(name, {})[what] = value if whole is None else whole()
         self._read = None
+
+
+class MeasuredOptimizer(UpdateOptimizer):
+    """An optimizer with a plan, whose steps are measured where that is asked for."""
+
+    _meter: Meter | None = None
+
+    @property
+    @abstractmethod
+    def plan(self) -> NormPlan:
+        """The plan that steps follow."""
+
+    def metrics(self, every: int | None = None) -> dict[str, float]:
+        """What steps have done to each row, as a flat dict that TensorBoard and W&B take: the newest numbers, empty
+        before the first ones. `every` switches measuring on: each row is measured at every `every`-th step from then
+        on; 0 switches it off. Copies and unpickled optimizers start without it.
+
+        normc/<name>/update_rms          RMS of what a step has changed the weights by, decay and all
+        normc/<name>/update_spectral     its largest singular value, of each block as a matrix: an estimate from below
+        normc/<name>/weight_over_radius  the weights' norm over the radius of the ball that the recipe keeps them in;
+                                         left out where none does. Above 1, the weights are still on their way into it
+        normc/<name>/grad_nonfinite      share of the gradient's entries, before the step, that aren't finite
+
+        A step computes them on the device and nothing waits; a call of `metrics` waits once, if there are new ones. A
+        parameter without a gradient has none. Weights are copied 256 MiB at a time, at least one tensor: in a model
+        that is larger, rows take turns at the steps that follow. Off, it costs nothing. NormcError for a number of
+        steps that can't be, and for a first call without one.
+        """
+        if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 0):
+            self._fail(f"every is {every!r}", "give a number of steps, or 0 for no metrics")
+        if every == 0:
+            self._meter = None
+            return {}
+        if self._meter is None and every is None:
+            self._fail("metrics() of an optimizer that doesn't measure", "say how often: opt.metrics(every=100)")
+        if every is not None and (self._meter is None or self._meter.every != every):
+            self._meter = Meter(every)
+        assert self._meter is not None
+        return self._meter.read()
+
+    def _update_members(self, members: Mapping[str, Tensor]) -> None:
+        """As any step, measured where that was asked for."""
+        meter = self._meter
+        if meter is None:
+            super()._update_members(members)
+            return
+        meter.before(members)
+        try:
+            super()._update_members(members)
+        except BaseException:
+            meter.forget()
+            raise
+        entries, groups, now = self.update.entries, self.param_groups, self._by_names()
+        meter.after(self.plan, now, {name: groups[entries[name].group] for name in now})
 
 
 def largest_singular(x: Tensor, rounds: int = ROUNDS) -> Tensor:

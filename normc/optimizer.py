@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from torch import Tensor, nn
 
 from normc.errors import NormcError, NormcWarning
-from normc.metrics import Meter
+from normc.metrics import MeasuredOptimizer
 from normc.recipe.recipe import Recipe
 from normc.update.program.build import Build
 from normc.update.program.module import Loaded, Text
 from normc.update.runtime.run import Entry, Update
-from normc.update.runtime.step import UpdateOptimizer
 
 if TYPE_CHECKING:
     from normc.plans.plan import NormPlan
@@ -64,7 +63,7 @@ class Awaited(Protocol):
         """The model, as long as it is awaited."""
 
 
-class Optimizer(UpdateOptimizer):
+class Optimizer(MeasuredOptimizer):
     """A torch optimizer that runs a plan's generated update. Group 0 holds the matrices, group 1 the rest.
 
     `make` makes an update of a plan, now and whenever the plan changes; `origin` remembers the model. Without a plan it
@@ -77,7 +76,6 @@ class Optimizer(UpdateOptimizer):
     _turn = 0
     _looked: Sequence[tuple[str, Tensor, bool]] = ()
     _of: Mapping[str, Tensor] | None = None
-    _meter: Meter | None = None
 
     def __init__(
         self,
@@ -128,49 +126,6 @@ class Optimizer(UpdateOptimizer):
         self._renew(found)
         self.origin = origin
         return found
-
-    def metrics(self, every: int | None = None) -> dict[str, float]:
-        """What steps have done to each row, as a flat dict that TensorBoard and W&B take: the newest numbers, empty
-        before the first ones. `every` switches measuring on: each row is measured at every `every`-th step from then
-        on; 0 switches it off. Copies and unpickled optimizers start without it.
-
-        normc/<name>/update_rms          RMS of what a step has changed the weights by, decay and all
-        normc/<name>/update_spectral     its largest singular value, of each block as a matrix: an estimate from below
-        normc/<name>/weight_over_radius  the weights' norm over the radius of the ball that the recipe keeps them in;
-                                         left out where none does. Above 1, the weights are still on their way into it
-        normc/<name>/grad_nonfinite      share of the gradient's entries, before the step, that aren't finite
-
-        A step computes them on the device and nothing waits; a call of `metrics` waits once, if there are new ones. A
-        parameter without a gradient has none. Weights are copied 256 MiB at a time, at least one tensor: in a model
-        that is larger, rows take turns at the steps that follow. Off, it costs nothing. NormcError for a number of
-        steps that can't be, and for a first call without one.
-        """
-        if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 0):
-            self._fail(f"every is {every!r}", "give a number of steps, or 0 for no metrics")
-        if every == 0:
-            self._meter = None
-            return {}
-        if self._meter is None and every is None:
-            self._fail("metrics() of an optimizer that doesn't measure", "say how often: opt.metrics(every=100)")
-        if every is not None and (self._meter is None or self._meter.every != every):
-            self._meter = Meter(every)
-        assert self._meter is not None
-        return self._meter.read()
-
-    def _update_members(self, members: Mapping[str, Tensor]) -> None:
-        """As any step, measured where that was asked for."""
-        meter = self._meter
-        if meter is None:
-            super()._update_members(members)
-            return
-        meter.before(members)
-        try:
-            super()._update_members(members)
-        except BaseException:
-            meter.forget()
-            raise
-        entries, groups, now = self.update.entries, self.param_groups, self._by_names()
-        meter.after(self.plan, now, {name: groups[entries[name].group] for name in now})
 
     def _changed(self) -> bool:
         """Look for one parameter in the model, another each step; at all of them where it is another now, or its
@@ -274,6 +229,13 @@ class Optimizer(UpdateOptimizer):
     def source(self) -> str:
         """The generated module, as it runs."""
         return self.text.module
+
+    def explain(self, pattern: str, width: int | None = None) -> str:
+        """Everything that the plan knows of the rows whose name or alias is `pattern`, or matches it as a glob: their
+        facts with the reasons, uses, norm, scale and step. The text of `normc plan --explain`, `width` columns wide; by
+        default as wide as the terminal. NormcError if no row matches, and before the plan is known.
+        """
+        return self.plan.explain(pattern, width)
 
     def _hashes(self) -> set[str]:
         return set() if self._plan is None else {self._plan.checksum}

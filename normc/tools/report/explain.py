@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,7 +12,7 @@ from rich.text import Text
 from normc.plans.at import Dimension
 from normc.plans.balance import balanced
 from normc.plans.geometry import NORMED, norms
-from normc.plans.plan import NormPlan
+from normc.plans.plan import NormPlan, explanations
 from normc.plans.row import Evidence, Row
 from normc.tools.report import words
 from normc.tools.report.step import Step, steps
@@ -28,6 +28,15 @@ def explain(plan: NormPlan, name: str) -> RenderableType:
     for fact, text in (*_facts(row), *map(_evidence, reasons), *_uses(row), *_update(row), *_formula(plan, row)):
         grid.add_row(f"  {fact}", text)
     return Group(Text(words.shown(row.name), style="bold"), grid)
+
+
+@explanations.register("rows")
+def explained(plan: NormPlan, patterns: Sequence[str]) -> RenderableType:
+    """Of each pattern, an explanation of every row that matches; then the model's sizes, where the plan knows them.
+    NormcError for a pattern that no row matches.
+    """
+    parts = [part for pattern in patterns for row in plan.matching(pattern) for part in (explain(plan, row.name), "")]
+    return Group(*parts, *([] if plan.origin is None else [sizes(plan.dimensions)]))
 
 
 def sizes(dimensions: Iterable[Dimension]) -> RenderableType:
