@@ -276,7 +276,7 @@ def _stand_in(named: list[tuple[str, Tensor]], make: Maker) -> Update:
     entries = {
         pair[0]: Entry(tuple(pair[1].shape), 0 if pair[1].dim() >= 2 else 1, "not planned")
         for pair in named
-        if isinstance(pair, tuple)
+        if isinstance(pair, tuple) and isinstance(pair[-1], Tensor)
     }
     return Update(
         "",
