@@ -216,15 +216,10 @@ def _plan(options: argparse.Namespace) -> int:
 
         names = [name for given in options.against for name in (heuristics if given == "all" else [given])]
         console.print(against(plan, names))
-    for pattern in options.explain:
-        from normc.tools.report.explain import explain
+    if options.explain:
+        from normc.tools.report.explain import explained
 
-        for row in plan.matching(pattern):
-            console.print(explain(plan, row.name), "")
-    if options.explain and plan.origin is not None:
-        from normc.tools.report.explain import sizes
-
-        console.print(sizes(plan.dimensions))
+        console.print(explained(plan, options.explain))
     if options.json:
         print(f"wrote {options.json}", file=sys.stderr)
     return 0

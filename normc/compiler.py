@@ -217,5 +217,5 @@ def defer(
 
 
 def _target_of(named: Sequence[tuple[str, Tensor]]) -> str:
-    kinds = {pair[1].device.type for pair in named if isinstance(pair, tuple)}
+    kinds = {pair[1].device.type for pair in named if isinstance(pair, tuple) and isinstance(pair[-1], Tensor)}
     return "cuda" if "cuda" in kinds else "cpu"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from torch import Tensor, nn
 
 from normc.errors import NormcError, NormcWarning
+from normc.metrics import MeasuredOptimizer
 from normc.recipe.recipe import Recipe
 from normc.update.program.build import Build
 from normc.update.program.module import Loaded, Text
 from normc.update.runtime.run import Entry, Update
-from normc.update.runtime.step import UpdateOptimizer
 
 if TYPE_CHECKING:
     from normc.plans.plan import NormPlan
@@ -63,7 +63,7 @@ class Awaited(Protocol):
         """The model, as long as it is awaited."""
 
 
-class Optimizer(UpdateOptimizer):
+class Optimizer(MeasuredOptimizer):
     """A torch optimizer that runs a plan's generated update. Group 0 holds the matrices, group 1 the rest.
 
     `make` makes an update of a plan, now and whenever the plan changes; `origin` remembers the model. Without a plan it
@@ -230,6 +230,13 @@ class Optimizer(UpdateOptimizer):
         """The generated module, as it runs."""
         return self.text.module
 
+    def explain(self, pattern: str, width: int | None = None) -> str:
+        """Everything that the plan knows of the rows whose name or alias is `pattern`, or matches it as a glob: their
+        facts with the reasons, uses, norm, scale and step. The text of `normc plan --explain`, `width` columns wide; by
+        default as wide as the terminal. NormcError if no row matches, and before the plan is known.
+        """
+        return self.plan.explain(pattern, width)
+
     def _hashes(self) -> set[str]:
         return set() if self._plan is None else {self._plan.checksum}
 
@@ -269,7 +276,7 @@ def _stand_in(named: list[tuple[str, Tensor]], make: Maker) -> Update:
     entries = {
         pair[0]: Entry(tuple(pair[1].shape), 0 if pair[1].dim() >= 2 else 1, "not planned")
         for pair in named
-        if isinstance(pair, tuple)
+        if isinstance(pair, tuple) and isinstance(pair[-1], Tensor)
     }
     return Update(
         "",

@@ -36,6 +36,7 @@ from normc.update.program.module import Loaded
 from normc.update.program.program import Program, annotate
 from normc.update.program.rewriting import rewrites
 from normc.update.program.storage import check_kinds
+from normc.update.runtime.progress import progress
 from normc.watching import checking, print_decision, print_evidence, to_print
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -69,7 +70,8 @@ def uncollected() -> Iterator[None]:
 @uncollected()
 def plan_model(model: nn.Module, inputs: Inputs, request: Request) -> NormPlan:
     """The plan of a model on these inputs. NormcError where tracing fails, and where a strict request refuses."""
-    plan = changed(plan_graph(traced(model, inputs, request), request), request.overrides)
+    with progress(f"planning {type(model).__name__}"):
+        plan = changed(plan_graph(traced(model, inputs, request), request), request.overrides)
     if request.strict:
         refuse_lost(plan)
     for note in plan.notes:
@@ -151,7 +153,8 @@ def update_of(plan: NormPlan, build: Build = ON_CPU) -> Loaded:
     for decision in program.decisions:
         if decision.rule in shown:
             print_decision(decision)
-    return backends[build.backend].load(program, recipe_of(plan))
+    with progress(f"loading the update of {plan.model}"):
+        return backends[build.backend].load(program, recipe_of(plan))
 
 
 def program_of(plan: NormPlan, build: Build = ON_CPU) -> Program:

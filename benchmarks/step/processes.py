@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton", "QUACK_CACHE_DIR": "quack",
-          "CUTE_DSL_CACHE_DIR": "cute", "CUDA_CACHE_PATH": "cuda", "NORMC_CACHE_DIR": "normc"}  # fmt: skip
+          "CUTE_DSL_CACHE_DIR": "cute", "CUDA_CACHE_PATH": "cuda"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -237,18 +237,31 @@ class NormPlan:
 
     def text(self, width: int | None = None, color: bool = False) -> str:
         """The table as text, by default as wide as the terminal (80 columns if there is none), without colour codes."""
-        console = Console(width=width, force_terminal=color, no_color=None if color else True)
-        with console.capture() as captured:
-            console.print(self)
-        return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+        return _text(self, width, color)
+
+    def explain(self, pattern: str, width: int | None = None) -> str:
+        """Everything that is known of the rows that match `pattern`, as `normc plan --explain` prints it, `width`
+        columns wide; by default as wide as the terminal. NormcError if none does.
+        """
+        return _text(explanations["rows"](self, (pattern,)), width)
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(self.text(160))}</pre>"
 
 
+def _text(shown: RenderableType, width: int | None, color: bool = False) -> str:
+    """What a console prints, without spaces at ends of lines."""
+    console = Console(width=width, force_terminal=color, no_color=None if color else True, highlight=False)
+    with console.capture() as captured:
+        console.print(shown)
+    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+
+
 Report = Callable[[NormPlan, int], RenderableType]
+Explanation = Callable[[NormPlan, Sequence[str]], RenderableType]
 # By name, since what draws a plan lies above it: the reports import the plan, not the other way round.
 reports: Registry[Report] = Registry("report", "normc.tools.report")
+explanations: Registry[Explanation] = Registry("explanation", "normc.tools.report")
 
 
 def near(name: str, known: Iterable[str]) -> str:

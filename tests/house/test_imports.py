@@ -27,7 +27,7 @@ SEES: dict[str, tuple[str, ...]] = {
     "passes.rewrites": (*BASE, "plans", "recipe", "update"),
     "backends": (*BASE, "plans", "recipe", "update"),
 }
-SEES |= {"optimizer": (*BASE, "plans", "recipe", "update")}  # no pass: it is given its plan and its update
+SEES |= dict.fromkeys(("metrics", "optimizer"), (*BASE, "plans", "recipe", "update", "metrics"))  # no pass: it is given
 SEES |= dict.fromkeys(PIPELINE, (*SEES, *PIPELINE))
 SEES |= {"tools": tuple(SEES)}
 SEES |= dict.fromkeys(("normc", "cbs", "cli", "__main__"), (*SEES, "normc", "cbs", "cli"))

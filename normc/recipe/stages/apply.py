@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
 
 from normc.errors import NormcError
 from normc.plans.geometry import Norm, norms
-from normc.plans.row import Role
+from normc.plans.row import Role, Row
 from normc.recipe.stages.build import Builder, Space, Stage, blockwise, seen_alike
 from normc.recipe.stages.view import Fold, blocks_matter
 from normc.update.ops import arithmetic, bounding, cautious, power
@@ -51,6 +52,14 @@ class Decay(Applied):
         build.weight = build.call("w", arithmetic.decay, build.weight, lr, weight_decay, **ratio)
         return direction
 
+    def ball(self, row: Row, group: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """Where a step as large as the scale is what decay takes off; a cautious one may take nothing off."""
+        weight_decay = group["weight_decay"]
+        if self.cautious or not weight_decay:
+            return None
+        by = group["lr"] if self.independent else 1 / row.scale.value if self.scaled and row.scale.value else 1.0
+        return tuple(abs(scale) * by / weight_decay for scale in row.scale.per_block)
+
 
 DECAYS = ("decoupled", "independent", "cautious")
 
@@ -70,6 +79,10 @@ class Shrink(Applied):
         """w <- (1 - lr) w."""
         build.weight = build.call("w", arithmetic.shrink, build.weight, build.number("lr"))
         return direction
+
+    def ball(self, row: Row, group: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """The scale."""
+        return tuple(map(abs, row.scale.per_block))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +111,13 @@ class Regularize(Applied):
         lr, weight_decay = build.number("lr"), build.number("weight_decay")
         build.weight = build.call("w", arithmetic.decay, build.weight, lr, weight_decay, ratio=float(build.row.target))
         return direction
+
+    def ball(self, row: Row, group: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """The scale of a target of 1 / weight_decay."""
+        bound = float(row.target) * group["weight_decay"]
+        if row.role in self.spared or not bound:
+            return None
+        return tuple(abs(scale) / bound for scale in row.scale.per_block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +206,10 @@ class Cap(Applied):
         shape = "matrix" if norm.shape == "whole" else norm.shape
         build.weight = blockwise(build, build.weight, unit, shape, (1.0,), blocks_matter(row, norm))
         return direction
+
+    def ball(self, row: Row, group: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """`times` the scale."""
+        return tuple(self.times * abs(scale) for scale in row.scale.per_block)
 
 
 @dataclass(frozen=True, slots=True)

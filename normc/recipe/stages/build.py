@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 from torch import fx
 
@@ -85,6 +85,14 @@ class Stage(ABC):
     @abstractmethod
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """Add ops for `build.row` and return the new direction."""
+
+    def ball(self, row: Row, group: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """The radius, in the row's norm, of the ball that unit steps times the row's scale can't leave: one a block.
+
+        `group` has the values of the row's parameter group; a radius is a number, or a tensor where the lr is one. None
+        if the stage bounds nothing.
+        """
+        return None
 
 
 def chain_of(row: Row, stages: tuple[Stage, ...]) -> fx.Graph:

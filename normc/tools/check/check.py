@@ -16,7 +16,7 @@ from normc.recipe.by_name import recipes
 from normc.recipe.recipe import Option
 from normc.tools.check.coordinates import RATE, Coordinates, Made, Trial, measure_coordinates
 from normc.tools.check.gains import Gains, measure_gains
-from normc.tools.check.onestep import STEP, Loss, OneStep, measure_step
+from normc.tools.check.onestep import STEP, Loss, OneStep, after_step, measure_step
 from normc.tools.check.probe import ITERATIONS
 from normc.tools.check.report import CheckReport
 from normc.tools.check.slopes import Along
@@ -33,6 +33,7 @@ def check(
     options: Mapping[str, Option] | None = None,
     tare: Mapping[str, float] | None = None,
     init: bool = False,
+    real: bool | float = False,
     loss: Loss | None = None,
     widths: Family | None = None,
     depths: Family | None = None,
@@ -47,6 +48,9 @@ def check(
     example_inputs  as for `plan`; also for relatives that are given without inputs of their own
     tare            as for `plan`
     init            start all models from the weights that `normc.init_` gives them
+    real            measure gains and the one step from the weights that one true step leaves, of the recipe's lr or of
+                    this one: `loss`, or the loss that the model returns, on the example. What starts at zero is then
+                    no more in the way. NormcError where there is no loss
     loss            of what the model returns; by default the model's own if it returns one number, else a random linear
                     functional of the output (one step), the squared distance from Gaussian targets (coordinate checks)
     widths, depths  {size: model, (model, inputs), or a function that makes either}: for the coordinate checks
@@ -59,11 +63,20 @@ def check(
     """
     if steps < 1 or probes < 1 or sharp < 0 or not 0 < lr < float("inf"):
         raise NormcError("a check needs a step, a probe and a learning rate", "give steps, probes >= 1 and lr > 0")
+    if not isinstance(real, bool) and not 0 < real < float("inf"):
+        raise NormcError(
+            f"a true step can't have lr {real}", "give real=True for the recipe's own, or a number above 0"
+        )
     request = Request(recipes[recipe].configure(**(options or {})), tare=dict(tare or {}))
     trial = Trial(request, example_inputs, init, loss, steps, lr, seed)
     with rng_untouched():
         subject = subject_of(model, example_inputs, request, init)
         notes: list[str] = []
+        if real is not False:
+            subject, rate = after_step(subject, loss, None if real is True else real)
+            notes.append(
+                f"gains and the one step are of the weights after one true step (lr {rate}), not of the initial ones"
+            )
         gains, step = _of_itself(subject, trial, (probes, sharp), notes)
         parts: dict[Along, Coordinates | None] = {
             "width": None if widths is None else measure_coordinates("width", widths, trial),

@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
     }
     report = check(
         model, inputs, options=dict(map(read_setting, options.option)), tare=dict(map(read_tare, options.tare)),
-        init=options.init, seed=options.seed, widths=families["widths"], depths=families["depths"], **chosen,
+        init=options.init, real=options.real, seed=options.seed,
+        widths=families["widths"], depths=families["depths"], **chosen,
     )  # fmt: skip
     if options.json == "-":
         sys.stdout.write(report.to_json())

@@ -5,18 +5,21 @@ together, move the output, in units of the learning rate.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from normc.compiler import build
+from normc.errors import NormcError
 from normc.model.trace.names import named_parameters
+from normc.model.trace.values import tensor_leaves
 from normc.passes.analyses.sensitivity import Sensitivities
 from normc.plans.balance import balanced
 from normc.plans.row import Row
 from normc.recipe.by_name import recipe_of
+from normc.recipe.rates import default_lr
 from normc.tools.check.budget import at_budget
 from normc.tools.check.grouping import lines
 from normc.tools.check.subject import Subject, Weights, peak, rms, seeded
@@ -81,6 +84,25 @@ def measure_step(subject: Subject, loss: Loss | None, lr: float, seed: int) -> O
     by_name = {move.name: move for move in moves}
     rows = tuple(_row(family.name, [by_name[row.name] for row in family.rows]) for family in lines(subject.plan))
     return OneStep(moves, rows, jointly, (found[0][2], found[1][2]), shares, _judged(jointly, shares))
+
+
+def after_step(subject: Subject, loss: Loss | None, rate: float | None) -> tuple[Subject, float | Mapping[str, float]]:
+    """The subject with the weights that one true step leaves: the plan's optimizer at `rate`, None for the recipe's own
+    lr, on the gradient of `loss` or of the loss that the model returns. And the lr. NormcError where either is missing.
+    """
+    recipe = recipe_of(subject.plan)
+    lr = default_lr(recipe) if rate is None else rate
+    start = subject.initial
+    changes = _step(subject, start, _gradients(subject, start, own_loss if loss is None else loss, 0), lr)
+    return replace(subject, initial=start.plus(changes)), lr
+
+
+def own_loss(result: Any) -> Tensor:
+    """The first single number that a model returns and that has a gradient. NormcError if there is none."""
+    for leaf in tensor_leaves(result):
+        if leaf.numel() == 1 and leaf.requires_grad:
+            return leaf.sum()
+    raise NormcError("the model returns no loss to take a true step on", "give check() a loss, or inputs with labels")
 
 
 def promise(subject: Subject) -> float | None:
@@ -197,7 +219,9 @@ def _functional(out: Tensor, generator: torch.Generator) -> Tensor:
     return (noise * out).sum()
 
 
-def _step(subject: Subject, start: Weights, gradients: Mapping[str, Tensor], lr: float) -> dict[str, Tensor]:
+def _step(
+    subject: Subject, start: Weights, gradients: Mapping[str, Tensor], lr: float | Mapping[str, float]
+) -> dict[str, Tensor]:
     """What the plan's optimizer adds to each parameter in its first step."""
     named = [(name, nn.Parameter(tensor.clone())) for name, tensor in start.of.items()]
     for name, parameter in named:

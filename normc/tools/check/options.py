@@ -22,6 +22,10 @@ def add_check(commands: Any, target: str) -> None:
     for name, (form, text) in repeated.items():
         parser.add_argument(name, action="append", default=[], metavar=form, help=text)
     parser.add_argument("--init", action="store_true", help="start from the weights that normc.init_ gives")
+    parser.add_argument(
+        "--real", nargs="?", type=float, const=True, default=False, metavar="LR",
+        help="measure after one true step on the model's own loss, at the recipe's lr or this one",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, metavar="K", help="steps of those two (default: 3)")
     parser.add_argument("--lr", type=float, metavar="X", help="their learning rate (default: 0.02)")
     parser.add_argument(

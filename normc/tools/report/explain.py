@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,8 +12,10 @@ from rich.text import Text
 from normc.plans.at import Dimension
 from normc.plans.balance import balanced
 from normc.plans.geometry import NORMED, norms
-from normc.plans.plan import NormPlan
+from normc.plans.plan import NormPlan, explanations
 from normc.plans.row import Evidence, Row
+from normc.recipe.by_name import recipe_of
+from normc.recipe.stages.apply import QkClip
 from normc.tools.report import words
 from normc.tools.report.step import Step, steps
 
@@ -25,9 +27,25 @@ def explain(plan: NormPlan, name: str) -> RenderableType:
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(ratio=1)
     reasons = [evidence for evidence in row.evidence if evidence.fact not in _NUMBERS]
-    for fact, text in (*_facts(row), *map(_evidence, reasons), *_uses(row), *_update(row), *_formula(plan, row)):
+    for fact, text in (
+        *_facts(row),
+        *map(_evidence, reasons),
+        *_uses(row),
+        *_update(row),
+        *_clip(plan, row),
+        *_formula(plan, row),
+    ):
         grid.add_row(f"  {fact}", text)
     return Group(Text(words.shown(row.name), style="bold"), grid)
+
+
+@explanations.register("rows")
+def explained(plan: NormPlan, patterns: Sequence[str]) -> RenderableType:
+    """Of each pattern, an explanation of every row that matches; then the model's sizes, where the plan knows them.
+    NormcError for a pattern that no row matches.
+    """
+    parts = [part for pattern in patterns for row in plan.matching(pattern) for part in (explain(plan, row.name), "")]
+    return Group(*parts, *([] if plan.origin is None else [sizes(plan.dimensions)]))
 
 
 def sizes(dimensions: Iterable[Dimension]) -> RenderableType:
@@ -109,6 +127,18 @@ def _update(row: Row) -> list[tuple[str, Text]]:
         if found:
             lines.append((f"step{label}", Text(_size(found[index], fan_out, fan_in))))
     return lines
+
+
+def _clip(plan: NormPlan, row: Row) -> list[tuple[str, Text]]:
+    """What the recipe does after the step to heads whose logits are too large, where the row's heads are known."""
+    stages = recipe_of(plan).stages_of(row) if row.rule != "none" and row.blocks else ()
+    return [
+        ("QK-clip", Text(
+            f"a head whose logits exceed {words.number(stage.threshold)} gets w times "
+            f"sqrt({words.number(stage.threshold)} / largest)  {len(row.blocks)} heads, told by opt.observe_logits"
+        ))
+        for stage in stages if isinstance(stage, QkClip)
+    ]  # fmt: skip
 
 
 def _reasoned(row: Row, fact: str, text: str) -> Text:

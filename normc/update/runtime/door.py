@@ -12,6 +12,7 @@ from normc.update.runtime.run import Update as Update
 EMBEDDED = (
     "normc.update.kernels.language",
     "normc.update.kernels.ahead",
+    "normc.update.runtime.progress",
     "normc.update.runtime.rounding",
     "normc.update.runtime.faults",
     "normc.update.runtime.fused",

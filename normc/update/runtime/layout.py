@@ -17,6 +17,7 @@ from normc.update.kernels.ahead import compile_ahead
 from normc.update.runtime.faults import FINITE, Flags
 from normc.update.runtime.fused import FusedRun, Lanes, Stack, lanes_of
 from normc.update.runtime.native import Addresses
+from normc.update.runtime.progress import progress
 from normc.update.runtime.run import Bucket, Update
 from normc.update.runtime.tables import HostBuffer, LiveStack, StateSnapshot, Store, same
 
@@ -193,7 +194,8 @@ class Layout:
             self.graph()
         else:
             if self.steps == 0:
-                compile_ahead(self._launch, self.device)
+                with progress(f"compiling kernels for {self.device}"):
+                    compile_ahead(self._launch, self.device)
             self._launch()
         if self.noncontiguous:
             torch._foreach_copy_(self.noncontiguous, self.stand_ins)

@@ -115,7 +115,8 @@ class NamedOptimizer(GradientHolder):
 
     def _check_number(self, name: str, value: object, end: float) -> None:
         """Fails on what isn't a number from 0 to below `end`."""
-        if isinstance(value, bool) or not isinstance(value, int | float | Tensor) or not 0.0 <= float(value) < end:
+        known = (isinstance(value, Tensor) and value.numel() == 1) or isinstance(value, int | float)
+        if isinstance(value, bool) or not known or not 0.0 <= float(value) < end:  # type: ignore[arg-type]  # known
             least = "a finite number of at least 0" if end == math.inf else f"a number from 0 to below {end:g}"
             self._fail(f"{name} is {value!r}", f"give {least}")
 
@@ -163,6 +164,8 @@ class NamedOptimizer(GradientHolder):
         for item in named_parameters:
             if not isinstance(item, tuple):
                 self._fail("parameters came without names", "pass model.named_parameters(), not model.parameters()")
+            if len(item) != 2 or not isinstance(item[1], Tensor):
+                self._fail(f"{item!r} is no name and parameter", "pass model.named_parameters()")
             name = self._name(item[0])
             if name in seen:
                 continue

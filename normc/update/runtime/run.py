@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from normc.update.runtime.fused import Fused
+from normc.update.runtime.progress import progress
 
 T = TypeVar("T")
 
@@ -182,6 +183,11 @@ def products_dominate(function: Callable[..., Any], stacks: tuple[Tensor, ...]) 
     return "newton_schulz" in names or ("polar" in names and stacks[0].device.type == "cpu")
 
 
+def _shapes(stacks: tuple[Tensor, ...]) -> list[str]:
+    """`12 x 64 x 64` of each stack's shape, once."""
+    return list(dict.fromkeys(" x ".join(map(str, stack.shape)) or "a number" for stack in stacks))
+
+
 @dataclass
 class Cores:
     """Compiled cores by function. Where the compiler can't work, the same functions run as they are, with a warning."""
@@ -198,7 +204,8 @@ class Cores:
             return function(*stacks)
         compiled = torch.compile(function, dynamic=False, fullgraph=True)
         try:
-            result: tuple[Tensor, ...] = compiled(*stacks)
+            with progress(f"compiling {function.__name__} for {' and '.join(_shapes(stacks))}"):
+                result: tuple[Tensor, ...] = compiled(*stacks)
         except (torch._dynamo.exc.TorchDynamoException, RuntimeError, OSError) as error:
             self.enabled = False
             self.compiled.clear()

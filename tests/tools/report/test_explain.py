@@ -8,9 +8,11 @@ from rich.console import Console, RenderableType
 
 from normc.errors import NormcError
 from normc.plans.geometry import norms
+from normc.plans.row import Block
 from normc.tools.report.explain import explain
 from normc.tools.report.step import steps
 from tests.conftest import Golden
+from tests.handmade import draft, plan_of
 from tests.plans.sample import row, sample
 
 
@@ -53,3 +55,13 @@ def test_rows_without_a_step_have_none() -> None:
     assert steps(plan["old.weight"]) == ()
     assert steps(plan["mix.weight"])[0].spectral is None
     assert len(steps(plan["h.0.attn.weight"])) == 3
+
+
+def test_qk_clip_is_a_line_where_heads_are_known() -> None:
+    heads = tuple(Block(f"head {index}", 0, ((4 * index, 4 * index + 4),)) for index in range(2))
+    rows = [draft("q", (8, 8), "hidden", blocks=heads), draft("o", (8, 8), "hidden")]
+    clipped, plain = plan_of(rows, "muon", qk_clip=50.0), plan_of(rows, "muon")
+    (line,) = (line for line in clipped.explain("q", 140).split("\n") if "QK-clip" in line)
+    assert "a head whose logits exceed 50 gets w times sqrt(50 / largest)  2 heads" in line
+    assert "QK-clip" not in clipped.explain("o", 140)
+    assert "QK-clip" not in plain.explain("q", 140)
