@@ -126,9 +126,8 @@ def export(
         )
     else:
         instance("source", source, NormPlan, "give an optimizer of normc.compile, or a plan")
-        text = update_of(
-            source, build_of(target or "cpu:fp32", () if without is None else without, state_dtype, stochastic_rounding)
-        ).text
+        left_out = () if without is None else without
+        text = update_of(source, build_of(target or "cpu:fp32", left_out, state_dtype, stochastic_rounding)).text
     if not text.doc:
         raise NormcError("the reference backend generates no code", "export for cpu or cuda")
     return write_text(path, exported(text))
