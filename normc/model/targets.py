@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import nn
 
@@ -157,8 +157,7 @@ def _model_class(transformers: ModuleType, config: Any) -> Callable[[Any], nn.Mo
     for architecture in config.architectures or ():
         found = getattr(transformers, architecture, None) if isinstance(architecture, str) else None
         if isinstance(found, type):  # a file names it, and it is called
-            chosen: Callable[[Any], nn.Module] = found
-            return chosen
+            return cast("Callable[[Any], nn.Module]", found)
     heads = list(_HEADS)
     if getattr(config, "is_encoder_decoder", False):
         heads.insert(0, "SEQ_TO_SEQ_CAUSAL_LM")
@@ -169,8 +168,7 @@ def _model_class(transformers: ModuleType, config: Any) -> Callable[[Any], nn.Mo
     for mapping in mappings:
         if type(config) in mapping:
             entry = mapping[type(config)]
-            chosen = entry[0] if isinstance(entry, tuple) else entry
-            return chosen
+            return cast("Callable[[Any], nn.Module]", entry[0] if isinstance(entry, tuple) else entry)
     raise NormcError(
         f"no model class of transformers takes a {type(config).__name__}", "write a factory: path/to/file.py:factory"
     )

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 # Each would set off an alarm if any text of it were run: the builtins of this process have no `alarm` but the tests'.
 NAMES = (
-    "__import__('os')", "alarm()", '"', "'", '"""', "'''", "\\", "\\\"", "a\nalarm()", "a\r\nalarm()", "\x00", "\u2028alarm()",
-    "{alarm()}", "{0}", "%s", "[bold]", "[/]", "#", "a" * 10_000, "\ud800", "é", "ключ", "𝔵", "\u202e", "*", "[", "[!", "?",
-    "", " ", ".", "..", "a..b", "-1", "nan", "1e999", "=", ",", ":", "*.weight", "0.weight", '")\nalarm()\n("',
+    "__import__('os')", "alarm()", '"', "'", '"""', "'''", "\\", "\\\"", "a\nalarm()", "a\r\nalarm()",
+    "\x00", "\u2028alarm()", "{alarm()}", "{0}", "%s", "[bold]", "[/]", "#", "a" * 10_000, "\ud800", "é", "ключ", "𝔵", "\u202e", "*", "[",
+    "[!", "?", "", " ", ".", "..", "a..b", "-1", "nan", "1e999", "=", ",", ":", "*.weight", "0.weight", '")\nalarm()\n("',
     '"""\nalarm()\n"""', "\\N{DIGIT ONE}", "\\x41", "\t", "None", "lambda: alarm()",
 )  # fmt: skip
 NUMBERS = (

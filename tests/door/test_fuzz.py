@@ -54,7 +54,10 @@ def fuzz(**strategies: st.SearchStrategy[Any]) -> Fuzz:
             same = types.FunctionType(test.__code__, test.__globals__, test.__name__, None, test.__closure__)
             same.__annotations__ = test.__annotations__
             how = settings(
-                max_examples=examples, deadline=None, suppress_health_check=checks, derandomize=examples < 1000
+                max_examples=examples,
+                deadline=None,
+                suppress_health_check=checks,
+                derandomize=examples < 1000,
             )
             return how(given(**strategies)(same))
 
@@ -182,9 +185,9 @@ def test_tares(tare: Any) -> None:
 
 
 _word = st.sampled_from([
-    "plan", "export", "check", "recipes", "diff", "--recipe", "--option", "--set", "--override", "--tare", "--at", "--json",
-    "--width", "--explain", "--against", "--strict", "--heads", "--show", "--polynomials", "-o", "--target", "--without",
-    "SAVED", "--frontend", "--steps", "--lr", "--widths", "width=8,16", "a=1", "*=1", "*:norm=sign", "nan", "1", "-1",
+    "plan", "export", "check", "recipes", "diff", "--recipe", "--option", "--set", "--override", "--tare", "--at",
+    "--json",    "--width", "--explain", "--against", "--strict", "--heads", "--show", "--polynomials", "-o", "--target",
+    "--without", "SAVED", "--frontend", "--steps", "--lr", "--widths", "width=8,16", "a=1", "*=1", "*:norm=sign", "nan", "1", "-1",
     "no.json", "torch.nn:Flatten", "x.py:y", "--passes",
 ]) | st.text(max_size=6) | st.sampled_from([name for name in NAMES if not name.startswith("__import__")])  # fmt: skip
 
@@ -215,8 +218,8 @@ _TEMPLATES = [
     ["plan", "saved.json", "--width"], ["plan", "saved.json", "--at"], ["plan"], ["diff", "saved.json"],
     ["recipes", "--show"], ["recipes", "--polynomials"], ["recipes", "--width"], ["export", "saved.json", "-o"],
     ["export", "saved.json", "--target"], ["export", "saved.json", "--without"], ["plan", "saved.json", "--json"],
-    ["check"], ["check", "x:y", "--widths"], ["check", "x:y", "--lr"], ["plan", "x:y", "--option"], ["plan", "x:y", "--tare"],
-    ["plan", "x:y", "--set"],
+    ["check"], ["check", "x:y", "--widths"], ["check", "x:y", "--lr"], ["plan", "x:y", "--option"],
+    ["plan", "x:y", "--tare"], ["plan", "x:y", "--set"],
 ]  # fmt: skip
 
 

@@ -121,7 +121,7 @@ class NamedOptimizer(GradientHolder):
             least = "a finite number of at least 0" if end == math.inf else f"a number from 0 to below {end:g}"
             self._fail(f"{name} is {_told(value)}", f"give {least}")
 
-    def _set_option(self, groups: list[dict[str, Any]], name: str, value: float | tuple[float, ...]) -> None:
+    def _set_option(self, groups: list[dict[str, Any]], name: str, value: Any) -> None:
         known = dict.fromkeys(key for defaults in self.update.defaults for key in defaults)
         if name not in known and name in FOREIGN and (value is None or value is False):
             return
