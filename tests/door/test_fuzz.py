@@ -8,6 +8,7 @@ import copy
 import io
 import json
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -132,8 +133,11 @@ def test_checkpoints(value: st.DataObject) -> None:
         with suppress(IndexError):
             mutate(value.draw, state, anything)
     opt = copy.deepcopy(OPT)
-    with suppress(NormcError):
+    with suppress(NormcError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         opt.load_state_dict(state, strict=value.draw(st.booleans()))
+        for parameter in opt.param_groups[0]["params"]:
+            parameter.grad = torch.ones_like(parameter)
         opt.step()
 
 
@@ -186,9 +190,9 @@ def test_tares(tare: Any) -> None:
 
 _word = st.sampled_from([
     "plan", "export", "check", "recipes", "diff", "--recipe", "--option", "--set", "--override", "--tare", "--at",
-    "--json",    "--width", "--explain", "--against", "--strict", "--heads", "--show", "--polynomials", "-o", "--target",
-    "--without", "SAVED", "--frontend", "--steps", "--lr", "--widths", "width=8,16", "a=1", "*=1", "*:norm=sign", "nan", "1", "-1",
-    "no.json", "torch.nn:Flatten", "x.py:y", "--passes",
+    "--json", "--width", "--explain", "--against", "--strict", "--heads", "--show", "--polynomials", "-o", "--target",
+    "--without", "SAVED", "--frontend", "--steps", "--lr", "--widths", "width=8,16", "a=1", "*=1", "*:norm=sign",
+    "nan", "1", "-1", "no.json", "torch.nn:Flatten", "x.py:y", "--passes",
 ]) | st.text(max_size=6) | st.sampled_from([name for name in NAMES if not name.startswith("__import__")])  # fmt: skip
 
 

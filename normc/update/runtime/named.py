@@ -27,7 +27,7 @@ FOREIGN = {
 }
 # Values of groups that are averages' shares, from 0 to below 1; all others are at least 0.
 SHARES = ("momentum", "beta2")
-_LARGEST = 2.0**1023  # an int beyond it has no float
+LARGEST = 2.0**1023  # an int beyond it has no float
 
 
 class NamedOptimizer(GradientHolder):
@@ -119,7 +119,7 @@ class NamedOptimizer(GradientHolder):
         """Fails on what isn't a number from 0 to below `end`."""
         if not _within(value, end):
             least = "a finite number of at least 0" if end == math.inf else f"a number from 0 to below {end:g}"
-            self._fail(f"{name} is {_told(value)}", f"give {least}")
+            self._fail(f"{name} is {told(value)}", f"give {least}")
 
     def _set_option(self, groups: list[dict[str, Any]], name: str, value: Any) -> None:
         known = dict.fromkeys(key for defaults in self.update.defaults for key in defaults)
@@ -264,12 +264,12 @@ def _within(value: object, end: float) -> bool:
         return value.numel() == 1 and not value.is_complex() and 0.0 <= float(value) < end
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return 0 <= value < min(end, _LARGEST)
+    return 0 <= value < min(end, LARGEST)
 
 
-def _told(value: object) -> str:
+def told(value: object) -> str:
     """What `value` is, in a few words: Python prints no int of 4,300 digits, and a tensor over many lines."""
-    if isinstance(value, int) and abs(value) >= _LARGEST:
+    if isinstance(value, int) and abs(value) >= LARGEST:
         return "a huge number"
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) and value.dim() else repr(value)[:80]
 
