@@ -123,14 +123,15 @@ BROKEN = {
     ),
 }
 
+COMMAND = ["plan", "hf:gpt2"]
+
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_broken_installation_is_one_error(tmp_path: Path, broken: str) -> None:
     source, message = BROKEN[broken]
     (tmp_path / "transformers.py").write_text(source)
-    run = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-           "from normc.cli import main; sys.exit(main(['plan', 'hf:gpt2']))"]  # fmt: skip
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from normc.cli import main; sys.exit(main({COMMAND}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "pip install --upgrade torch torchvision transformers" in done.stderr

@@ -231,9 +231,9 @@ def test_bad_arguments_are_named() -> None:
         ({"batches": (2, 2, 2)}, "1 batch sizes"),
         ({"batches": (0, 1, 2)}, "a batch size is 0"),
         ({"target": math.nan}, "target is nan"),
-        ({"lrs": ()}, "no learning rates"),
-        ({"lrs": (0.1, -1)}, "no learning rates"),
-        ({"decays": (1.0,)}, "no decays"),
+        ({"lrs": ()}, "lrs"),
+        ({"lrs": (0.1, -1)}, "lrs"),
+        ({"decays": (1.0,)}, "decays"),
         ({"limit": 0}, "limit"),
         ({"search": "some"}, "no search 'some'"),
     ):
