@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ anything: st.SearchStrategy[Any] = (
 )  # fmt: skip
 
 
-def place(draw: st.DrawFn, whole: Any) -> tuple[Any, Any]:
+def place(draw: Callable[..., Any], whole: Any) -> tuple[Any, Any]:
     """Draw a container somewhere inside `whole`, and a key of it."""
     inner = whole
     while True:
@@ -54,7 +55,7 @@ def place(draw: st.DrawFn, whole: Any) -> tuple[Any, Any]:
         inner = deeper
 
 
-def mutate(draw: st.DrawFn, whole: Any, values: st.SearchStrategy[Any]) -> None:
+def mutate(draw: Callable[..., Any], whole: Any, values: st.SearchStrategy[Any]) -> None:
     """Change, drop or add one thing somewhere inside nested lists and dicts, in place."""
     inner, key = place(draw, whole)
     how = draw(st.sampled_from(("put", "put", "put", "drop", "add", "copy")))
