@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normc.update.runtime.named import LARGEST, NamedOptimizer, told
+from normc.update.runtime.named import NO_FLOAT, NamedOptimizer, told
 from normc.update.runtime.rounding import SEED
 from normc.update.runtime.run import Update
 from normc.update.runtime.saved import HELD, OPTIONS, ROWS, Saved, differences, misfit, read_saved
@@ -210,7 +210,7 @@ def _is_number(value: object) -> bool:
     """Whether a group's value can be a finite number: an lr of NaN would spoil all weights."""
     if isinstance(value, Tensor):
         return value.numel() == 1 and not value.is_complex() and bool(value.isfinite().all())
-    return isinstance(value, int | float) and -LARGEST < value < LARGEST
+    return isinstance(value, int | float) and -NO_FLOAT < value < NO_FLOAT
 
 
 def _equal_values(here: Any, there: Any) -> bool:

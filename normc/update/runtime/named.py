@@ -27,7 +27,7 @@ FOREIGN = {
 }
 # Values of groups that are averages' shares, from 0 to below 1; all others are at least 0.
 SHARES = ("momentum", "beta2")
-LARGEST = 2.0**1023  # an int beyond it has no float
+NO_FLOAT = 2.0**1023  # an int beyond it has no float
 
 
 class NamedOptimizer(GradientHolder):
@@ -264,12 +264,12 @@ def _within(value: object, end: float) -> bool:
         return value.numel() == 1 and not value.is_complex() and 0.0 <= float(value) < end
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return 0 <= value < min(end, LARGEST)
+    return 0 <= value < min(end, NO_FLOAT)
 
 
 def told(value: object) -> str:
     """What `value` is, in a few words: Python prints no int of 4,300 digits, and a tensor over many lines."""
-    if isinstance(value, int) and abs(value) >= LARGEST:
+    if isinstance(value, int) and abs(value) >= NO_FLOAT:
         return "a huge number"
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) and value.dim() else repr(value)[:80]
 
