@@ -17,7 +17,7 @@ from normc.version import VERSION
 
 def target(name: str) -> str:
     """A target with its architecture: that of the device, or sm_80 without one. NormcError for another name."""
-    if re.fullmatch(r"cuda:sm_\d{2,3}", name):
+    if re.fullmatch(r"cuda:sm_[0-9]{2,3}", name):
         return name
     if name != "cuda":
         raise NormcError(f"no target is called {name!r}", "known: cpu, cpu:fp32, cpu:bf16, cuda, cuda:sm_90")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from normc.errors import NormcError
+from normc.files import write_text
 from normc.tools.check.options import add_check
 from normc.tools.given import load_plan, read_override, read_size
 from normc.version import VERSION
@@ -204,7 +205,7 @@ def _plan(options: argparse.Namespace) -> int:
         sys.stdout.write(plan.to_json())
         return 0
     if options.json:
-        _write(options.json, plan.to_json())
+        write_text(options.json, plan.to_json())
     if options.explain or options.against:
         pass
     elif console.is_terminal:
@@ -225,15 +226,6 @@ def _plan(options: argparse.Namespace) -> int:
     return 0
 
 
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as problem:
-        raise NormcError(
-            f"{path} can't be written: {problem.strerror}", "give a file in a folder that exists"
-        ) from None
-
-
 def _export(options: argparse.Namespace) -> int:
     from normc.exporting import export
 
@@ -244,12 +236,7 @@ def _export(options: argparse.Namespace) -> int:
         from normc.update.program.build import build_of
 
         _console(None).print(passes(program_of(plan, build_of(options.device, options.without))), "")
-    try:
-        export(plan, options.output, options.device, options.without)
-    except OSError as problem:
-        raise NormcError(
-            f"{options.output} can't be written: {problem.strerror}", "give a file in a folder that exists"
-        ) from None
+    export(plan, options.output, options.device, options.without)
     print(f"wrote {options.output}: from {Path(options.output).stem} import Optimizer", file=sys.stderr)
     return 0
 

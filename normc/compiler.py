@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normc.arguments import by_text, flag, instance, items, number
 from normc.errors import NormcError
 from normc.model.trace.failures import ForwardError
 from normc.model.trace.frontend import find_ladder
@@ -17,7 +18,7 @@ from normc.model.trace.own_inputs import own_inputs
 from normc.optimizer import Optimizer
 from normc.passes.analyses.request import Overrides, Request
 from normc.pipeline import Inputs, Maker, optimizer_of, plan_model, uncollected
-from normc.plans.asked import changed, refuse_lost
+from normc.plans.asked import asked_changes, changed, refuse_lost
 from normc.plans.plan import NormPlan
 from normc.recipe.by_name import recipe_of, recipes
 from normc.recipe.mixed import spelled
@@ -60,7 +61,7 @@ def plan(
     strict          raise NormcError if any parameter's role can't be inferred, or no gradient reaches one that requires
                     it, instead of marking its row.
     """
-    asked = Request(_recipe(recipe, options), heads, dict(tare or {}), dict(overrides or {}), frontend, strict)
+    asked = request(recipe, options, tare, overrides, heads, frontend, strict)
     inputs = inputs_of(model, example_inputs)
     try:
         return plan_model(model, inputs, asked)
@@ -72,8 +73,23 @@ def plan(
         ) from failure
 
 
-def _recipe(recipe: str | Mapping[str, str], options: Mapping[str, Option] | None) -> Recipe:
-    return recipes[spelled(recipe)].configure(**(options or {}))
+def request(
+    recipe: str | Mapping[str, str],
+    options: Mapping[str, Option] | None,
+    tare: Tare,
+    overrides: Overrides | None = None,
+    heads: bool = False,
+    frontend: str = "recorder",
+    strict: bool = False,
+) -> Request:
+    """Return the request that these arguments of `plan` make. NormcError for one that is of another type or unknown."""
+    known = recipes[spelled(recipe)].configure(**by_text("options", options, 'give {"ns_steps": 5}'))
+    find_ladder(frontend)
+    masses = {
+        pattern: number(f"the mass of {pattern!r}", mass, "give a finite number, 0 or more")
+        for pattern, mass in by_text("tare", tare, 'give {"glob*": 1.5}').items()
+    }
+    return Request(known, flag("heads", heads), masses, asked_changes(overrides), frontend, flag("strict", strict))
 
 
 def _rate(recipe: Recipe, lr: Rate) -> float | Tensor | Mapping[str, float]:
@@ -120,22 +136,25 @@ def compile(  # noqa: A001  # the public name
     counts. On a GPU nothing waits: the error comes at the next step.
     `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
+    instance("model", model, nn.Module, "pass a torch.nn.Module")
     named = list(model.named_parameters())
     for device in {parameter.device for _, parameter in named}:
         prepare(device)
-    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile, nonfinite)
+    how = build_of(
+        _target_of(named) if backend is None else backend, without, state_dtype, stochastic_rounding, compile, nonfinite
+    )
     if plan is not None:
+        find_ladder(frontend)
         given = changed(plan, overrides)
-        if strict:
+        if flag("strict", strict):
             refuse_lost(given)
-        asked = replace(request_of(plan), overrides=dict(overrides or {}), frontend=frontend, strict=strict)
+        asked = replace(request_of(plan), overrides=asked_changes(overrides), frontend=frontend, strict=strict)
         refuse_sparse(model)
         opt = optimizer_of(given, named, how, _rate(recipe_of(given), lr), **group_options)
         known = None if example_inputs is None else read_inputs(model, example_inputs)
         opt.origin = Source(asked).of(model, known, given)
         return opt
-    asked = Request(_recipe(recipe, options), heads, dict(tare or {}), dict(overrides or {}), frontend, strict)
-    find_ladder(frontend)  # a wrong name is said now, not at the first forward
+    asked = request(recipe, options, tare, overrides, heads, frontend, strict)
     rate = _rate(asked.recipe, lr)
     refuse_sparse(model)
     source = Source(asked)
@@ -187,8 +206,10 @@ def build(
     nonfinite  "raise", "skip", "zero" or "ignore", as for normc.compile.
     options  values of the recipe's groups (momentum, weight_decay): one number, or a pair (matrices, the rest).
     """
-    named = list(named_parameters)
-    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile, nonfinite)
+    named = list(items("named_parameters", named_parameters, "pass model.named_parameters()"))
+    how = build_of(
+        _target_of(named) if backend is None else backend, without, state_dtype, stochastic_rounding, compile, nonfinite
+    )
     opt = optimizer_of(plan, named, how, _rate(recipe_of(plan), lr), **options)
     opt.origin = Source(request_of(plan))
     return opt
@@ -211,8 +232,10 @@ def defer(
 
     Arguments are those of `build`.
     """
-    named = list(named_parameters)
-    how = build_of(backend or _target_of(named), without, state_dtype, stochastic_rounding, compile, nonfinite)
+    named = list(items("named_parameters", named_parameters, "pass model.named_parameters()"))
+    how = build_of(
+        _target_of(named) if backend is None else backend, without, state_dtype, stochastic_rounding, compile, nonfinite
+    )
     return Optimizer(named, None, Maker(recipe, how), _rate(recipe, lr), **options)
 
 

@@ -10,9 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from normc.arguments import instance
 from normc.errors import NormcError
+from normc.files import path_of, write_text
 from normc.optimizer import Optimizer
 from normc.pipeline import update_of
+from normc.plans.plan import NormPlan
 from normc.update.program.build import build_of
 from normc.update.program.module import Loaded, Text
 from normc.update.program.storage import PLAIN, storage
@@ -21,8 +24,6 @@ from normc.update.runtime.door import EMBEDDED, MATRICES
 
 if TYPE_CHECKING:
     import torch
-
-    from normc.plans.plan import NormPlan
 
 _IMPORTS = """from __future__ import annotations
 
@@ -111,8 +112,11 @@ def export(
     `target` None is the optimizer's own, and "cpu:fp32" for a plan. The optimizer's own generated code is written as it
     runs. `without` are rewrites to leave out, by name; None leaves out those that the optimizer does, if the target has
     them. `state_dtype` and `stochastic_rounding` are those of normc.compile, for a plan; an optimizer's own are kept.
-    NormcError for a target without generated code.
+    NormcError for a target without generated code, for a `source` of another type, and where the file can't be written.
     """
+    if target is not None:
+        instance("target", target, str, "give cpu, or cuda:sm_90")
+    path_of(path)  # a wrong one is said before anything is made
     kept = storage(state_dtype, stochastic_rounding)
     if isinstance(source, Optimizer):
         if kept not in (PLAIN, source.build.storage):
@@ -123,12 +127,12 @@ def export(
             else _again(source, target or source.build.target, without).text
         )
     else:
-        text = update_of(source, build_of(target or "cpu:fp32", without or (), state_dtype, stochastic_rounding)).text
+        instance("source", source, NormPlan, "give an optimizer of normc.compile, or a plan")
+        left_out = () if without is None else without
+        text = update_of(source, build_of(target or "cpu:fp32", left_out, state_dtype, stochastic_rounding)).text
     if not text.doc:
         raise NormcError("the reference backend generates no code", "export for cpu or cuda")
-    file = Path(path)
-    file.write_text(exported(text), encoding="utf-8")
-    return file
+    return write_text(path, exported(text))
 
 
 def _again(source: Optimizer, target: str, without: Sequence[str] | None) -> Loaded:

@@ -10,6 +10,7 @@ import sympy
 import torch
 from torch import Tensor, nn
 
+from normc.arguments import instance, whole
 from normc.errors import NormcError
 from normc.model.trace.names import named_parameters
 from normc.plans.geometry import NORMED
@@ -39,8 +40,10 @@ def init_(model: nn.Module, plan: NormPlan, *, seed: int = 0) -> tuple[str, ...]
     missing, of another shape, or on the meta device: materialise the model before, with `model.to_empty(device=...)`;
     what is left as it was is then for its own module to fill.
     """
-    named = dict(named_parameters(model, remove_duplicate=False))
+    instance("model", model, nn.Module, "pass a torch.nn.Module")
     recipe = recipe_of(plan)
+    seed = whole("seed", seed, -(2**62), "give a whole number")
+    named = dict(named_parameters(model, remove_duplicate=False))
     kept = []
     for row in plan.rows:
         name = next((name for name in (row.name, *row.aliases) if name in named), None)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from torch import Tensor, nn
 
+from normc.arguments import instance
 from normc.errors import NormcError, NormcWarning
 from normc.metrics import MeasuredOptimizer
+from normc.plans.plan import NormPlan
 from normc.recipe.recipe import Recipe
 from normc.update.program.build import Build
 from normc.update.program.module import Loaded, Text
 from normc.update.runtime.run import Entry, Update
-
-if TYPE_CHECKING:
-    from normc.plans.plan import NormPlan
 
 
 class Maker(Protocol):
@@ -104,6 +103,7 @@ class Optimizer(MeasuredOptimizer):
 
     def adopt(self, plan: NormPlan) -> None:
         """Generate the plan's update and take it; parameters move between the two groups in place."""
+        instance("plan", plan, NormPlan, "give what normc.plan or normc.load returned")
         if plan.recipe != self.recipe.name:
             fix = "make the optimizer with the plan's recipe"
             self._fail(f"the plan is of recipe {plan.recipe}, the optimizer of {self.recipe.name}", fix)

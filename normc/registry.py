@@ -8,6 +8,7 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from normc.arguments import instance, shown
 from normc.errors import NormcError
 
 T = TypeVar("T")
@@ -60,10 +61,15 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         self.load()
-        if name not in self._parts:
+        if (
+            instance(f"the name of a {self.kind}", name, str, f"known: {', '.join(sorted(self._parts))}")
+            not in self._parts
+        ):
             near = difflib.get_close_matches(name, self._parts, n=1)
             guess = f"did you mean {near[0]!r}? " if near else ""
-            raise NormcError(f"no {self.kind} is called {name!r}", f"{guess}known: {', '.join(sorted(self._parts))}")
+            raise NormcError(
+                f"no {self.kind} is called {shown(name)}", f"{guess}known: {', '.join(sorted(self._parts))}"
+            )
         return self._parts[name]
 
     def __contains__(self, name: object) -> bool:

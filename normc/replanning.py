@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from normc.arguments import instance
 from normc.errors import NormcError
 from normc.model.facts import Log
 from normc.model.trace.first_forward import on_first_forward
@@ -45,6 +46,7 @@ def refuse_sparse(model: nn.Module, plan: NormPlan | None = None) -> None:
 
 def inputs_of(model: nn.Module, example_inputs: Any) -> Inputs:
     """The arguments of forward that example inputs stand for. NormcError if there are none, and none are known."""
+    instance("model", model, nn.Module, "pass a torch.nn.Module")
     found = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
     if found is None:
         raise NormcError(

@@ -13,7 +13,9 @@ from uuid import uuid4
 
 import torch
 
+from normc.arguments import instance
 from normc.errors import NormcError
+from normc.files import path_of, read_bytes, unwritable
 from normc.optimizer import Optimizer
 from normc.plans.plan import NormPlan
 
@@ -48,11 +50,12 @@ def save(source: Optimizer | NormPlan, path: str | Path) -> Path:
         content = file.getvalue()
     else:
         raise NormcError(f"a {type(source).__name__} can't be saved", "give an optimizer of normc.compile, or a plan")
+    place = path_of(path)
     try:
-        _replace(Path(path), content)
-    except OSError as problem:
-        raise NormcError(f"{str(path)!r} can't be written: {problem.strerror}", "give a path in a folder") from problem
-    return Path(path)
+        _replace(place, content)
+    except (OSError, ValueError) as problem:
+        raise unwritable(place, problem) from problem
+    return place
 
 
 def load(path: str | Path, into: Optimizer | None = None, *, map_location: Any = None) -> NormPlan | Checkpoint:
@@ -63,10 +66,9 @@ def load(path: str | Path, into: Optimizer | None = None, *, map_location: Any =
 
     NormcError for what isn't such a file or was damaged, and as `load_state_dict` for what `into` can't take.
     """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as problem:
-        raise NormcError(f"{str(path)!r} can't be read: {problem.strerror}", "give what normc.save wrote") from problem
+    if into is not None:
+        instance("into", into, Optimizer, "give what normc.compile returned")
+    content = read_bytes(path, "give what normc.save wrote")
     plan, state = _read(str(path), content, map_location)
     if into is not None and not into.update.ready:
         into.adopt(plan)

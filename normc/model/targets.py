@@ -10,15 +10,17 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import nn
 
+from normc.arguments import shown
 from normc.errors import NormcError
 from normc.model.weightless import without_weights
 
@@ -27,6 +29,12 @@ _HEADS = (
     "CAUSAL_LM", "MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_CLASSIFICATION", "IMAGE_TEXT_TO_TEXT", "SPEECH_SEQ_2_SEQ",
     "CTC", "AUDIO_CLASSIFICATION", "OBJECT_DETECTION", "SEMANTIC_SEGMENTATION", "PRETRAINING",
 )  # fmt: skip
+# What the code of a library or of a user raises where its installation is broken, or its settings make no sense.
+_FAILURES = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, NameError, OSError,
+    RuntimeError, SyntaxError, TypeError, ValueError,
+)  # fmt: skip
+_DEBUG = "NORMC_DEBUG=1 shows the traceback"
 
 
 class Target(NamedTuple):
@@ -57,25 +65,49 @@ def load_target(text: str, settings: Mapping[str, Any] | None = None, weights: b
     return _made(text, _factory(module, place, factory), settings)
 
 
+@contextmanager
+def _explained(what: str, fix: str, kinds: tuple[type[Exception], ...] = _FAILURES) -> Iterator[None]:
+    """Turn what the code inside raises into one NormcError that says `what` failed. Its own pass."""
+    try:
+        yield
+    except kinds as problem:
+        lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+        told = ": ".join([type(problem).__name__, *lines[:1]])
+        raise NormcError(f"{what}: {told}", f"{fix}; {_DEBUG}") from problem
+
+
 def _library(name: str) -> ModuleType:
     try:
+        found = importlib.util.find_spec(name)
+    except ValueError:  # imported by hand
+        found = sys.modules[name].__spec__
+    if found is None and name not in sys.modules:
+        raise NormcError(f"{name} isn't installed", f"pip install {name}")
+    with _explained(f"{name} is installed, but can't be imported", _reinstall(name)):
         return importlib.import_module(name)
-    except ModuleNotFoundError as missing:
-        if missing.name != name:
-            raise
-        raise NormcError(f"{name} isn't installed", f"pip install {name}") from None
+
+
+def _reinstall(name: str) -> str:
+    return f"install versions that fit together: pip install --upgrade torch torchvision {name}"
 
 
 def _transformers_model(name: str, settings: Mapping[str, Any], weights: bool) -> nn.Module:
     transformers = _library("transformers")
-    config = _config(transformers, name, settings)
-    cls = _model_class(transformers, config)
-    try:
-        return _built(lambda: cls(config), weights)
-    except (ImportError, TypeError, ValueError) as problem:
+    # Its parts are imported as they are first used, and with them torchvision and others.
+    with _explained(f"transformers is installed, but can't make hf:{name}", _reinstall("transformers")):
+        config = _config(transformers, name, settings)
+        cls = _model_class(transformers, config)
+    with _explained(f"hf:{name} can't be built", "mend its settings (--set), or install what it asks for"):
+        return _module_of(f"hf:{name}", _built(lambda: cls(config), weights))
+
+
+def _module_of(text: str, made: object) -> nn.Module:
+    if not isinstance(made, nn.Module):
         raise NormcError(
-            f"hf:{name} can't be built: {problem}", "mend its settings (--set), or install what it asks for"
-        ) from None
+            f"{text} returned {type(made).__name__}, which is no torch.nn.Module",
+            "return a model, or (model, example_inputs)",
+        )
+    return made
 
 
 def _config(transformers: ModuleType, name: str, settings: Mapping[str, Any]) -> Any:
@@ -123,9 +155,9 @@ def _nearest(word: str, known: Iterable[str], otherwise: str) -> str:
 def _model_class(transformers: ModuleType, config: Any) -> Callable[[Any], nn.Module]:
     """The architecture that the configuration names, else the first head that knows it."""
     for architecture in config.architectures or ():
-        found: Callable[[Any], nn.Module] | None = getattr(transformers, architecture, None)
-        if found is not None:
-            return found
+        found = getattr(transformers, architecture, None) if isinstance(architecture, str) else None
+        if isinstance(found, type):  # a file names it, and it is called
+            return cast("Callable[[Any], nn.Module]", found)
     heads = list(_HEADS)
     if getattr(config, "is_encoder_decoder", False):
         heads.insert(0, "SEQ_TO_SEQ_CAUSAL_LM")
@@ -136,8 +168,7 @@ def _model_class(transformers: ModuleType, config: Any) -> Callable[[Any], nn.Mo
     for mapping in mappings:
         if type(config) in mapping:
             entry = mapping[type(config)]
-            chosen: Callable[[Any], nn.Module] = entry[0] if isinstance(entry, tuple) else entry
-            return chosen
+            return cast("Callable[[Any], nn.Module]", entry[0] if isinstance(entry, tuple) else entry)
     raise NormcError(
         f"no model class of transformers takes a {type(config).__name__}", "write a factory: path/to/file.py:factory"
     )
@@ -147,7 +178,8 @@ def _timm_model(name: str, settings: Mapping[str, Any], weights: bool) -> nn.Mod
     timm = _library("timm")
     if not timm.is_model(name):
         raise NormcError(f"timm has no model {name!r}", _nearest(name, timm.list_models(), "see timm.list_models()"))
-    return _built(lambda: timm.create_model(name, pretrained=False, **settings), weights)
+    with _explained(f"timm:{name} can't be built", "mend its settings (--set)"):
+        return _built(lambda: timm.create_model(name, pretrained=False, **settings), weights)
 
 
 def _built(build: Callable[[], nn.Module], weights: bool) -> nn.Module:
@@ -156,8 +188,10 @@ def _built(build: Callable[[], nn.Module], weights: bool) -> nn.Module:
 
 def _file(path: Path) -> ModuleType:
     """The module in a file, which may import what lies beside it."""
-    if not path.is_file():
-        raise NormcError(f"there is no file {path}", "give the path of a Python file, a colon, and a function in it")
+    if not os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises for names that no file can have
+        raise NormcError(
+            f"there is no file {shown(str(path))}", "give the path of a Python file, a colon, and a function in it"
+        )
     name = f"normc_target_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -167,10 +201,8 @@ def _file(path: Path) -> ModuleType:
     folder = str(path.parent.resolve())
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    try:
+    with _explained(f"{path} can't be imported", "run it with python to see where"):
         spec.loader.exec_module(module)
-    except (ImportError, SyntaxError) as problem:
-        raise NormcError(f"{path} can't be imported: {problem}", "run it with python to see where") from None
     return module
 
 
@@ -179,12 +211,8 @@ def _module(name: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    try:
+    with _explained(f"the module {shown(name)} can't be imported", "install it, or run normc where python finds it"):
         return importlib.import_module(name)
-    except (ImportError, SyntaxError, ValueError) as problem:
-        raise NormcError(
-            f"the module {name!r} can't be imported: {problem}", "install it, or run normc where python finds it"
-        ) from None
 
 
 def _factory(module: ModuleType, place: str, name: str) -> Callable[..., Any]:
@@ -204,14 +232,10 @@ def _made(text: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -
             inspect.signature(factory).bind(**settings)
     except TypeError as problem:
         raise NormcError(f"{text} can't be called: {problem}", "give its arguments with --set name=value") from None
-    made = factory(**settings)
+    with _explained(f"{text} raised", "mend the factory, or its arguments (--set name=value)"):
+        made = factory(**settings)
     model, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not isinstance(model, nn.Module):
-        raise NormcError(
-            f"{text} returned {type(model).__name__}, which is no torch.nn.Module",
-            "return a model, or (model, example_inputs)",
-        )
-    return Target(model, inputs)
+    return Target(_module_of(text, model), inputs)
 
 
 def read_setting(text: str) -> tuple[str, Any]:
@@ -221,7 +245,7 @@ def read_setting(text: str) -> tuple[str, Any]:
         raise NormcError(f"{text!r} sets nothing", "write name=value")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, {"True": True, "False": False, "None": None}.get(value, value)
 
 

@@ -5,15 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from normc.arguments import by_text, instance, shown
 from normc.errors import NormcError
 from normc.plans.plan import NormPlan
 from normc.plans.row import Row
 
+_FIX = 'give {"glob*": "sign"}, or {"glob*": {"norm": "sign", "scale": 0.1, "mass": 1.0}}'
+
+
+def asked_changes(overrides: Mapping[str, str | Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    """Return what `overrides` change, by pattern. NormcError for what isn't a mapping, and for an unknown field."""
+    found = {}
+    for pattern, change in by_text("overrides", overrides, _FIX).items():
+        fields = {"norm": change} if isinstance(change, str) else by_text(f"the override of {pattern!r}", change, _FIX)
+        for key in fields:
+            if key not in ("norm", "scale", "mass"):
+                raise NormcError(f"the override of {pattern!r} has no field {shown(key)}", _FIX)
+        found[pattern] = fields
+    return found
+
 
 def changed(plan: NormPlan, overrides: Mapping[str, str | Mapping[str, Any]] | None) -> NormPlan:
-    """The plan with overrides, in their order."""
-    for pattern, change in (overrides or {}).items():
-        plan = plan.override(pattern, **({"norm": change} if isinstance(change, str) else change))
+    """Return the plan with overrides, in their order. NormcError as `asked_changes` and `NormPlan.override`."""
+    instance("plan", plan, NormPlan, "give what normc.plan or normc.load returned")
+    for pattern, change in asked_changes(overrides).items():
+        plan = plan.override(pattern, **change)
     return plan
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import sympy
 
+from normc.arguments import number
 from normc.errors import NormcError
 from normc.plans.balance import balanced, rebalanced, with_mass
 from normc.plans.expression import read_formula, write_formula
@@ -50,19 +51,19 @@ def overridden(
         raise NormcError(f"the override of {pattern!r} changes nothing", "give it a norm, a scale or a mass")
     part = norms[norm] if norm is not None else None
     formula = _formula(pattern, scale) if scale is not None else None
-    if mass is not None and not (_is_number(mass) and 0 <= mass < math.inf):
-        raise NormcError(f"the override of {pattern!r} has the mass {mass!r}", "give a finite number, 0 or more")
+    if mass is not None:
+        mass = number(f"the mass in the override of {pattern!r}", mass, "give a finite number, 0 or more")
     dead = [row for row in rows if row.name in chosen and row.role == "unused"]
     if len(dead) == len(chosen):
         raise NormcError(f"no gradient reaches {dead[0].name!r}, so nothing can be chosen for it", "leave it out")
     widths = balanced.find(recipe)
     if mass is not None and widths is not None:
-        rows = rebalanced(rows, chosen, float(mass), pattern)
+        rows = rebalanced(rows, chosen, mass, pattern)
         mass = None
     changed = []
     for row in rows:
         if row.name in chosen and row.role != "unused":
-            row = row if mass is None else with_mass(row, float(mass), f"asked for by {pattern!r}")
+            row = row if mass is None else with_mass(row, mass, f"asked for by {pattern!r}")
             row = row if part is None else _with_norm(row, part, pattern)
             row = row if part is None or widths is None else replace(row, state_bytes=widths(row))
             row = row if formula is None else _with_scale(row, formula, pattern)
@@ -70,20 +71,12 @@ def overridden(
     return tuple(changed)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _formula(pattern: str, scale: float | sympy.Expr) -> sympy.Expr:
     """The scale's formula, checked and in the form in which a saved plan gives it back."""
     if isinstance(scale, sympy.Expr):
         return read_formula(write_formula(scale))
-    if not (_is_number(scale) and 0 <= scale < math.inf):
-        raise NormcError(
-            f"the override of {pattern!r} has the scale {scale!r}",
-            "give a finite number, 0 or more, or a sympy expression in normc.plans.row's D_OUT, D_IN and KERNEL",
-        )
-    return read_formula(float(scale))
+    fix = "give a finite number, 0 or more, or a sympy expression in normc.plans.row's D_OUT, D_IN and KERNEL"
+    return read_formula(number(f"the scale in the override of {pattern!r}", scale, fix))
 
 
 def _with_norm(row: Row, norm: Norm, pattern: str) -> Row:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import sympy
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
+from normc.arguments import by_text, instance, shown, whole
 from normc.errors import NormcError
 from normc.plans import document
 from normc.plans.at import Dimension, Origin
@@ -79,11 +80,11 @@ class NormPlan:
         return len(self.rows)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._index
+        return isinstance(name, str) and name in self._index
 
     def __getitem__(self, name: str) -> Row:
-        if name not in self._index:
-            raise NormcError(f"the plan of {self.model} has no parameter {name!r}", near(name, self._index))
+        if instance("the name of a row", name, str, "give a parameter's name") not in self._index:
+            raise NormcError(f"the plan of {self.model} has no parameter {shown(name)}", near(name, self._index))
         return self._index[name]
 
     @cached_property
@@ -138,9 +139,9 @@ class NormPlan:
 
     def matching(self, pattern: str) -> tuple[Row, ...]:
         """Rows one of whose names is `pattern`, or matches it as a case-sensitive glob. NormcError if none does."""
-        found = matching(self.rows, pattern)
+        found = matching(self.rows, instance("the pattern", pattern, str, "give a name or a glob, as '*.attn.*'"))
         if not found:
-            raise NormcError(f"no parameter of {self.model} matches {pattern!r}", near(pattern, self._index))
+            raise NormcError(f"no parameter of {self.model} matches {shown(pattern)}", near(pattern, self._index))
         return found
 
     def override(
@@ -184,18 +185,20 @@ class NormPlan:
         The model isn't traced again: its graph is rewritten, and the passes look at it anew. Sizes that follow d_model
         keep their ratio to it; all others stay. NormcError for a name that there isn't, and a size that can't be.
         """
-        return self._known_origin.at(self, {**(sizes or {}), **more})
+        return self._known_origin.at(self, by_text("sizes", sizes, 'give {"d_model": 4096}') | more)
 
     def formula(self, name: str) -> sympy.Expr:
         """A row's scale in d_out, d_in, k and, where it follows a law of depth, L, the number of blocks.
 
         Found from plans at three other depths, and held against each; NormcError for a plan that holds no trace.
         """
-        law = self._known_origin.law(self, name, None)
-        return law.formula if law is not None else self[name].scale.formula
+        row = self[name]
+        law = self._known_origin.law(self, row.name, None)
+        return law.formula if law is not None else row.scale.formula
 
     def diff(self, other: NormPlan) -> tuple[Change, ...]:
         """The rows whose decisions differ, and in which fields; empty if the plans' rows agree."""
+        instance("the other plan", other, NormPlan, "give what normc.plan or normc.load returned")
         changes = []
         for name in dict.fromkeys((*self.by_name, *other.by_name)):
             here, there = self.by_name.get(name), other.by_name.get(name)
@@ -216,7 +219,7 @@ class NormPlan:
     @staticmethod
     def from_json(text: str) -> NormPlan:
         """The plan that `to_json` wrote. NormcError, naming row and field, for anything but such a document."""
-        contents, claimed = document.read(text)
+        contents, claimed = document.read(instance("the plan", text, str, "give what plan.to_json() returned"))
         found = NormPlan(*contents[:5], saved=contents.sharpness)
         for name, held in claimed.items():
             # Files without a checksum hold it as their hash.
@@ -250,7 +253,8 @@ class NormPlan:
 
 
 def _text(shown: RenderableType, width: int | None, color: bool = False) -> str:
-    """What a console prints, without spaces at ends of lines."""
+    """What a console prints, without spaces at ends of lines. NormcError for a width below 1, or of another type."""
+    width = None if width is None else whole("the width of a table", width, 1, "give a number of columns, or None")
     console = Console(width=width, force_terminal=color, no_color=None if color else True, highlight=False)
     with console.capture() as captured:
         console.print(shown)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from normc.arguments import instance
+from normc.plans.plan import NormPlan
 from normc.recipe.mixed import read_mixed
 from normc.recipe.recipe import Recipe
 from normc.registry import Registry
-
-if TYPE_CHECKING:
-    from normc.plans.plan import NormPlan
 
 
 class Recipes(Registry[Recipe]):
@@ -22,6 +20,7 @@ class Recipes(Registry[Recipe]):
     }
 
     def __getitem__(self, name: str) -> Recipe:
+        instance("the name of a recipe", name, str, f"known: {', '.join(self)}")
         if "," in name or "=" in name:
             return read_mixed(name, self)
         return super().__getitem__(self.aliases.get(name, (name, ""))[0])
@@ -31,5 +30,6 @@ recipes = Recipes("recipe", "normc.recipe.recipes")
 
 
 def recipe_of(plan: NormPlan) -> Recipe:
-    """The recipe that a plan names, with the plan's options."""
+    """The recipe that a plan names, with the plan's options. NormcError for what is no plan."""
+    instance("plan", plan, NormPlan, "give what normc.plan or normc.load returned")
     return recipes[plan.recipe].configure(**dict(plan.options))

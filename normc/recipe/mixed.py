@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import sympy
 
+from normc.arguments import by_text, instance, mapping
 from normc.errors import NormcError
 from normc.plans.row import ROLES, Row
 from normc.recipe.recipe import Option, Recipe
@@ -27,7 +28,8 @@ def spelled(recipe: str | Mapping[str, str]) -> str:
     """A recipe's name, or of {"*": "muon", "output": "adamw"} the text `muon, output=adamw`. NormcError without "*"."""
     if isinstance(recipe, str):
         return recipe
-    for selector, name in recipe.items():
+    for selector, name in by_text("recipe", mapping("recipe", recipe, _FIX), _FIX).items():
+        instance(f"the recipe of {selector!r}", name, str, _FIX)
         if "," in selector or "=" in selector or "," in name or "=" in name:
             raise NormcError(f"{selector!r}: {name!r} can't be spelled in a recipe's name", "use globs without , and =")
     rest = [(selector, name) for selector, name in recipe.items() if selector != "*"]

@@ -1,4 +1,4 @@
 """What looks at models, plans and updates from outside: checks, measurements, reports.
 
-May import errors, nodes, plans, registry, model, recipe, update, passes, the pipeline.
+May import arguments, errors, files, nodes, plans, registry, model, recipe, update, passes, the pipeline.
 """

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normc.errors import NormcError
+from normc.files import read_bytes
 
 if TYPE_CHECKING:
     from normc.plans.plan import NormPlan
@@ -15,10 +15,11 @@ def load_plan(path: str) -> NormPlan:
     """The plan in a file. NormcError if it can't be read, or isn't one."""
     from normc.plans.plan import NormPlan
 
+    fix = "give a file that normc plan --json wrote"
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise NormcError(f"{path} can't be read: {problem}", "give a file that normc plan --json wrote") from None
+        text = read_bytes(path, fix).decode()
+    except UnicodeDecodeError as problem:
+        raise NormcError(f"{path} is no text: {problem}", fix) from None
     try:
         return NormPlan.from_json(text)
     except NormcError as problem:

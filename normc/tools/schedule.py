@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, SupportsIndex
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from normc.arguments import number, whole
 from normc.errors import NormcError
 
 
@@ -58,7 +57,7 @@ def schedule(
     """
     if not isinstance(opt, Optimizer):
         raise NormcError(f"a {type(opt).__name__} can't be scheduled", "give an optimizer; of several, each its own")
-    count = _steps(steps)
+    count = whole("steps", steps, 1, "give a whole number of at least 1: batches an epoch, times epochs")
     _share("floor", floor)
     _share("warmup", warmup)
     hold, share = _rest(warmup, constant, decay)
@@ -68,22 +67,10 @@ def schedule(
     return LambdaLR(opt, Trapezoid(count, rise, max(fall, 1) if share > 0 else 0, float(floor)))
 
 
-def _steps(steps: SupportsIndex) -> int:
-    fix = "give a whole number of at least 1: batches an epoch, times epochs"
-    try:
-        count = operator.index(steps)
-    except TypeError:
-        raise NormcError(f"steps is {steps!r}", fix) from None
-    if count < 1 or isinstance(steps, bool):
-        raise NormcError(f"steps is {steps!r}", fix)
-    return count
-
-
 def _share(name: str, value: Any) -> None:
     """NormcError unless `value` is from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
-        of = "of lr" if name == "floor" else "of the steps: a number of steps over `steps`"
-        raise NormcError(f"{name} is {value!r}", f"give a share from 0 to 1, {of}")
+    of = "of lr" if name == "floor" else "of the steps: a number of steps over `steps`"
+    number(name, value, f"give a share from 0 to 1, {of}", lambda share: 0 <= share <= 1)
 
 
 def _rest(warmup: float, constant: float | None, decay: float | None) -> tuple[float, float]:

@@ -1,4 +1,4 @@
 """From chains of stages to what runs: ops, programs, printed modules, kernels, the runtime.
 
-May import errors, nodes, plans, registry.
+May import arguments, errors, nodes, plans, registry.
 """

@@ -96,9 +96,7 @@ def _weight(role: Role, recipe: Recipe) -> float:
 
 
 def _tared(pattern: str, wanted: float, model: ModelGraph, reached: Sequence[Parameter], log: Log) -> Collection[str]:
-    """The names that a glob matches. NormcError for a mass that can't be given, and if it matches nothing."""
-    if not 0 <= wanted < float("inf"):
-        raise NormcError(f"the mass of {pattern!r} is {wanted}", "give a finite number, 0 or more")
+    """The names that a glob matches. NormcError if it matches nothing."""
     names = {p.name for p in model.parameters if any(fnmatchcase(name, pattern) for name in (p.name, *p.aliases))}
     if not names:
         raise NormcError(f"no parameter is called {pattern!r}", "see the plan's table for the names")

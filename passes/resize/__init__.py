@@ -1,4 +1,4 @@
 """A traced model at another size: its graph rewritten, so that the ordinary passes can look at it anew.
 
-May import errors, nodes, plans, model, model.ops, model.trace, passes.analyses.
+May import arguments, errors, nodes, plans, model, model.ops, model.trace, passes.analyses.
 """

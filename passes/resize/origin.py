@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from normc.arguments import whole
 from normc.errors import NormcError
 from normc.model.facts import Facts, Log, analyses
 from normc.model.trace.graph import ModelGraph
@@ -127,8 +128,7 @@ class Traced:
         return self._depths[length]
 
     def _check(self, name: str, size: int) -> None:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise NormcError(f"{name} can't be {size!r}", "give a whole number, 1 or more")
+        whole(name, size, 1, "give a whole number, 1 or more")
         known = [named.name for named in self._named]
         if name in known or name in self._stacks:
             return

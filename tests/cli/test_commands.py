@@ -123,7 +123,7 @@ def test_diff_shows_what_differs(saved: str, tmp_path: Path, capsys: pytest.Capt
     [
         (["plan", "hf:gpt2", "--set", "n_layers=2"], "has no 'n_layers'"),
         (["plan", "torch.nn:Flatten"], "doesn't say what its forward takes"),
-        (["plan", "missing.json"], "missing.json can't be read"),
+        (["plan", "missing.json"], "missing.json' can't be read"),
         (["plan", "SAVED", "--recipe", "muon"], "is a plan already"),
         (
             ["plan", "SAVED", "--strict"],
@@ -133,7 +133,7 @@ def test_diff_shows_what_differs(saved: str, tmp_path: Path, capsys: pytest.Capt
         (["plan", "SAVED", "--override", "norm=sign"], "is no override"),
         (["plan", "SAVED", "--width", "3"], "3 columns"),
         (["plan", "SAVED", "--json", "no/such/folder/plan.json"], "can't be written"),
-        (["diff", "SAVED", "missing.json"], "missing.json can't be read"),
+        (["diff", "SAVED", "missing.json"], "missing.json' can't be read"),
     ],
 )
 def test_a_mistake_is_one_message_and_status_two(

@@ -11,7 +11,7 @@ import pytest
 from normc.update.runtime.door import EMBEDDED, MATRICES
 from tests.house.tree import imported, modules, room
 
-BASE = ("errors", "moved", "nodes", "registry", "version")
+BASE = ("arguments", "errors", "files", "moved", "nodes", "registry", "version")
 PIPELINE = ("checks", "watching", "pipeline", "replanning", "compiler", "exporting", "initialise", "saving")
 # Low to high: a wing, and the wings that it may import beside itself. Model and update side don't see each other: the
 # plan is all that passes between them. Nor do passes and backends; nor do analyses and rewrites.

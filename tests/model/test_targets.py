@@ -74,7 +74,7 @@ def test_a_file_may_import_its_neighbours(tmp_path: Path) -> None:
         ("torch.nn:Linea", {}, "has no 'Linea'", "'Linear'"),
         ("torch.nn:Linear", {}, "can't be called", "--set"),
         ("builtins:dict", {}, "is no torch.nn.Module", "example_inputs"),
-        ("missing.py:build", {}, "there is no file missing.py", "path"),
+        ("missing.py:build", {}, "there is no file 'missing.py'", "path"),
     ],
 )
 def test_a_wrong_target_says_what_to_write(target: str, settings: dict[str, object], message: str, fix: str) -> None:

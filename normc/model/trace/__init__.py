@@ -1,4 +1,4 @@
 """From a model to its graph: one run on fake tensors, every ATen call a node.
 
-May import errors, nodes, version.
+May import arguments, errors, nodes, version.
 """

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils import _pytree as pytree
 
+from normc.arguments import shown
 from normc.errors import NormcError
 from normc.model.trace.caches import fresh_caches
 from normc.model.trace.dataless import answered
@@ -68,8 +69,8 @@ FRONTENDS: Mapping[str, tuple[Rung, ...]] = {
 
 def find_ladder(frontend: str) -> tuple[Rung, ...]:
     """The ways to trace that a frontend tries, in order. NormcError if there is no such frontend."""
-    if frontend not in FRONTENDS:
-        raise NormcError(f"no frontend is called {frontend!r}", f"known: {', '.join(FRONTENDS)}")
+    if not isinstance(frontend, str) or frontend not in FRONTENDS:
+        raise NormcError(f"no frontend is called {shown(frontend)}", f"known: {', '.join(FRONTENDS)}")
     return FRONTENDS[frontend]
 
 

@@ -1,4 +1,4 @@
 """`normc.cbs`: the critical batch size, measured and fitted (docs/cbs.md).
 
-May import errors, tools.report.
+May import arguments, errors, tools.report.
 """

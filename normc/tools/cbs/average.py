@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from normc.errors import NormcError
+from normc.arguments import instance, number
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
@@ -21,8 +21,9 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
 
     NormcError for a decay outside of [0, 1).
     """
-    if not 0 <= decay < 1:
-        raise NormcError(f"an average can't decay by {decay}", "give a decay of at least 0 and below 1, such as 0.99")
+    instance("model", model, nn.Module, "pass a torch.nn.Module")
+    fix = "give one of at least 0 and below 1, such as 0.99"
+    number("an average's decay", decay, fix, lambda value: 0 <= value < 1)
     copy = AveragedModel(model, multi_avg_fn=cast("Callable[..., None]", _towards(decay)))
     copy.requires_grad_(False)
     return copy.eval()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from normc.arguments import items, number
 from normc.errors import NormcError
 
 LEAST = 3  # batch sizes
@@ -91,20 +92,19 @@ def fit(
 
     NormcError for fewer than three batch sizes (four if alpha is fitted), and numbers that aren't positive.
     """
-    if len(batch_sizes) != len(steps):
-        raise NormcError(f"{len(batch_sizes)} batch sizes and {len(steps)} numbers of steps", "give one for each")
-    pairs = sorted((float(batch), float(count)) for batch, count in zip(batch_sizes, steps, strict=True))
-    if not all(0 < value < math.inf for pair in pairs for value in pair):
-        raise NormcError("batch sizes and steps must be positive and finite", "leave out runs that never got there")
+    sizes, counts = (
+        [_positive(f"one of {name}", value) for value in items(name, values, "give a list of numbers")]
+        for name, values in (("batch_sizes", batch_sizes), ("steps", steps))
+    )
+    if len(sizes) != len(counts):
+        raise NormcError(f"{len(sizes)} batch sizes and {len(counts)} numbers of steps", "give one for each")
+    pairs = sorted(zip(sizes, counts, strict=True))
     needed = LEAST if alpha is not None else LEAST + 1
     if len({batch for batch, _ in pairs}) < needed:
         raise NormcError(f"a law can't be fitted to fewer than {needed} batch sizes", "measure more of them")
-    if alpha is not None and not 0 < alpha < math.inf:
-        raise NormcError(f"alpha can't be {alpha}", "give a positive number, or None to fit it")
-    if overhead <= 0 or (optimal is not None and optimal <= 0):
-        raise NormcError(
-            "the overhead and the optimal batch size must be positive", "give 0.2, and a size that was run"
-        )
+    alpha = None if alpha is None else _positive("alpha", alpha, "give a positive number, or None to fit it")
+    overhead = _positive("overhead", overhead, "give a positive share, as 0.2")
+    optimal = None if optimal is None else _positive("optimal", optimal, "give a batch size that was run")
     best = optimal or min(pairs, key=lambda pair: pair[0] * pair[1])[0]
     if alpha is None:
         alpha = _lowest(lambda value: _solved(pairs, value)[0], *_ALPHAS)
@@ -156,3 +156,9 @@ def _lowest(function: Callable[[float], float], low: float, high: float) -> floa
             two = low + golden * (high - low)
             at_two = function(two)
     return (low + high) / 2
+
+
+def _positive(
+    name: str, value: float, fix: str = "give a positive number; leave out runs that never got there"
+) -> float:
+    return number(name, value, fix, lambda value: value > 0)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from normc.arguments import function, instance, items, number, shown, whole
 from normc.errors import NormcError
 from normc.tools.cbs.law import LEAST
 from normc.tools.cbs.result import Measurement, Point
@@ -39,8 +40,11 @@ def measure(
     arguments that make no sense, and where fewer than three batch sizes reach the target.
     """
     sizes = _checked(batches, target, lrs, decays, limit, every, resolution)
-    if search not in ("all", "nearest"):
-        raise NormcError(f"there is no search {search!r} of learning rates", "known: all, nearest")
+    function("train", train, "give a function of a batch size and a learning rate that returns a Trial")
+    if report is not None:
+        function("report", report, "give a function of a Point, or None")
+    if not isinstance(search, str) or search not in ("all", "nearest"):
+        raise NormcError(f"there is no search {shown(search)} of learning rates", "known: all, nearest")
     points: list[Point] = []
     order = list(dict.fromkeys(lrs))
     for batch in sizes:
@@ -51,7 +55,8 @@ def measure(
                 break
             if search == "nearest" and best.steps is not None and _beyond(order[:place], lr, best.lr):
                 continue
-            found = run(train(batch, lr), target, decays, left, every, resolution)
+            trial = instance("what train returned", train(batch, lr), Trial, "return a normc.cbs.Trial")
+            found = run(trial, target, decays, left, every, resolution)
             if found.steps is not None or (best.steps is None and found.loss < best.loss):
                 best = Point(batch, found.steps, lr, found.decay, found.loss)
         order = _nearest_first(order, best.lr)
@@ -85,19 +90,18 @@ def _checked(
     batches: Sequence[int], target: float, lrs: Sequence[float], decays: Sequence[float],
     limit: int, every: int, resolution: float,
 ) -> tuple[int, ...]:  # fmt: skip
-    sizes = tuple(sorted(set(batches)))
+    many = items("batches", batches, "give batch sizes, as (16, 32, 64)")
+    sizes = tuple(sorted({whole("a batch size", size, 1, "give whole numbers of at least 1") for size in many}))
     if len(sizes) < LEAST:
         raise NormcError(f"{len(sizes)} batch sizes say nothing of a critical one", f"give {LEAST} or more")
-    if sizes[0] < 1:
-        raise NormcError(f"a batch of {sizes[0]} can't be trained on", "give positive batch sizes")
-    if not math.isfinite(target):
-        raise NormcError(f"a loss of {target} can't be reached", "give a finite target")
-    if not lrs or not all(0 < lr < math.inf for lr in lrs):
-        raise NormcError("there are no learning rates, or some aren't positive", "give one or more: lrs=(1e-3, 3e-3)")
-    if not decays or not all(0 <= decay < 1 for decay in decays):
-        raise NormcError("there are no decays, or some aren't in [0, 1)", "give one or more: decays=(0.9, 0.99)")
-    if limit < 1 or every < 1 or not 0 <= resolution < math.inf:
-        raise NormcError(
-            "limit and every must be at least 1, and resolution at least 0", "leave them at their defaults"
-        )
+    number("target", target, "give a finite loss", lambda value: True)
+    for name, values, fits, fix in (
+        ("lrs", lrs, lambda value: value > 0, "give one positive number or more: lrs=(1e-3, 3e-3)"),
+        ("decays", decays, lambda value: 0 <= value < 1, "give one number of [0, 1) or more: decays=(0.9, 0.99)"),
+    ):
+        if not [number(f"one of {name}", value, fix, fits) for value in items(name, values, fix)]:
+            raise NormcError(f"{name} is empty", fix)
+    whole("limit", limit, 1, "give a number of steps, at least 1")
+    whole("every", every, 1, "give a number of steps, at least 1")
+    number("resolution", resolution, "give a share of the steps so far, at least 0")
     return sizes

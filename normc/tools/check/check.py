@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from normc.compiler import DEFAULT_RECIPE
-from normc.errors import NormcError
+from normc.arguments import flag, function, instance, number, whole
+from normc.compiler import DEFAULT_RECIPE, request
 from normc.model.trace.untouched import rng_untouched
-from normc.passes.analyses.request import Request
-from normc.recipe.by_name import recipes
 from normc.recipe.recipe import Option
 from normc.tools.check.coordinates import RATE, Coordinates, Made, Trial, measure_coordinates
 from normc.tools.check.gains import Gains, measure_gains
@@ -61,16 +59,20 @@ def check(
     On a CPU, steps are computed in float32. Two checks with one `seed` agree to the last digit on the same machine with
     the same number of threads.
     """
-    if steps < 1 or probes < 1 or sharp < 0 or not 0 < lr < float("inf"):
-        raise NormcError("a check needs a step, a probe and a learning rate", "give steps, probes >= 1 and lr > 0")
-    if not isinstance(real, bool) and not 0 < real < float("inf"):
-        raise NormcError(
-            f"a true step can't have lr {real}", "give real=True for the recipe's own, or a number above 0"
-        )
-    request = Request(recipes[recipe].configure(**(options or {})), tare=dict(tare or {}))
-    trial = Trial(request, example_inputs, init, loss, steps, lr, seed)
+    instance("model", model, nn.Module, "pass a torch.nn.Module")
+    for name, count, least in (("steps", steps, 1), ("probes", probes, 1), ("sharp", sharp, 0), ("seed", seed, 0)):
+        whole(name, count, least, f"give a whole number of at least {least}")
+    lr = number("lr", lr, "give a learning rate above 0", lambda value: value > 0)
+    asked = request(recipe, options, tare)
+    if loss is not None:
+        function("loss", loss, "give a function of what the model returns")
+    flag("init", init)
+    if not isinstance(real, bool):
+        fix = "give real=True for the recipe's own, or a number above 0"
+        number("the lr of a true step", real, fix, lambda value: value > 0)
+    trial = Trial(asked, example_inputs, init, loss, steps, lr, seed)
     with rng_untouched():
-        subject = subject_of(model, example_inputs, request, init)
+        subject = subject_of(model, example_inputs, asked, init)
         notes: list[str] = []
         if real is not False:
             subject, rate = after_step(subject, loss, None if real is True else real)

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from normc.errors import NormcError
+from normc.files import write_text
 from normc.model.targets import load_target, read_setting, read_tare
 from normc.tools.check.check import check
 from normc.tools.check.coordinates import Made
@@ -44,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
     else:
         Console(width=options.width, highlight=False).print(report)
     if options.json and options.json != "-":
-        _write(options.json, report.to_json())
+        write_text(options.json, report.to_json())
+        print(f"wrote {options.json}", file=sys.stderr)
     if options.plot:
         report.plot(options.plot)
         print(f"wrote {options.plot}", file=sys.stderr)
@@ -79,13 +81,3 @@ def _family(fields: list[str], along: str, made: Callable[..., Made]) -> dict[in
 
 def _builder(made: Callable[..., Made], fields: dict[str, int]) -> Callable[[], Made]:
     return lambda: made(**fields)
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as problem:
-        raise NormcError(
-            f"{path} can't be written: {problem.strerror}", "give a file in a folder that exists"
-        ) from None
-    print(f"wrote {path}", file=sys.stderr)

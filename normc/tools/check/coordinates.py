@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normc.arguments import function, instance, mapping, whole
 from normc.compiler import build
 from normc.errors import NormcError
 from normc.model.trace.values import tensor_leaves
@@ -79,13 +80,15 @@ def measure_coordinates(along: Along, family: Mapping[int, Made | Callable[[], M
     The data are the same for all whose inputs have the same shape. Without a `loss`, it is the model's own if it
     returns a number, else the squared distance from fixed Gaussian targets.
     """
+    fix = "give {64: model, 128: (model, inputs), 256: a function that makes either}"
+    for size in mapping(f"the {along}s", family, fix):
+        whole(f"one of the {along}s", size, 1, fix)
     if len(family) < 2:
         raise NormcError(f"a check over {along}s needs two sizes or more", f"give --{along}s FIELD=32,64,128")
     subjects = []
     for made in family.values():
         with seeded(trial.seed):
-            member = made if isinstance(made, (nn.Module, tuple)) else made()
-            model, inputs = member if isinstance(member, tuple) else (member, None)
+            model, inputs = _member(made, along, fix)
             inputs = inputs if inputs is not None else trial.example_inputs
             subjects.append(subject_of(model, inputs, trial.request, trial.init))
     sizes = tuple(family)
@@ -163,6 +166,14 @@ def _trained(subject: Subject, name: Name, trial: Trial) -> Run:
         first = _size(traces[1][OUTPUT] - traces[0][OUTPUT]) / trial.lr
         run = {FIRST: ((first,), first), **run}
     return run
+
+
+def _member(made: Made | Callable[[], Made], along: Along, fix: str) -> tuple[nn.Module, Any]:
+    """Return a model of a family and its inputs, None where it has none of its own."""
+    if not isinstance(made, (nn.Module, tuple)):
+        made = function(f"a model of the {along}s", made, fix)()
+    model, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    return instance(f"a model of the {along}s", model, nn.Module, fix), inputs
 
 
 def _size(tensor: Tensor) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from normc.arguments import number
 from normc.errors import NormcError
 from normc.plans.geometry import norms
 from normc.plans.plan import NormPlan
@@ -39,10 +40,8 @@ def lr_like_adamw(plan: NormPlan, lr: float, *, rms: float = RMS) -> float | dic
     that AdamW or SOAP updates have `rms` times their scale. Weight decay is not counted.
     NormcError for a plan in which nothing learns, and for rows whose step has no such size.
     """
-    if not 0 <= lr < math.inf:
-        raise NormcError(f"lr is {lr!r}", "give AdamW's learning rate")
-    if not 0 < rms < math.inf:
-        raise NormcError(f"rms is {rms!r}", "give that of AdamW's step at lr 1, as 0.2")
+    lr = number("lr", lr, "give AdamW's learning rate")
+    rms = number("rms", rms, "give that of AdamW's step at lr 1, as 0.2", lambda value: value > 0)
     found = {name: lr * rms / size for name, size in sizes(plan, rms).items()}
     return found if isinstance(recipe_of(plan), Mixed) else found[plan.recipe]
 

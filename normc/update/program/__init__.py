@@ -1,4 +1,4 @@
 """The update program: chains, families, laws of the algebra, and the module that is printed from them.
 
-May import errors, plans, registry, update.ops, update.runtime.
+May import arguments, errors, plans, registry, update.ops, update.runtime.
 """

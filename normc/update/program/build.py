@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from normc.arguments import flag, instance
 from normc.update.program.storage import PLAIN, Storage, storage
 from normc.update.program.switches import checked
 
@@ -59,8 +60,9 @@ def build_of(
     nonfinite: str = "raise",
 ) -> Build:
     """As the options of normc.compile say it. NormcError for a rewrite that the target's backend hasn't, or a dtype."""
+    instance("the target", target, str, 'give "cpu", "cuda" or "reference"')
     kept = storage(state_dtype, stochastic_rounding)
-    return Build(target, compile, checked(without, target.split(":")[0]), kept, nonfinite)
+    return Build(target, flag("compile", compile), checked(without, target.split(":")[0]), kept, nonfinite)
 
 
 @dataclass(frozen=True, slots=True)

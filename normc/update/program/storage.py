@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from normc.arguments import flag, shown
 from normc.errors import NormcError
 
 
@@ -25,9 +26,12 @@ PLAIN = Storage()
 
 def storage(state_dtype: torch.dtype | None, stochastic_rounding: bool) -> Storage:
     """As the options of normc.compile say it. NormcError for a dtype that states aren't kept in."""
-    if state_dtype not in (None, torch.float32, torch.bfloat16):
-        raise NormcError(f"state_dtype is {state_dtype}", "give torch.bfloat16, or None for at least float32")
-    return Storage(torch.bfloat16 if state_dtype == torch.bfloat16 else None, bool(stochastic_rounding))
+    if not (state_dtype is None or state_dtype is torch.float32 or state_dtype is torch.bfloat16):
+        said = state_dtype if isinstance(state_dtype, torch.dtype) else shown(state_dtype)
+        raise NormcError(f"state_dtype is {said}", "give torch.bfloat16, or None for at least float32")
+    return Storage(
+        torch.bfloat16 if state_dtype == torch.bfloat16 else None, flag("stochastic_rounding", stochastic_rounding)
+    )
 
 
 def check_kinds(kept: Storage, kinds: Iterable[tuple[str, str]]) -> None:

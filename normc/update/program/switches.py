@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from normc.arguments import items, shown
 from normc.errors import NormcError
 
 
@@ -42,11 +43,11 @@ def of_matrices(without: Sequence[str]) -> tuple[str, ...]:
 
 def checked(without: Sequence[str], backend: str) -> tuple[str, ...]:
     """Names of rewrites to leave out, in the table's order. NormcError for others, and for what a backend hasn't."""
-    given = (without,) if isinstance(without, str) else tuple(without)
-    unknown = [name for name in given if name not in SWITCHABLE]
+    given = (without,) if isinstance(without, str) else items("without", without, 'give names, as ("graph", "gram")')
+    unknown = [name for name in given if not isinstance(name, str) or name not in SWITCHABLE]
     if unknown:
         listed = "".join(f"\n    {name:10} {switch.what}" for name, switch in SWITCHABLE.items())
-        raise NormcError(f"there is no rewrite {unknown[0]!r} to leave out", f"known:{listed}")
+        raise NormcError(f"there is no rewrite {shown(unknown[0])} to leave out", f"known:{listed}")
     for name in given:
         if backend not in SWITCHABLE[name].backends:
             own = [other for other, switch in SWITCHABLE.items() if backend in switch.backends]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normc.update.runtime.named import NamedOptimizer
+from normc.update.runtime.named import NO_FLOAT, NamedOptimizer, told
 from normc.update.runtime.rounding import SEED
 from normc.update.runtime.run import Update
 from normc.update.runtime.saved import HELD, OPTIONS, ROWS, Saved, differences, misfit, read_saved
@@ -197,13 +197,20 @@ class LoadingOptimizer(NamedOptimizer):
         seed = {SEED: values.get(SEED, group[SEED])} if SEED in group else {}
         taken = {key: deepcopy(value) for key, value in values.items() if key != SEED}
         for key in taken:
-            if isinstance(group.get(key), int | float) and not isinstance(taken[key], int | float | Tensor):
-                self._fail(f"{key} is {taken[key]!r} in the checkpoint", "load one that is whole")
+            if isinstance(group.get(key), int | float | Tensor) and not _is_number(taken[key]):
+                self._fail(f"{key} is {told(taken[key])} in the checkpoint", "load one that is whole")
         return {**group, **taken, **fixed, "plan": plan, **seed}
 
 
 def _values_of(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: deepcopy(value) for key, value in group.items() if key not in ("params", "param_names", "plan")}
+
+
+def _is_number(value: object) -> bool:
+    """Whether a group's value can be a finite number: an lr of NaN would spoil all weights."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex() and bool(value.isfinite().all())
+    return isinstance(value, int | float) and -NO_FLOAT < value < NO_FLOAT
 
 
 def _equal_values(here: Any, there: Any) -> bool:

@@ -27,6 +27,7 @@ FOREIGN = {
 }
 # Values of groups that are averages' shares, from 0 to below 1; all others are at least 0.
 SHARES = ("momentum", "beta2")
+NO_FLOAT = 2.0**1023  # an int beyond it has no float
 
 
 class NamedOptimizer(GradientHolder):
@@ -106,7 +107,8 @@ class NamedOptimizer(GradientHolder):
         labels = self.update.labels or (self.update.recipe,) * len(self.update.defaults)
         if isinstance(lr, Mapping) and set(lr) != set(labels):
             self._fail(
-                f"lr is given for {', '.join(sorted(lr))}", f"give one for each of {', '.join(dict.fromkeys(labels))}"
+                f"lr is given for {', '.join(map(str, lr)) or 'nothing'}",
+                f"give one for each of {', '.join(dict.fromkeys(labels))}",
             )
         rates = [lr[label] if isinstance(lr, Mapping) else lr for label in labels]
         for rate in rates:
@@ -115,14 +117,13 @@ class NamedOptimizer(GradientHolder):
 
     def _check_number(self, name: str, value: object, end: float) -> None:
         """Fails on what isn't a number from 0 to below `end`."""
-        known = (isinstance(value, Tensor) and value.numel() == 1) or isinstance(value, int | float)
-        if isinstance(value, bool) or not known or not 0.0 <= float(value) < end:  # type: ignore[arg-type]  # known
+        if not _within(value, end):
             least = "a finite number of at least 0" if end == math.inf else f"a number from 0 to below {end:g}"
-            self._fail(f"{name} is {value!r}", f"give {least}")
+            self._fail(f"{name} is {told(value)}", f"give {least}")
 
-    def _set_option(self, groups: list[dict[str, Any]], name: str, value: float | tuple[float, ...]) -> None:
+    def _set_option(self, groups: list[dict[str, Any]], name: str, value: Any) -> None:
         known = dict.fromkeys(key for defaults in self.update.defaults for key in defaults)
-        if name not in known and name in FOREIGN and value in (None, False):
+        if name not in known and name in FOREIGN and (value is None or value is False):
             return
         if name not in known:
             fix = FOREIGN.get(name, f"known: {', '.join(['lr', *known])}")
@@ -257,6 +258,22 @@ class NamedOptimizer(GradientHolder):
                 group["plan"] = update.plan
             _part(self.param_groups)
             self._built = True
+
+
+def _within(value: object, end: float) -> bool:
+    """Whether `value` is a number, or a real tensor of one, from 0 to below `end`."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex() and 0.0 <= float(value) < end
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value < min(end, NO_FLOAT)
+
+
+def told(value: object) -> str:
+    """What `value` is, in a few words: Python prints no int of 4,300 digits, and a tensor over many lines."""
+    if isinstance(value, int) and abs(value) >= NO_FLOAT:
+        return "a huge number"
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) and value.dim() else repr(value)[:80]
 
 
 def _part(groups: list[dict[str, Any]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -51,6 +51,7 @@ def read_saved(given: object, fail: Failing) -> Saved:
     for key, kind in (("param_groups", list), ("state", Mapping)):
         if not isinstance(given.get(key), kind):
             fail(f"the checkpoint has no {key!r}", "pass the dict that state_dict() returned, not one around it")
+    _check_form(given, fail)
     groups: list[tuple[Mapping[str, Any], tuple[str, ...]]] = []
     names: dict[Any, str] = {}
     for group in given["param_groups"]:
@@ -68,6 +69,33 @@ def read_saved(given: object, fail: Failing) -> Saved:
     return Saved(
         groups, states, plans or None, given.get(ROWS), given.get(OPTIONS), given.get(HELD)
     )  # fmt: skip
+
+
+def _check_form(given: Mapping[str, Any], fail: Failing) -> None:
+    """Fails where a part isn't of the form that a state_dict has: the file may be damaged, or made to harm."""
+    fix = "load one that is whole"
+    for place, group in enumerate(given["param_groups"]):
+        where = f"group {place} of the checkpoint"
+        if not isinstance(group, Mapping) or not _all(str, group) or not isinstance(group.get("params"), list | tuple):
+            fail(f"{where} is no mapping of names with a list of 'params'", fix)
+        if not _all((int, str), group["params"]):
+            fail(f"{where} holds something else than numbers or names in 'params'", fix)
+        if not isinstance(group.get("param_names", ()), list | tuple) or not _all(str, group.get("param_names", ())):
+            fail(f"{where} holds something else than a list of names in 'param_names'", fix)
+        if not isinstance(group.get("plan", ""), str):
+            fail(f"{where} holds a {type(group['plan']).__name__} as its plan's hash", fix)
+    for state in given["state"].values():
+        if not isinstance(state, Mapping) or not _all(str, state):
+            fail("the checkpoint holds a state that is no mapping of names", fix)
+    for key, kinds in ((ROWS, (str,)), (OPTIONS, (str, int, float, type(None))), (HELD, (list, tuple))):
+        part = {} if given.get(key) is None else given[key]
+        right = isinstance(part, Mapping) and _all(str, part) and _all(kinds, part.values())
+        if not right or (key == HELD and not all(_all(str, own) for own in part.values())):
+            fail(f"{key!r} of the checkpoint isn't what state_dict() puts there", fix)
+
+
+def _all(kinds: type | tuple[type, ...], values: Iterable[object]) -> bool:
+    return all(isinstance(value, kinds) for value in values)
 
 
 def alike(old: str, new: str) -> bool:

@@ -42,6 +42,10 @@ class UpdateOptimizer(JudgingOptimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient. Returns the closure's loss."""
         given = (self,) if closure is None else (self, closure)
+        if closure is not None and not callable(closure):
+            self._fail(
+                f"the closure is a {type(closure).__name__}", "call step() alone, or give a function of the loss"
+            )
         if torch.compiler.is_compiling():  # a whole training step: this one's code is compiled already
             return _by_itself(*given)
         return (_observed if _listened(self) else UpdateOptimizer._update_all)(*given)

@@ -102,9 +102,9 @@ def test_bad_numbers_are_named() -> None:
     with pytest.raises(NormcError, match="3 batch sizes and 2 numbers of steps"):
         fit((8, 16, 32), (100, 60))
     for bad in (0, -3, math.inf, math.nan):
-        with pytest.raises(NormcError, match="positive and finite"):
+        with pytest.raises(NormcError, match="one of steps is "):
             fit((8, 16, 32), (100, 60, bad))
-    with pytest.raises(NormcError, match="alpha can't be"):
+    with pytest.raises(NormcError, match="alpha is"):
         fit((8, 16, 32), (100, 60, 50), alpha=0.0)
     with pytest.raises(NormcError, match="overhead"):
         fit((8, 16, 32), (100, 60, 50), overhead=0.0)
