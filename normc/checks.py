@@ -140,7 +140,7 @@ def _of_row(row: Row, shape: tuple[int, ...]) -> Iterator[str]:
         yield f"given {len(row.scale.per_block)} scales for {len(row.blocks)} blocks"
     yield from (f"given the scale {value}" for value in row.scale.per_block if not math.isfinite(value))
     sided = row.rule in NORMED and norms[row.norm].shape == "matrix" and row.fallback is None and math.prod(shape) > 1
-    if sided and not (row.in_axes or row.out_axes):
+    if sided and not (row.in_axes or row.out_axes or row.kernel_axes):  # a window's places count as fan-in
         yield "a matrix with neither fan-in nor fan-out"
     yield from _apart("it", shape, row.blocks)
 

@@ -17,7 +17,7 @@ from normc.model.trace.inputs import example_inputs as read_inputs
 from normc.model.trace.own_inputs import own_inputs
 from normc.optimizer import Optimizer
 from normc.passes.analyses.request import Overrides, Request
-from normc.pipeline import Inputs, Maker, optimizer_of, plan_model, uncollected
+from normc.pipeline import Maker, optimizer_of, plan_model, uncollected
 from normc.plans.asked import asked_changes, changed, refuse_lost
 from normc.plans.plan import NormPlan
 from normc.recipe.by_name import recipe_of, recipes
@@ -159,7 +159,12 @@ def compile(  # noqa: A001  # the public name
     refuse_sparse(model)
     source = Source(asked)
     inputs = own_inputs(model) if example_inputs is None else read_inputs(model, example_inputs)
-    found = None if inputs is None else _planned(model, inputs, asked, guessed=example_inputs is None)
+    try:
+        found = None if inputs is None else plan_model(model, inputs, asked)
+    except ForwardError:
+        if example_inputs is not None:
+            raise
+        found = None  # inputs were guessed, and the model's own code refuses them: its first forward has better ones
     if inputs is not None and found is not None:
         refuse_sparse(model, found)
         opt = optimizer_of(found, named, how, rate, **group_options)
@@ -170,16 +175,6 @@ def compile(  # noqa: A001  # the public name
 
     source.wait(opt, model)
     return opt
-
-
-def _planned(model: nn.Module, inputs: Inputs, asked: Request, *, guessed: bool) -> NormPlan | None:
-    """The plan on these inputs; None if they were guessed and the model's own code refuses them."""
-    try:
-        return plan_model(model, inputs, asked)
-    except ForwardError:
-        if not guessed:
-            raise
-        return None
 
 
 def build(

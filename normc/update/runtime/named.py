@@ -140,13 +140,13 @@ class NamedOptimizer(GradientHolder):
                 group[name] = own
 
     def _refuse_unread(self, update: Update) -> None:
-        """Fails on a value that was given, isn't the recipe's own, and that no function of the update reads."""
+        """Fails on a value that was given, is neither 0 nor the recipe's own, and that no function reads."""
         used = {bucket.group for bucket in update.buckets} if update.reads else ()
         read = {name for group in used for name in update.reads[group]}
         for name, value in self._given.items() if used else ():
             each = value if isinstance(value, tuple) else (value,) * len(update.defaults)
             for own, defaults in zip(each, update.defaults, strict=True):
-                if name not in read and own != defaults.get(name, own):
+                if name not in read and own and own != defaults.get(name, own):
                     self._fail(
                         f"no update of {update.recipe} reads {name}, which is {own}",
                         "leave it out, or take a recipe or an option that has a use for it",

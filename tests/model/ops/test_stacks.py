@@ -179,7 +179,7 @@ def sliding(h: Tensor, filters: Tensor) -> Tensor:
     ],
 )
 def test_mixed_filters_are_blocks(forward: Forward) -> None:
-    assert rows(FILTERS, forward, KINDS) == ["hidden boik slices"]
+    assert rows(FILTERS, forward, KINDS) == ["hidden boik spectral"]
 
 
 def attended(h: Tensor, e: Tensor) -> Tensor:

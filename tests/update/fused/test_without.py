@@ -96,7 +96,7 @@ def test_generated_code_says_what_was_left_out() -> None:
     less = build(plan, named, lr=1.0, backend=HALF, without=("graph", "gram"))
     assert less.build.without == ("gram", "graph")  # in the table's order
     assert 'dtype=torch.float16, without=("gram",)' in less.source
-    assert '    without=("gram", "graph"),\n)' in less.source
+    assert '    without=("gram", "graph"),\n' in less.source
     assert "splits=True" in less.source
     assert "splits=True" not in build(plan, named, lr=1.0, backend=HALF, without=["turns"]).source
     assert "@jit" not in build(plan, named, lr=1.0, backend=HALF, without=["kernels"]).source
