@@ -62,7 +62,7 @@ def fuzz(**strategies: st.SearchStrategy[Any]) -> Fuzz:
             )
             return how(given(**strategies)(same))
 
-        quick, many = sized(30), sized(2500)
+        quick, many = sized(30), sized(150)
         cases = [pytest.param(quick, id="quick"), pytest.param(many, id="many", marks=pytest.mark.slow)]
 
         @pytest.mark.parametrize("run", cases)
