@@ -229,9 +229,9 @@ class Shuffled(nn.Module):
         (Stack(1, 16), {"n_layer": 2}, "repeats no blocks", "plan the model of that depth"),
         (Collecting(3, 16), {"n_layer": 4}, "collects every block", "plan the model of that depth"),
         (Different(3, 16), {"n_layer": 4}, "part at", "plan the model of that depth"),
-        (Stack(3, 16), {"n_layer": 0}, "can't be 0", "whole number"),
+        (Stack(3, 16), {"n_layer": 0}, "n_layer is 0", "whole number"),
         (Stack(3, 16), {"d_modle": 32}, "no dimension 'd_modle'", "did you mean 'd_model'"),
-        (Stack(3, 16), {"d_model": 16.5}, "can't be 16.5", "whole number"),
+        (Stack(3, 16), {"d_model": 16.5}, "d_model is 16.5", "whole number"),
     ],
 )
 def test_what_cannot_be_is_said(model: nn.Module, sizes: dict[str, Any], problem: str, fix: str) -> None:

@@ -182,7 +182,7 @@ def test_what_can_t_be_checked_is_said() -> None:
         normc.check(hollow, batch())
     with pytest.raises(NormcError, match="two sizes"):
         normc.check(mlp(), batch(), sharp=0, widths={64: mlp()})
-    with pytest.raises(NormcError, match="lr > 0"):
+    with pytest.raises(NormcError, match=r"lr is 0.0(.|\n)*above 0"):
         normc.check(mlp(), batch(), lr=0.0)
 
 
