@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from normc.arguments import instance, whole
 from normc.errors import NormcError
 from normc.model.trace.names import named_parameters
-from normc.plans.geometry import NORMED
 from normc.plans.row import Row
 from normc.recipe.by_name import recipe_of
 from normc.recipe.stages.build import Builder
@@ -53,7 +52,8 @@ def init_(model: nn.Module, plan: NormPlan, *, seed: int = 0) -> tuple[str, ...]
         weight = named[name]
         if weight.is_meta:
             raise NormcError(f"{row.name!r} is on the meta device", "call model.to_empty(device=...) first")
-        if row.role in _KEPT or row.frozen or row.fallback is not None or row.numel == 0 or row.rule not in NORMED:
+        normed = row.rule in recipe.member(row).normed
+        if row.role in _KEPT or row.frozen or row.fallback is not None or row.numel == 0 or not normed:
             kept.append(row.name)
         elif row.role in ("gain", "bias"):
             weight.fill_(1.0 if row.role == "gain" else 0.0)

@@ -14,7 +14,7 @@ import sympy
 
 from normc.errors import NormcError
 from normc.plans.convention import CONVENTIONS, Convention
-from normc.plans.geometry import Geometry, norms
+from normc.plans.geometry import NORMED, Geometry, norms
 from normc.plans.row import Row, Scale
 from normc.recipe.stages.build import Stage, chain_of
 
@@ -30,7 +30,7 @@ class Recipe(ABC):
 
     `options` are fixed when a plan is made; `defaults` are values of the two parameter groups (matrices, the rest) that
     may change while training. Both groups have the same keys. `lr` is the learning rate where none is given; None
-    means that one has to be given.
+    means that one has to be given. `normed` are the rules whose step is as large as a unit step of the row's norm.
     """
 
     name: ClassVar[str]
@@ -41,6 +41,7 @@ class Recipe(ABC):
     defaults: ClassVar[tuple[Values, ...]]
     assumes: ClassVar[str] = ""
     lr: ClassVar[float | None] = None
+    normed: ClassVar[tuple[str, ...]] = NORMED
 
     options: Mapping[str, Option] = field(default_factory=dict)
 

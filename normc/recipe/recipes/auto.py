@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -12,7 +13,7 @@ import sympy
 
 from normc.errors import NormcError
 from normc.plans.balance import balanced
-from normc.plans.geometry import Geometry
+from normc.plans.geometry import NORMED, Geometry
 from normc.plans.row import D_IN, D_OUT, KERNEL, Role, Row
 from normc.recipe.by_name import recipes
 from normc.recipe.recipe import Option, Recipe, Values
@@ -66,6 +67,7 @@ class Auto(ModularDual):
     }
     defaults: ClassVar[tuple[Values, ...]] = (_VALUES, _VALUES)
     lr: ClassVar[float | None] = 0.8
+    normed: ClassVar[tuple[str, ...]] = (*NORMED, "adam")
 
     tied_widths: tuple[int, ...] = ()
 
@@ -111,8 +113,8 @@ class Auto(ModularDual):
             return 1 / sympy.sqrt(D_IN)
         if row.norm == "spectral" and row.kernel > 1:
             return _flat()
-        if row.role == "position" and row.fan_out in self.tied_widths:
-            return sympy.Integer(1)
+        if row.role == "position" and math.isclose(row.scale.value, row.target):
+            return sympy.Integer(1)  # beside a tied table, as its scale says: a plan's recipe doesn't know the others
         return super().sphere(row)
 
     def stages(self, rule: str) -> tuple[Stage, ...]:

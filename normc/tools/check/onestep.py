@@ -16,7 +16,6 @@ from normc.errors import NormcError
 from normc.model.trace.names import named_parameters
 from normc.model.trace.values import tensor_leaves
 from normc.passes.analyses.sensitivity import Sensitivities
-from normc.plans.balance import balanced
 from normc.plans.row import Row
 from normc.recipe.by_name import recipe_of
 from normc.recipe.rates import default_lr
@@ -27,8 +26,6 @@ from normc.tools.check.verdict import OK, Verdict, worst
 
 Loss = Callable[[Any], Tensor]
 BAND = (0.4, 1.75)  # of the joint change, over the learning rate times what the targets promise
-_UNIT_STEPS = ("lmo", "norm")  # rules whose step has the row's target as its norm
-_AS_LARGE = "adam"  # one whose step is as large, of a recipe of masses
 ALONE = (
     4.0  # the most that one parameter alone may exceed its own promise: gradients find better directions than average
 )
@@ -120,9 +117,7 @@ def are_shares(subject: Subject) -> bool:
 
 def _promised(row: Row, subject: Subject) -> float | None:
     """S R target, where the row's step is as large as a unit step of its norm; None where it isn't, or isn't known."""
-    shared = balanced.find(recipe_of(subject.plan).member(row).name) is not None
-    unit = row.rule in _UNIT_STEPS or (row.rule == _AS_LARGE and shared)
-    if not unit or row.sensitivity is None or row.magnitude is None:
+    if row.rule not in recipe_of(subject.plan).member(row).normed or row.sensitivity is None or row.magnitude is None:
         return None
     return row.sensitivity * row.magnitude * row.target * subject.facts[Sensitivities].unit
 

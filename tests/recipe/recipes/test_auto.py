@@ -18,7 +18,7 @@ from normc.recipe.by_name import recipes
 from normc.update.ops.matrices import polar
 from normc.update.polynomials.by_name import polynomials
 from tests.handmade import draft, plan_of
-from tests.recipe.recipes.tiny import TinyGPT, difference, made, tokens
+from tests.recipe.recipes.tiny import CONTEXT, TinyGPT, difference, made, tokens
 
 KERNEL: dict[str, Any] = {"kernel_axes": (2, 3)}
 TABLE = Use("embedding", "aten.embedding", "", "", ("index", "out"))
@@ -120,6 +120,19 @@ class Auto:
     def zero_grad(self) -> None:
         for _, w in self.rows:
             w.grad = None
+
+
+def test_weights_start_on_the_spheres_that_steps_are_measured_in() -> None:
+    torch.manual_seed(0)
+    model = Tied()
+    plan = normc.plan(model, (tokens(0)[:, :-1],))
+    saved = NormPlan.from_json(plan.to_json())
+    assert normc.init_(model, saved) == ()
+    assert torch.equal(model.tok.weight.abs(), torch.full_like(model.tok.weight, 0.25))
+    torch.testing.assert_close(model.pos.weight.norm(dim=1), torch.ones(CONTEXT))
+    assert model.conv is not None
+    filters = model.conv.weight.flatten(1)
+    torch.testing.assert_close(filters @ filters.mT, torch.eye(16) / 3, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
