@@ -50,6 +50,10 @@ class Recipe(ABC):
         super().__init_subclass__()
         cls.lr = vars(cls).get("lr")
 
+    def own_lr(self) -> float | None:
+        """The learning rate where none is given; None if one has to be."""
+        return type(self).lr
+
     def configure(self, **options: Option) -> Recipe:
         """This recipe with some options set. NormcError for an unknown one, or one of another type."""
         merged = dict(self.options)

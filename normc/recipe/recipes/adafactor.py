@@ -54,6 +54,11 @@ class Adafactor(EntryByEntry):
         "matrices": "blocks",
     }
     defaults: ClassVar[tuple[Values, ...]] = (_TORCH, _TORCH)
+    lr: ClassVar[float | None] = 1e-2  # torch's
+
+    def own_lr(self) -> float | None:
+        """Torch's, of torch's variant."""
+        return self.lr if self.text("variant") == "torch" else None
 
     def configure(self, **options: Option) -> Recipe:
         """As any recipe; the groups' values are the variant's. NormcError for an unknown one."""

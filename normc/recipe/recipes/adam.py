@@ -31,6 +31,8 @@ class Adam(EntryByEntry):
         {"momentum": 0.9, "weight_decay": 0.0, "beta2": 0.999, "eps": 1e-8},
     )
 
+    lr: ClassVar[float | None] = 1e-3  # torch's
+
     def chain(self) -> tuple[Stage, ...]:
         """Decay, both averages, step."""
         return (Penalty(), UnbiasedEma(), Precondition(), Radius(), Descend())
@@ -55,6 +57,8 @@ class AdamW(Adam):
         {"momentum": 0.9, "weight_decay": 0.01, "beta2": 0.999, "eps": 1e-8},
         {"momentum": 0.9, "weight_decay": 0.01, "beta2": 0.999, "eps": 1e-8},
     )
+
+    lr: ClassVar[float | None] = 1e-3  # torch's
 
     def chain(self) -> tuple[Stage, ...]:
         """Both averages, decay, step."""

@@ -80,6 +80,11 @@ class Muon(Recipe):
     }
     defaults: ClassVar[tuple[Values, ...]] = (DIALECTS["torch"].matrices, DIALECTS["torch"].rest)
     rule: ClassVar[str] = "lmo"
+    lr: ClassVar[float | None] = 1e-3  # torch's
+
+    def own_lr(self) -> float | None:
+        """Torch's, in torch's dialect."""
+        return self.lr if self.lr is not None and self.text("dialect") == "torch" else None
 
     def configure(self, **options: Option) -> Recipe:
         """As any recipe; the groups' values are the dialect's."""

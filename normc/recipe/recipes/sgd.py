@@ -30,6 +30,8 @@ class Sgd(EntryByEntry):
         {"momentum": 0.9, "weight_decay": 0.0},
     )
 
+    lr: ClassVar[float | None] = 1e-3  # torch's
+
     def chain(self) -> tuple[Stage, ...]:
         """Decay, sum, step."""
         nesterov, dampening = bool(self.option("nesterov")), self.number("dampening")

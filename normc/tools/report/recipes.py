@@ -16,7 +16,6 @@ from rich.text import Text
 from normc.errors import NormcError
 from normc.plans.row import Role, Row, Scale, Use
 from normc.recipe.by_name import recipes
-from normc.recipe.rates import own_lr
 from normc.recipe.recipe import Recipe
 from normc.recipe.stages.build import Stage
 
@@ -58,7 +57,7 @@ def _facts(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "assumes", recipe.assumes
     if recipe.known:
         yield "options", ", ".join(f"{key} {value}" for key, value in recipe.known.items())
-    lr = own_lr(recipe)
+    lr = recipe.own_lr()
     groups = [f"lr {'to be given' if lr is None else f'{lr:g}'}"]
     yield "groups", ", ".join(groups + [f"{key} {_both(recipe, key)}" for key in recipe.defaults[0]])
     yield "source", recipe.source
