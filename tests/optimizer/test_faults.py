@@ -217,12 +217,12 @@ def test_eigenpairs_that_cannot_be_had(recipe: str, first: int, fails: str, monk
                 patches.setattr(torch.linalg, "eigh", eigh(fails, working))
             opt.step()
     assert all(tensor.isfinite().all() for tensor in kept(model, opt))
-    close = all(torch.allclose(a, b, atol=1e-3) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+    close = all(torch.allclose(a, b, atol=5e-5) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
     if "float32" in fails:
-        assert close or recipe in ("soap", "soap-muon", "kl-soap")  # where bases of one null space may be any
+        assert close or recipe != "shampoo"  # where bases of one null space may be any
         assert not opt.undecomposed
     elif first == 0 or recipe == "shampoo":  # soap makes its bases exactly at the first step alone
-        assert not close or recipe == "kl-shampoo"
+        assert not close
         assert NAME in opt.undecomposed
 
 
