@@ -40,7 +40,7 @@ def built(text: str, model: nn.Module, device: str) -> normc.Optimizer:
     policy = options.pop("nonfinite", "raise")
     options = {name: {"true": True, "false": False}.get(value, value) for name, value in options.items()}
     inputs = torch.zeros(1, 16, dtype=torch.long, device=device)
-    return normc.compile(model, inputs, recipe=recipe, options=options, nonfinite=policy)
+    return normc.compile(model, inputs, recipe=recipe, lr=0.01, options=options, nonfinite=policy)
 
 
 def milliseconds(optimizers: dict[str, normc.Optimizer], device: str, rounds: int) -> dict[str, float]:
