@@ -16,6 +16,7 @@ from normc.recipe.recipe import Recipe
 from normc.update.program.build import Build
 from normc.update.program.module import Loaded, Text
 from normc.update.runtime.run import Entry, Update
+from normc.update.runtime.step import Ranked
 
 
 class Maker(Protocol):
@@ -31,6 +32,9 @@ class Maker(Protocol):
 
     def __call__(self, plan: NormPlan) -> Loaded:
         """The plan's update."""
+
+    def over_ranks(self, plan: NormPlan, members: Mapping[str, Tensor], kept: Mapping[Tensor, Any]) -> Ranked:
+        """The plan's step over the ranks that parameters lie on, whose states are `kept`."""
 
 
 class Source(Protocol):
@@ -75,6 +79,9 @@ class Optimizer(MeasuredOptimizer):
     _turn = 0
     _looked: Sequence[tuple[str, Tensor, bool]] = ()
     _of: Mapping[str, Tensor] | None = None
+    # The step over ranks, and what it was made of.
+    _ranked: Ranked | None = None
+    _ranked_of: tuple[object, ...] = (None, None, None)
 
     def __init__(
         self,
@@ -144,6 +151,14 @@ class Optimizer(MeasuredOptimizer):
             return False
         self._note()
         return self._follow(self._members)
+
+    def _over_ranks(self, members: Mapping[str, Tensor]) -> Ranked | None:
+        """Made anew where parameters, states or the update are others than at the last step."""
+        seen = (members, self.state, self.update)
+        if self._ranked is None or any(a is not b for a, b in zip(seen, self._ranked_of, strict=True)):
+            self._ranked_of = seen
+            self._ranked = self.make.over_ranks(self.plan, members, self.state) if _lie_over_ranks(members) else None
+        return self._ranked
 
     def _note(self) -> None:
         """Note whether parameters have gradients."""
@@ -252,7 +267,8 @@ class Optimizer(MeasuredOptimizer):
         """
         plan = None if self._plan is None else replace(self._plan)  # without what it has cached, some of it unpicklable
         waiting = {} if self.awaited is None else {"awaited": self.awaited.model}
-        return {**super().__getstate__(), "_plan": plan, "origin": self.origin, "make": self.make, **waiting}
+        own = {"_plan": plan, "origin": self.origin, "make": self.make, "_ranked": None, "_ranked_of": (None,) * 3}
+        return {**super().__getstate__(), **own, **waiting}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         model = state.pop("awaited", None)
@@ -268,6 +284,10 @@ class Optimizer(MeasuredOptimizer):
             return _stand_in(named, self.make)
         self._loaded = self.make(self._plan)
         return self._loaded.update
+
+
+def _lie_over_ranks(members: Mapping[str, Tensor]) -> bool:
+    return any(hasattr(parameter, "placements") for parameter in members.values())
 
 
 def _stand_in(named: list[tuple[str, Tensor]], make: Maker) -> Update:

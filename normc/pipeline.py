@@ -201,6 +201,12 @@ class Maker:
         """The plan's update."""
         return update_of(plan, self.build)
 
+    def over_ranks(self, plan: NormPlan, members: Mapping[str, Tensor], kept: Any) -> Any:
+        """The plan's step over ranks."""
+        from normc.spreading import spread
+
+        return spread(plan, self.build, members, kept)
+
 
 def optimizer_of(
     plan: NormPlan,

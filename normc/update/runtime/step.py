@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
 from normc.update.kernels.language import runs_kernels
-from normc.update.runtime.faults import listed
+from normc.update.runtime.faults import clean, listed
 from normc.update.runtime.judging import JudgingOptimizer
 from normc.update.runtime.launcher import Launcher
 from normc.update.runtime.native import Loops
@@ -21,6 +21,20 @@ from normc.update.runtime.run import Bucket, Update
 from normc.update.runtime.tables import Store, same
 
 _TENSORS = (Tensor, torch.nn.Parameter)
+
+
+class Ranked(Protocol):
+    """A step over ranks, which a file that is exported for one process hasn't."""
+
+    names: Sequence[str]
+
+    def agreed(
+        self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
+    ) -> list[str]:
+        """Whose gradients aren't finite, on any rank. Fails where ranks have gradients of other parameters."""
+
+    def step(self, live: Sequence[str], groups: Sequence[Mapping[str, Any]], places: Sequence[int]) -> None:
+        """Step the parameters `live`."""
 
 
 class UpdateOptimizer(JudgingOptimizer):
@@ -85,6 +99,10 @@ class UpdateOptimizer(JudgingOptimizer):
             members = self._by_names()
         if self._changed():
             members = self._by_names()
+        ranked = self._over_ranks(members)
+        if ranked is not None:
+            self._step_over_ranks(ranked, members)
+            return
         shares = self._shares(self._others, members) if self._others else []
         found = self._found(shares)
         launched = bool(self._fused) and self._launch(self._fused, members, found)
@@ -103,6 +121,30 @@ class UpdateOptimizer(JudgingOptimizer):
         if self.update.stochastic:
             for group in self.param_groups:
                 group[SEED] += 1
+
+    def _over_ranks(self, members: Mapping[str, Tensor]) -> Ranked | None:
+        """How parameters that lie over ranks are stepped; None where none does."""
+        return None
+
+    def _step_over_ranks(self, ranked: Ranked, members: Mapping[str, Tensor]) -> None:
+        """As any step: all ranks step, or none."""
+        live = [name for name in ranked.names if members[name].grad is not None]
+        gradients = [self._gradient(name, members[name]) for name in live]
+        wrong = ranked.agreed(live, gradients, self._policy != "ignore", self._fail)
+        if wrong:
+            self._told_of(wrong)
+            if self._policy == "raise":
+                self._raise(wrong, "is")
+            if self._policy != "zero":
+                return
+            clean(gradients)
+        holding = [name for bucket in self.update.buckets if bucket.holds_gradients for name in bucket.names]
+        held = [name for name in live if name in holding]
+        if held:
+            self._check_held(held, [members[name] for name in held], [members[name].grad for name in held])  # type: ignore[misc]
+        ranked.step(live, self.param_groups, self._places)
+        if held:
+            self._watch_held(held, [members[name] for name in held])
 
     def _changed(self) -> bool:
         """Whether parameters were replaced by those that the model has now. Nothing is known of a model here."""

@@ -1,0 +1,282 @@
+"""A step over ranks: shards by themselves, whole tensors on their owners, shards again. Needs torch alone.
+
+Three updates run one behind another, each an ordinary one on plain tensors; between them values cross ranks, in one
+packed message between any two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import Shard, zeros
+
+from normc.update.runtime.faults import flags, named
+from normc.update.runtime.rounding import local
+from normc.update.runtime.run import Update
+from normc.update.runtime.spread import Exchange, Held, Value, held
+from normc.update.runtime.step import UpdateOptimizer
+
+Key = tuple[str, str]  # a parameter's name, and that of a state or of a value that crosses ranks
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A tensor that one part of a step hands to another: `name` in both, of a state's `kind`.
+
+    `source` is "weight", "grad" or the name of a state, where it is one of these as it lies there; None for a value
+    that only the step knows.
+    """
+
+    name: str
+    kind: str
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How one parameter is stepped over ranks, and by whom: its `owner` is None where no rank needs it whole.
+
+    there   what the owner gets
+    back    what it hands on; what is a state's or the weight's new value has it as its source
+    across  what the last part gets of the first, on the same rank
+    states  (name, kind) of all that is kept between steps
+    """
+
+    name: str
+    held: Held
+    owner: int | None
+    there: tuple[Crossing, ...] = ()
+    back: tuple[Crossing, ...] = ()
+    across: tuple[Crossing, ...] = ()
+    states: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What a rank runs: on its shards, on what it owns, on its shards again."""
+
+    before: Update
+    whole: Update
+    after: Update
+
+
+def shape_of(kind: str) -> tuple[int, ...]:
+    """Of a kind as "3x64"."""
+    return tuple(map(int, kind.split("x")))
+
+
+def elsewhere(placements: Sequence[Any], kind: str) -> list[Any]:
+    """How a state of a shape of its own lies: along its longest axis, over the ranks that its parameter is cut over."""
+    shape = shape_of(kind)
+    along = Shard(max(range(len(shape)), key=lambda axis: shape[axis]))
+    return [placement if placement.is_replicate() else along for placement in placements]
+
+
+def states_of(member: Tensor, states: Sequence[tuple[str, str]], dtype: torch.dtype) -> dict[str, Tensor]:
+    """A distributed parameter's states, all zero: as it lies, or as `elsewhere` says."""
+    mesh, placements = member.device_mesh, member.placements  # type: ignore[attr-defined]  # of DTensor
+    found: dict[str, Tensor] = {}
+    for name, kind in states:
+        if kind == "count":
+            found[name] = torch.tensor(0.0)
+        elif kind == "like":
+            found[name] = zeros(tuple(member.shape), dtype=dtype, device_mesh=mesh, placements=placements)
+        elif kind != "grad":
+            found[name] = zeros(shape_of(kind), dtype=dtype, device_mesh=mesh, placements=elsewhere(placements, kind))
+    return found
+
+
+class PartOptimizer(UpdateOptimizer):
+    """One of the three. Whoever runs it has judged its gradients."""
+
+    def run(self, groups: Sequence[Mapping[str, Any]], places: Sequence[int]) -> None:
+        """Step, with the values of these groups, whose numbers in the plan are `places`."""
+        of = dict(zip(places, groups, strict=True))
+        for place, group in zip(self._places, self.param_groups, strict=True):
+            if place in of:
+                group.update({key: value for key, value in of[place].items() if key not in ("params", "param_names")})
+        with torch.no_grad():
+            self._update_members(self._by_names())
+
+    def _tell_nothing_trains(self) -> None:
+        """Another rank's parameters may."""
+
+    def _check_held(self, names: list[str], parameters: list[Tensor], grads: list[Tensor]) -> None:
+        """Whoever runs it watches the gradients that hold an average."""
+
+    def _watch_held(self, names: list[str], parameters: list[Tensor]) -> None:
+        """As above."""
+
+
+class Ranked:
+    """The step of one rank. `members` are the model's parameters by name; states are kept in `kept`, by parameter."""
+
+    def __init__(
+        self,
+        members: Mapping[str, Tensor],
+        spreads: Sequence[Spread],
+        updates: Updates,
+        group: Any,
+        compile: bool,
+        kept: Mapping[Tensor, dict[str, Tensor]],
+    ) -> None:
+        for spread in spreads:
+            own = kept[members[spread.name]]
+            wide = torch.promote_types(members[spread.name].dtype, updates.after.compute_dtype)
+            for state, tensor in states_of(members[spread.name], spread.states, wide).items():
+                own.setdefault(state, tensor)
+        self.members, self.spreads, self.group = members, {spread.name: spread for spread in spreads}, group
+        self.rank = torch.distributed.get_rank(group)
+        self.kept = kept
+        self.shards = {name: local(members[name]).detach() for name in self.spreads}
+        device = next(iter(self.shards.values())).device
+        self._wide = {
+            name: torch.promote_types(shard.dtype, updates.after.compute_dtype) for name, shard in self.shards.items()
+        }
+        there, back = [], []
+        for spread in spreads:
+            if spread.owner is not None:
+                there += [self._value(spread, one) for one in spread.there]
+                back += [self._value(spread, one) for one in spread.back]
+        self.there, self.back = Exchange(there, group, device, True), Exchange(back, group, device, False)
+        self._parts: list[PartOptimizer | None] = []
+        owned = {value.key: value for value in there + back if value.owner == self.rank}
+        self._whole: dict[Key, Tensor] = {key: tensor for key, tensor in self.there.results().items()}
+        for key, value in owned.items():
+            if key not in self._whole:
+                self._whole[key] = torch.zeros(value.held.shape, dtype=value.dtype, device=device)
+        self._temporary: dict[Key, Tensor] = {
+            (name, one.name): torch.zeros_like(self.shards[name], dtype=self._wide[name])
+            for name, spread in self.spreads.items()
+            for one in (*spread.there, *spread.across)
+            if one.source is None
+        }
+        self._dummies = {
+            name: next(self._whole[name, one.name] for one in spread.back if one.kind == "like")
+            for name, spread in self.spreads.items()
+            if spread.owner == self.rank
+        }
+        for update, own in ((updates.before, self.shards), (updates.whole, self._dummies), (updates.after, self.shards)):
+            named = [(name, own[name]) for name in update.entries]
+            self._parts.append(PartOptimizer(named, update, 0.0, compile, "ignore") if named else None)
+
+    def _value(self, spread: Spread, one: Crossing) -> Value:
+        assert spread.owner is not None
+        dtype = self._wide[spread.name]
+        if dict(spread.states).get(str(one.source), "grad") != "grad":
+            dtype = self.kept[self.members[spread.name]][one.source].dtype  # type: ignore[index]
+        held = spread.held if one.kind == "like" else self._held(spread, one.kind)
+        return Value((spread.name, one.name), held, dtype, spread.owner)
+
+    def _held(self, spread: Spread, kind: str) -> Held:
+        """Of a value of another shape, which only states have."""
+        member = self.members[spread.name]
+        return held(shape_of(kind), member.device_mesh.mesh.shape, elsewhere(member.placements, kind))  # type: ignore[attr-defined]  # of DTensor
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters that are stepped."""
+        return list(self.spreads)
+
+    def agreed(
+        self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
+    ) -> list[str]:
+        """Whose gradients aren't finite, on any rank. Fails on all ranks where they have gradients of other parameters."""
+        found = flags([local(gradient) for gradient in gradients]) if judged and gradients else None
+        device = next(iter(self.shards.values())).device
+        wrong = 0.0 if found is None else found[-1].item()
+        number = float(int.from_bytes(hashlib.sha256("\n".join(live).encode()).digest()[:6], "big"))
+        said = torch.tensor([wrong, number, -number], dtype=torch.float64, device=device)
+        torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX, group=self.group)
+        any_wrong, most, least = said.tolist()
+        if most != -least:
+            fail(
+                f"ranks have gradients of other parameters; rank {self.rank} has {len(live)} of {len(self.spreads)}",
+                "let every rank run the same layers, or give zeros as gradients",
+            )
+        if not any_wrong:
+            return []
+        return named(live, torch.zeros(1) + 1.0 if found is None else torch.cat([found[:-1], found.new_ones(1)]))
+
+    def step(self, live: Sequence[str], groups: Sequence[Mapping[str, Any]], places: Sequence[int]) -> None:
+        """Step the parameters `live`, the same ones on all ranks."""
+        before, whole, after = self._parts
+        grads = {name: local(self.members[name].grad) for name in live}  # type: ignore[arg-type]
+        counted: dict[Key, float] = {}
+        if before is not None:
+            self._run(before, grads, groups, places, counted, {})
+        given: dict[Key, Tensor] = {}
+        for name in live:
+            spread = self.spreads[name]
+            for one in spread.there if spread.owner is not None else ():
+                given[name, one.name] = self._at_hand(name, one, grads[name])
+        self.there.run(given)
+        if whole is not None:
+            own = {name: tensor.detach() for name, tensor in self._dummies.items() if name in grads}
+            self._run(whole, own, groups, places, counted, self._whole)
+        self.back.run(self._whole)
+        arrived = self.back.results()
+        for name in live:
+            for one in self.spreads[name].back:
+                if one.source == "weight":
+                    self.shards[name].copy_(arrived[name, one.name])
+                elif one.source is not None:
+                    local(self.kept[self.members[name]][one.source]).copy_(arrived[name, one.name])
+        if after is not None:
+            self._run(after, grads, groups, places, counted, arrived)
+        for name in live:
+            for state, kind in self.spreads[name].states:
+                if kind == "count":
+                    count = self.kept[self.members[name]][state]
+                    count.fill_(counted.get((name, state), count.item() + 1.0))
+
+    def _at_hand(self, name: str, one: Crossing, grad: Tensor) -> Tensor:
+        if one.source is None:
+            return self._temporary[name, one.name]
+        if one.source in ("weight", "grad"):
+            return self.shards[name] if one.source == "weight" else grad
+        if dict(self.spreads[name].states)[one.source] == "grad":
+            return grad
+        return local(self.kept[self.members[name]][one.source])
+
+    def _run(
+        self,
+        part: PartOptimizer,
+        grads: Mapping[str, Tensor],
+        groups: Sequence[Mapping[str, Any]],
+        places: Sequence[int],
+        counted: dict[Key, float],
+        values: Mapping[Key, Tensor],
+    ) -> None:
+        members = part._by_names()
+        for name, parameter in members.items():
+            parameter.grad = grads.get(name)
+        counts = []
+        for bucket in part.update.buckets:
+            for name in bucket.names:
+                if name not in grads:
+                    continue
+                own = part.state[members[name]]
+                for state, kind in bucket.states:
+                    if kind == "count":
+                        count = self.kept[self.members[name]][state]
+                        own.setdefault(state, torch.tensor(0.0)).fill_(count.item())
+                        counts.append((name, state, own[state]))
+                    elif kind != "grad":
+                        own[state] = self._slot(name, state, values)
+        part.run(groups, places)
+        for parameter in members.values():
+            parameter.grad = None
+        counted |= {(name, state): count.item() for name, state, count in counts}
+
+    def _slot(self, name: str, state: str, values: Mapping[Key, Tensor]) -> Tensor:
+        if (name, state) in values:
+            return values[name, state]
+        if (name, state) in self._temporary:
+            return self._temporary[name, state]
+        return local(self.kept[self.members[name]][state])

@@ -1,0 +1,197 @@
+"""Tensors that lie over ranks: which entries each rank holds, and how whole ones come together on their owners.
+
+Needs torch alone. Places are torch.distributed.tensor's own: who holds what is asked of its placements.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Runs = tuple[tuple[int, int], ...]  # half-open, along one axis, in order
+Part = tuple[Runs, ...]  # what a rank holds of a tensor: runs along each axis
+
+_ALIGN = 16  # bytes: every value of a message starts at a multiple
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor of `shape`, and the part that each rank of a group holds, in the order of the group's ranks.
+
+    `alike` numbers the ranks: those with the same number hold the whole tensor between them, each entry once.
+    """
+
+    shape: tuple[int, ...]
+    parts: tuple[Part, ...]
+    alike: tuple[int, ...]
+
+    def local(self, rank: int) -> tuple[int, ...]:
+        """The shape of a rank's part."""
+        return _shape(self.parts[rank])
+
+    def sources(self, owner: int) -> list[int]:
+        """The ranks that an owner gets its parts from, itself among them."""
+        return [rank for rank, number in enumerate(self.alike) if number == self.alike[owner]]
+
+
+def held(shape: Sequence[int], mesh: Sequence[int], placements: Sequence[Any]) -> Held:
+    """Who holds what of a tensor on a mesh of this shape. ValueError for a sum that isn't taken yet (Partial)."""
+    parts, alike = [], []
+    copies = [axis for axis, placement in enumerate(placements) if placement.is_replicate()]
+    for place in itertools.product(*map(range, mesh)):
+        indices = [torch.arange(size) for size in shape]
+        for axis, placement in enumerate(placements):
+            if placement.is_replicate():
+                continue
+            if placement.is_partial():
+                raise ValueError("a Partial tensor is a sum over ranks that isn't taken yet")
+            along = placement.dim
+            pieces = _first_axis(placement)._split_tensor(indices[along], mesh[axis], with_padding=False)[0]
+            indices[along] = pieces[place[axis]]
+        parts.append(tuple(_runs(index.tolist()) for index in indices))
+        alike.append(sum(place[axis] * math.prod(mesh[axis + 1 :]) for axis in copies))
+    return Held(tuple(shape), tuple(parts), tuple(alike))
+
+
+def _first_axis(placement: Any) -> Any:
+    """The same placement of a vector."""
+    factor = getattr(placement, "split_factor", None)
+    return type(placement)(0) if factor is None else type(placement)(0, split_factor=factor)
+
+
+def _runs(indices: list[int]) -> Runs:
+    found: list[list[int]] = []
+    for index in indices:
+        if found and found[-1][1] == index:
+            found[-1][1] += 1
+        else:
+            found.append([index, index + 1])
+    return tuple((start, stop) for start, stop in found)
+
+
+def boxes(whole: Tensor, part: Part, local: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views of a part's entries in the whole tensor, and of the same in the part."""
+    for chosen in itertools.product(*map(_placed, part)):
+        outer, inner = whole, local
+        for axis, (start, begin, size) in enumerate(chosen):
+            outer, inner = outer.narrow(axis, start, size), inner.narrow(axis, begin, size)
+        yield outer, inner
+
+
+def _placed(runs: Runs) -> list[tuple[int, int, int]]:
+    """Of each run its start in the whole, its start in the part, and its size."""
+    sizes = [stop - start for start, stop in runs]
+    begins = itertools.accumulate(sizes, initial=0)
+    return [(start, begin, size) for (start, _), begin, size in zip(runs, begins, sizes, strict=False)]
+
+
+@dataclass(frozen=True)
+class Value:
+    """What an exchange carries of one parameter: `key` tells it from others. On `owner` it is whole."""
+
+    key: tuple[str, str]
+    held: Held
+    dtype: torch.dtype
+    owner: int
+
+
+class Exchange:
+    """Values gathered on their owners, or handed back: one message between any two ranks.
+
+    Messages have the same sizes at every step, whatever gradients there are, so that no rank waits for another's
+    choice. `inward` says that parts come together; else owners hand on what each rank holds, copies too.
+    """
+
+    def __init__(self, values: Sequence[Value], group: Any, device: torch.device, inward: bool) -> None:
+        self.group, self.inward = group, inward
+        rank, ranks = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
+        out = [messages(values, rank, peer, inward) for peer in range(ranks)]
+        into = [messages(values, peer, rank, inward) for peer in range(ranks)]
+        self.sent, self.received = [list(map(size_of, own)) for own in (out, into)]
+        self._out, self._in = (torch.zeros(sum(sizes), dtype=torch.uint8, device=device)
+                               for sizes in (self.sent, self.received))  # fmt: skip
+        self._sends, self._takes = list(_laid(self._out, out)), list(_laid(self._in, into))
+        if inward:
+            kept = {value.key: value for value, _, _ in self._takes}
+            self._whole = {
+                key: torch.zeros(value.held.shape, dtype=value.dtype, device=device) for key, value in kept.items()
+            }
+
+    @property
+    def bytes_sent(self) -> int:
+        """To others, in one exchange."""
+        return sum(self.sent) - self.sent[torch.distributed.get_rank(self.group)]
+
+    def results(self) -> Mapping[tuple[str, str], Tensor]:
+        """Where values arrive: whole tensors on their owner, or this rank's parts. The same tensors every time."""
+        return self._whole if self.inward else {value.key: local for value, _, local in self._takes}
+
+    def run(self, given: Mapping[tuple[str, str], Tensor]) -> None:
+        """Send: this rank's parts by key, or whole tensors by key; what is missing is sent as zeros."""
+        for value, part, local in self._sends:
+            tensor = given.get(value.key)
+            if tensor is None:
+                local.zero_()
+            elif self.inward:
+                local.copy_(tensor)
+            else:
+                for outer, inner in boxes(tensor, part, local):
+                    inner.copy_(outer)
+        torch.distributed.all_to_all_single(self._in, self._out, self.received, self.sent, group=self.group)
+        if self.inward:
+            for value, part, local in self._takes:
+                for outer, inner in boxes(self._whole[value.key], part, local):
+                    outer.copy_(inner)
+
+
+Message = list[tuple[Value, Part]]
+
+
+def messages(values: Sequence[Value], giver: int, taker: int, inward: bool) -> Message:
+    """What one rank sends another, in order: parts that come together at their owner, or what an owner hands on."""
+    if inward:
+        own = [value for value in values if value.owner == taker and giver in value.held.sources(taker)]
+        return [(value, value.held.parts[giver]) for value in own]
+    return [(value, value.held.parts[taker]) for value in values if value.owner == giver]
+
+
+def size_of(message: Message) -> int:
+    """Bytes of a message."""
+    return sum(_padded(_bytes(part, value.dtype)) for value, part in message)
+
+
+def _laid(buffer: Tensor, all_messages: Sequence[Message]) -> Iterator[tuple[Value, Part, Tensor]]:
+    """Each value of the messages that a buffer holds one behind another, and its place there."""
+    start = 0
+    for value, part in itertools.chain.from_iterable(all_messages):
+        size = _bytes(part, value.dtype)
+        yield value, part, buffer[start : start + size].view(value.dtype).view(_shape(part))
+        start += _padded(size)
+
+
+def _shape(part: Part) -> tuple[int, ...]:
+    return tuple(sum(stop - start for start, stop in runs) for runs in part)
+
+
+def _bytes(part: Part, dtype: torch.dtype) -> int:
+    return dtype.itemsize * math.prod(_shape(part))
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGN) * _ALIGN
+
+
+def shared_out(costs: Sequence[float], ranks: int) -> list[int]:
+    """An owner for each cost: the largest first, each to the rank that has least (longest processing time first)."""
+    loads = [0.0] * ranks
+    owners = [0] * len(costs)
+    for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
+        owners[index] = min(range(ranks), key=lambda rank: (loads[rank], rank))
+        loads[owners[index]] += costs[index]
+    return owners
