@@ -15,7 +15,7 @@ from normc.errors import NormcError
 from normc.optimizer import Optimizer
 from tests.handmade import Small, draft, plan_of, small_rows
 from tests.optimizer.test_faults import LOUD, NAME, give, kept, same
-from tests.update.fused.test_fused import TARGET, farthest, interpreter
+from tests.update.fused.interpreted import TARGET, farthest, interpreter
 
 pytest.importorskip("triton")
 __all__ = ["interpreter"]  # a fixture of every test here

@@ -19,7 +19,7 @@ from normc.compiler import build
 from normc.errors import NormcError
 from normc.update.runtime import launcher, native, tables
 from tests.handmade import Small, plan_of, small_rows
-from tests.update.fused.test_fused import TARGET, farthest, give, interpreter
+from tests.update.fused.interpreted import TARGET, farthest, give, interpreter
 
 pytest.importorskip("triton")
 __all__ = ["interpreter"]  # a fixture of every test here
