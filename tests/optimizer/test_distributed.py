@@ -22,6 +22,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import normc
 from tests.optimizer.loading import made, train, trained, weights
 
+pytestmark = pytest.mark.usefixtures("updates_once")
+
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 DISTRIBUTED = ["muon", "scion", "scion-light", "adamw", "adafactor", {"*": "muon", "output": "adamw"}]
 

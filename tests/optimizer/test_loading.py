@@ -18,6 +18,8 @@ from normc.recipe.by_name import recipes
 from tests.optimizer.loading import Net, X, by_name, made, train, trained, weights
 from tests.optimizer.test_checkpoint import through_file
 
+pytestmark = pytest.mark.usefixtures("updates_once")
+
 
 def inner(wrap: Callable[[Any], Any]) -> nn.Module:
     model = Net()

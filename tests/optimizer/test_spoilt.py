@@ -12,6 +12,8 @@ import torch
 import normc
 from tests.optimizer.loading import Net, X, by_name, made, train, trained
 
+pytestmark = pytest.mark.usefixtures("updates_once")
+
 
 def spoilt(spoil: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     state = copy.deepcopy(trained()[1].state_dict())

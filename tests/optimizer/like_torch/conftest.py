@@ -11,7 +11,7 @@ from normc.errors import NormcWarning
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
+def quiet(updates_once: None) -> Iterator[None]:
     """scion-light says that its gradients outlive zero_grad(), and steps without gradients are told of."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NormcWarning)
