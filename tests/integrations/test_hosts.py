@@ -10,11 +10,13 @@ import torch
 from benchmarks.hosts.__main__ import WAYS, difference, said, trained
 from benchmarks.hosts.host import Job, hosts
 from benchmarks.hosts.plain import weights
+from tests.quick import others_slow
 
 STEPS = 12
 NAMES = list(hosts)
 COMPILES = "trainer-compiled"  # a compiled model may round otherwise than the plain loop's
 SPAWNS = "ddp"
+QUICK = ("accelerate", "lightning", "trainer")
 
 
 def installed(name: str) -> str:
@@ -30,7 +32,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in (COMPILES, SPAWNS)])
+@pytest.mark.parametrize("name", others_slow([name for name in NAMES if name not in (COMPILES, SPAWNS)], QUICK))
 def test_a_host_trains_as_the_plain_loop_does_and_resumes(name: str, tmp_path: Path) -> None:
     host = hosts[installed(name)]
     threads = torch.get_num_threads()
