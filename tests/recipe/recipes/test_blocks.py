@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from normc.plans.row import Row
 from tests.blocked import BLOCKED, parts
 from tests.handmade import after, draft
 from tests.quick import others_slow
@@ -41,12 +42,15 @@ def test_each_block_is_a_matrix_of_its_own(recipe: str, way: tuple[str, str], mo
     firm_bases(monkeypatch)
     backend, case = way[0], CASES[way[1]]
     name, options, values = RECIPES[recipe]
-    stepped = partial(after, recipe=name, options=options, **values)
+
+    def stepped(row: Row, start: Tensor, grads: Tensor, backend: str = "cpu") -> Tensor:
+        return after(row, start, grads, name, options, backend=backend, **values)
+
     generator = torch.Generator().manual_seed(4)
     grads = torch.randn(6, *case.shape, generator=generator, dtype=torch.float64)
     start = torch.randn(case.shape, generator=generator, dtype=torch.float64)
     row = draft("w", case.shape, "hidden", dtype="float64", **case.facts)
-    found = stepped(row, start, grads, backend=backend)
+    found = stepped(row, start, grads, backend)
     every = zip(*(parts(case, grad) for grad in grads), strict=True)
     for mine, own, first in zip(parts(case, found), every, parts(case, start), strict=True):
         alone = draft("w", tuple(mine.shape), "hidden", dtype="float64")
