@@ -79,10 +79,9 @@ class Rescale(Lmo):
 
 @dataclass(frozen=True, slots=True)
 class NeuronLmo(Lmo):
-    """The spectral step with its neurons evened out, by an average of each one's squares kept between steps (NorMuon).
+    """A matrix's unit step with its neurons evened out, by an average of each one's squares kept between steps (NorMuon).
 
-    Steps of other norms stay as they are. The group's `beta2` is what the average keeps. The step keeps its 2-norm, or
-    with `rms` has RMS 1.
+    The group's `beta2` is what the average keeps. The step keeps its 2-norm, or with `rms` has RMS 1.
     """
 
     rms: bool = False
@@ -94,7 +93,7 @@ class NeuronLmo(Lmo):
     def unit(self, build: Builder, x: fx.Node, norm: Norm, fold: Fold) -> fx.Node:
         """u / sqrt(v) for the unit step u and v <- beta2 v + (1 - beta2) mean(u^2), a number for each row of u."""
         step = super(NeuronLmo, self).unit(build, x, norm, fold)
-        if norm.lmo is not norms["spectral"].lmo:
+        if norm.shape not in ("matrix", "slices"):
             return step
         known = sum(name.startswith("neuron_moment") for name in build.states())
         name = f"neuron_moment_{known}" if known else "neuron_moment"
