@@ -20,13 +20,6 @@ from normc.update.runtime.ranked import Ranked, Updates
 from normc.update.runtime.spread import Held, held
 
 
-def placed(members: Mapping[str, Tensor]) -> Mapping[str, tuple[Any, Any]] | None:
-    """Each parameter's mesh and placements; None where none lies over ranks."""
-    found = {name: (tensor.device_mesh, tensor.placements) for name, tensor in members.items()
-             if hasattr(tensor, "placements")}  # fmt: skip
-    return found or None
-
-
 def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: Any) -> Ranked:
     """The step of this rank. NormcError for parameters that lie in a way that no scheme is for."""
     if build.storage.state is not None or build.storage.stochastic:
@@ -34,32 +27,48 @@ def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: An
             "state_dtype and stochastic_rounding are not there for parameters that lie over several ranks",
             "leave them out",
         )
-    meshes = {name: where for name, where in (placed(members) or {}).items()}
-    mesh = next(iter(meshes.values()))[0]
-    group = _group(mesh)
-    shape = tuple(mesh.mesh.shape)
-    holdings: dict[str, Held] = {}
+    teams: list[Any] = []
+    meshes: list[Any] = []
+    places: dict[str, tuple[int, Held]] = {}
     for name, tensor in members.items():
-        if name not in meshes:
+        if not hasattr(tensor, "placements"):
             raise NormcError(f"{name!r} is a plain tensor beside sharded ones", "shard the whole model, or none of it")
-        own, placements = meshes[name]
-        if own != mesh:
-            raise NormcError(f"{name!r} lies on another mesh than the first parameter", "use one mesh")
+        mesh = tensor.device_mesh
+        if mesh not in meshes:
+            meshes.append(mesh)
+            teams.append(_group(mesh))
         try:
-            holdings[name] = held(tensor.shape, shape, placements)
+            places[name] = (meshes.index(mesh), _held(tensor, teams[meshes.index(mesh)]))
         except ValueError as error:
             raise NormcError(f"{name!r}: {error}", "reduce it first: redistribute to Replicate or Shard") from None
-    rank, ranks = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
-    spreads, programs = distribute(lowered(plan, build), holdings, ranks, rank, cost)
+    sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
+    spreads, programs = distribute(lowered(plan, build), places, sizes, cost)
     recipe = recipe_of(plan)
     updates = Updates(*(backends[build.backend].load(rewritten(program), recipe).update for program in programs))
-    return Ranked(members, spreads, updates, group, build.compile, kept)
+    return Ranked(members, spreads, updates, teams, build.compile, kept)
+
+
+_GROUPS: dict[tuple[int, ...], Any] = {}
 
 
 def _group(mesh: Any) -> Any:
+    """The process group of all ranks of a mesh. Made where there is none yet: its ranks come by here together."""
     if mesh.ndim == 1:
         return mesh.get_group()
-    return mesh._flatten().get_group()
+    ranks = tuple(sorted(mesh.mesh.flatten().tolist()))
+    if ranks == tuple(range(torch.distributed.get_world_size())):
+        return torch.distributed.group.WORLD
+    if ranks not in _GROUPS:
+        _GROUPS[ranks] = torch.distributed.new_group(list(ranks), use_local_synchronization=True)
+    return _GROUPS[ranks]
+
+
+def _held(tensor: Any, group: Any) -> Held:
+    """Who holds what, in the order of the group's ranks."""
+    ranks = tensor.device_mesh.mesh.flatten().tolist()
+    found = held(tensor.shape, tuple(tensor.device_mesh.mesh.shape), tensor.placements)
+    order = sorted(range(len(ranks)), key=lambda index: torch.distributed.get_group_rank(group, ranks[index]))
+    return Held(found.shape, tuple(found.parts[index] for index in order), tuple(found.alike[i] for i in order))
 
 
 def cost(row: Row) -> float:

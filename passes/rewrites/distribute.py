@@ -241,30 +241,36 @@ class _Parts:
 
 
 def distribute(
-    program: Program, held: Mapping[str, Held], ranks: int, rank: int, cost: Callable[[Row], float]
+    program: Program, places: Mapping[str, tuple[int, Held]], teams: Sequence[tuple[int, int]],
+    cost: Callable[[Row], float],
 ) -> tuple[list[Spread], tuple[Program, Program, Program]]:
     """Cut a plain program over ranks: how each row is stepped, and what this rank runs.
 
-    `held` says who holds what of each row, `cost` what a row's whole part takes: owners get about the same.
+    `places` says of each row over which team it lies, and who holds what; `teams` are (ranks, this rank). `cost` is what
+    a row's whole part takes: owners get about the same.
     """
     cuts: dict[int, Cut] = {}
     for chain in program.chains:
         if id(chain.graph) not in cuts:
             cuts[id(chain.graph)] = cut(annotate(chain))
-    owned = [chain for chain in program.chains if cuts[id(chain.graph)].whole is not None]
-    owners = dict(zip((chain.row.name for chain in owned), shared_out([cost(chain.row) for chain in owned], ranks),
-                      strict=True))  # fmt: skip
+    owners: dict[str, int] = {}
+    for team, (ranks, _) in enumerate(teams):
+        own = [chain.row for chain in program.chains
+               if places[chain.row.name][0] == team and cuts[id(chain.graph)].whole is not None]  # fmt: skip
+        owners |= zip((row.name for row in own), shared_out([cost(row) for row in own], ranks), strict=True)
     spreads = []
     parts: tuple[list[Chain], list[Chain], list[Chain]] = ([], [], [])
     for chain in program.chains:
-        own, row = cuts[id(chain.graph)], chain.row
-        owner = owners.get(row.name)
-        spreads.append(Spread(row.name, held[row.name], owner, own.there, own.back, own.across, own.states))
-        shard = _shard(row, held[row.name].local(rank))
+        own_cut, row = cuts[id(chain.graph)], chain.row
+        (team, held), owner = places[row.name], owners.get(row.name)
+        rank = teams[team][1]
+        more = (own_cut.there, own_cut.back, own_cut.across, own_cut.states)
+        spreads.append(Spread(row.name, held, team, owner, *more))
+        shard = _shard(row, held.local(rank))
         for graph, part, is_mine, of in (
-            (own.before, parts[0], True, shard),
-            (own.whole, parts[1], owner == rank, row),
-            (own.after, parts[2], True, shard),
+            (own_cut.before, parts[0], True, shard),
+            (own_cut.whole, parts[1], owner == rank, row),
+            (own_cut.after, parts[2], True, shard),
         ):
             if graph is not None and is_mine and of.numel:
                 part.append(Chain((of,), graph, chain.group))

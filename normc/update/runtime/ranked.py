@@ -39,7 +39,8 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Spread:
-    """How one parameter is stepped over ranks, and by whom: its `owner` is None where no rank needs it whole.
+    """How one parameter is stepped over the ranks of a team, and by whom: `owner` is a rank of the team, or None where
+    none needs the parameter whole.
 
     there   what the owner gets
     back    what it hands on; what is a state's or the weight's new value has it as its source
@@ -49,6 +50,7 @@ class Spread:
 
     name: str
     held: Held
+    team: int
     owner: int | None
     there: tuple[Crossing, ...] = ()
     back: tuple[Crossing, ...] = ()
@@ -114,39 +116,50 @@ class PartOptimizer(UpdateOptimizer):
 
 
 class Ranked:
-    """The step of one rank. `members` are the model's parameters by name; states are kept in `kept`, by parameter."""
+    """The step of one rank. `members` are the model's parameters by name; states are kept in `kept`, by parameter.
+
+    `teams` are the process groups that parameters lie over; those of experts may be others than those of the rest.
+    """
 
     def __init__(
         self,
         members: Mapping[str, Tensor],
         spreads: Sequence[Spread],
         updates: Updates,
-        group: Any,
+        teams: Sequence[Any],
         compile: bool,
         kept: Mapping[Tensor, dict[str, Tensor]],
     ) -> None:
         for spread in spreads:
+            if not hasattr(members[spread.name], "placements"):
+                continue
             own = kept[members[spread.name]]
             wide = torch.promote_types(members[spread.name].dtype, updates.after.compute_dtype)
             for state, tensor in states_of(members[spread.name], spread.states, wide).items():
                 own.setdefault(state, tensor)
-        self.members, self.spreads, self.group = members, {spread.name: spread for spread in spreads}, group
-        self.rank = torch.distributed.get_rank(group)
+        self.members, self.spreads, self.teams = members, {spread.name: spread for spread in spreads}, teams
+        self.ranks = [torch.distributed.get_rank(team) for team in teams]
         self.kept = kept
         self.shards = {name: local(members[name]).detach() for name in self.spreads}
         device = next(iter(self.shards.values())).device
         self._wide = {
             name: torch.promote_types(shard.dtype, updates.after.compute_dtype) for name, shard in self.shards.items()
         }
-        there, back = [], []
-        for spread in spreads:
-            if spread.owner is not None:
-                there += [self._value(spread, one) for one in spread.there]
-                back += [self._value(spread, one) for one in spread.back]
-        self.there, self.back = Exchange(there, group, device, True), Exchange(back, group, device, False)
+        self.there: list[Exchange] = []
+        self.back: list[Exchange] = []
+        values: list[tuple[Value, int]] = []
+        for team, group in enumerate(teams):
+            own = [spread for spread in spreads if spread.team == team and spread.owner is not None]
+            there = [self._value(spread, one) for spread in own for one in spread.there]
+            back = [self._value(spread, one) for spread in own for one in spread.back]
+            self.there.append(Exchange(there, group, device, True))
+            self.back.append(Exchange(back, group, device, False))
+            values += [(value, team) for value in there + back]
         self._parts: list[PartOptimizer | None] = []
-        owned = {value.key: value for value in there + back if value.owner == self.rank}
-        self._whole: dict[Key, Tensor] = {key: tensor for key, tensor in self.there.results().items()}
+        owned = {value.key: value for value, team in values if value.owner == self.ranks[team]}
+        self._whole: dict[Key, Tensor] = {}
+        for exchange in self.there:
+            self._whole |= exchange.results()
         for key, value in owned.items():
             if key not in self._whole:
                 self._whole[key] = torch.zeros(value.held.shape, dtype=value.dtype, device=device)
@@ -159,7 +172,7 @@ class Ranked:
         self._dummies = {
             name: next(self._whole[name, one.name] for one in spread.back if one.kind == "like")
             for name, spread in self.spreads.items()
-            if spread.owner == self.rank
+            if spread.owner == self.ranks[spread.team]
         }
         for update, own in ((updates.before, self.shards), (updates.whole, self._dummies), (updates.after, self.shards)):
             named = [(name, own[name]) for name in update.entries]
@@ -192,11 +205,12 @@ class Ranked:
         wrong = 0.0 if found is None else found[-1].item()
         number = float(int.from_bytes(hashlib.sha256("\n".join(live).encode()).digest()[:6], "big"))
         said = torch.tensor([wrong, number, -number], dtype=torch.float64, device=device)
-        torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX, group=self.group)
+        for team in self.teams:
+            torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX, group=team)
         any_wrong, most, least = said.tolist()
         if most != -least:
             fail(
-                f"ranks have gradients of other parameters; rank {self.rank} has {len(live)} of {len(self.spreads)}",
+                f"ranks have gradients of other parameters; rank {self.ranks[0]} has {len(live)} of {len(self.spreads)}",
                 "let every rank run the same layers, or give zeros as gradients",
             )
         if not any_wrong:
@@ -215,12 +229,15 @@ class Ranked:
             spread = self.spreads[name]
             for one in spread.there if spread.owner is not None else ():
                 given[name, one.name] = self._at_hand(name, one, grads[name])
-        self.there.run(given)
+        for exchange in self.there:
+            exchange.run(given)
         if whole is not None:
             own = {name: tensor.detach() for name, tensor in self._dummies.items() if name in grads}
             self._run(whole, own, groups, places, counted, self._whole)
-        self.back.run(self._whole)
-        arrived = self.back.results()
+        arrived: dict[Key, Tensor] = {}
+        for exchange in self.back:
+            exchange.run(self._whole)
+            arrived |= exchange.results()
         for name in live:
             for one in self.spreads[name].back:
                 if one.source == "weight":
