@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from normc.arguments import by_text, flag, instance, items, number
 from normc.errors import NormcError
+from normc.model.trace.distributed import own_parameters
 from normc.model.trace.failures import ForwardError
 from normc.model.trace.frontend import find_ladder
 from normc.model.trace.inputs import example_inputs as read_inputs
@@ -137,7 +138,7 @@ def compile(  # noqa: A001  # the public name
     `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
     instance("model", model, nn.Module, "pass a torch.nn.Module")
-    named = list(model.named_parameters())
+    named = own_parameters(model)
     for device in {parameter.device for _, parameter in named}:
         prepare(device)
     how = build_of(

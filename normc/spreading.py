@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,9 @@ from normc.plans.plan import NormPlan
 from normc.plans.row import Row
 from normc.recipe.by_name import recipe_of
 from normc.update.program.build import Build
-from normc.update.runtime.ranked import Ranked, Updates
-from normc.update.runtime.spread import Held, held
+from normc.update.runtime.ranked import Ranked, Updates, compared
+from normc.update.runtime.rounding import local
+from normc.update.runtime.spread import Held, everywhere, held
 
 
 def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: Any) -> Ranked:
@@ -32,8 +33,8 @@ def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: An
     places: dict[str, tuple[int, Held]] = {}
     for name, tensor in members.items():
         if not hasattr(tensor, "placements"):
-            raise NormcError(f"{name!r} is a plain tensor beside sharded ones", "shard the whole model, or none of it")
-        mesh = tensor.device_mesh
+            continue
+        mesh: Any = tensor.device_mesh
         if mesh not in meshes:
             meshes.append(mesh)
             teams.append(_group(mesh))
@@ -41,11 +42,43 @@ def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: An
             places[name] = (meshes.index(mesh), _held(tensor, teams[meshes.index(mesh)]))
         except ValueError as error:
             raise NormcError(f"{name!r}: {error}", "reduce it first: redistribute to Replicate or Shard") from None
+    _compare(plan, members, teams)
     sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
+    widest = max(range(len(teams)), key=lambda team: sizes[team][0])
+    for name, tensor in members.items():
+        if name not in places:  # a tensor-parallel model's gains are plain ones, alike on all ranks
+            places[name] = (widest, everywhere(tensor.shape, sizes[widest][0]))
     spreads, programs = distribute(lowered(plan, build), places, sizes, cost)
     recipe = recipe_of(plan)
     updates = Updates(*(backends[build.backend].load(rewritten(program), recipe).update for program in programs))
-    return Ranked(members, spreads, updates, teams, build.compile, kept)
+    return Ranked(members, spreads, updates, teams, build.compile, kept, plan.hash)
+
+
+def _compare(plan: NormPlan, members: Mapping[str, Tensor], teams: Sequence[Any]) -> None:
+    """NormcError on all ranks where one has another plan than the rest."""
+    device = local(next(iter(members.values()))).device
+    same, _ = compared("\n".join(["plan", plan.hash, *(row.name for row in plan.rows)]), 0.0, teams, device)
+    if not same:
+        rank = torch.distributed.get_rank()
+        raise NormcError(
+            f"ranks have different plans; that of rank {rank} is {plan.hash[:16]}, of {len(plan)} rows",
+            f"normc.save(opt.plan, 'plan{rank}.json') on every rank, and compare two by `normc diff`; what a forward asks of "
+            "its data may differ by rank, so plan with the same inputs, or give all ranks one plan: "
+            "normc.compile(model, plan=normc.load(path))",
+        )
+
+
+def moving(gradients: Mapping[str, Tensor]) -> list[str]:
+    """Which of these gradients aren't zeros alone, on any rank of the meshes that some of them lie over."""
+    found = torch.stack([local(gradient).any().float() for gradient in gradients.values()])
+    meshes: list[Any] = []
+    for mesh in (getattr(gradient, "device_mesh", None) for gradient in gradients.values()):
+        if mesh is not None and mesh not in meshes:
+            meshes.append(mesh)
+    for mesh in meshes:
+        for axis in range(mesh.ndim):
+            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=mesh.get_group(axis))
+    return [name for name, moves in zip(gradients, found.tolist(), strict=True) if moves]
 
 
 _GROUPS: dict[tuple[int, ...], Any] = {}

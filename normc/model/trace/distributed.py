@@ -60,10 +60,10 @@ def shards(model: nn.Module) -> Mapping[int, nn.Parameter]:
     return found
 
 
-def own_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """The model's, by all their names, as the optimizer steps them: shards, also while FSDP has gathered them."""
+def own_parameters(model: nn.Module, remove_duplicate: bool = True) -> list[tuple[str, nn.Parameter]]:
+    """Those that an optimizer steps, as `model.named_parameters`: shards, also while FSDP has gathered them."""
     own = shards(model)
-    return [(name, own.get(id(p), p)) for name, p in model.named_parameters(remove_duplicate=False)]
+    return [(name, own.get(id(p), p)) for name, p in model.named_parameters(remove_duplicate=remove_duplicate)]
 
 
 @contextlib.contextmanager

@@ -88,8 +88,9 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], fr
     recorder then runs. Both give the same form of graph. What torch.export can't run, the recorder runs, with a note.
 
     Parameters and inputs may be on "meta". Names are those of `model.named_parameters()`, also of a compiled or
-    wrapped model, and shapes are those of whole tensors, also of a sharded one. A cache of a `use_cache` model is switched off unless `kwargs` says otherwise. NormcError if the
-    forward fails on every rung of the frontend's ladder or returns no tensor, or if there is no such frontend.
+    wrapped model, and shapes are those of whole tensors, also of a sharded one. A cache of a `use_cache` model is
+    switched off unless `kwargs` says otherwise. NormcError if the forward fails on every rung of the frontend's ladder
+    or returns no tensor, or if there is no such frontend.
     """
     ladder = find_ladder(frontend)
     if not hasattr(torch._C, "_AutoDispatchBelowAutograd"):

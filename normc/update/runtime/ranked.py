@@ -13,12 +13,13 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import Shard, zeros
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard, zeros
 
 from normc.update.runtime.faults import flags, named
 from normc.update.runtime.rounding import local
 from normc.update.runtime.run import Update
-from normc.update.runtime.spread import Exchange, Held, Value, held
+from normc.update.runtime.spread import Exchange, Held, Value, boxes, everywhere, held
 from normc.update.runtime.step import UpdateOptimizer
 
 Key = tuple[str, str]  # a parameter's name, and that of a state or of a value that crosses ranks
@@ -80,7 +81,9 @@ def elsewhere(placements: Sequence[Any], kind: str) -> list[Any]:
 
 
 def states_of(member: Tensor, states: Sequence[tuple[str, str]], dtype: torch.dtype) -> dict[str, Tensor]:
-    """A distributed parameter's states, all zero: as it lies, or as `elsewhere` says."""
+    """A parameter's states, all zero: as it lies, or as `elsewhere` says. Those of a plain one are plain."""
+    if not hasattr(member, "placements"):
+        return {name: _plain_state(member, kind, dtype) for name, kind in states if kind != "grad"}
     mesh, placements = member.device_mesh, member.placements  # type: ignore[attr-defined]  # of DTensor
     found: dict[str, Tensor] = {}
     for name, kind in states:
@@ -91,6 +94,50 @@ def states_of(member: Tensor, states: Sequence[tuple[str, str]], dtype: torch.dt
         elif kind != "grad":
             found[name] = zeros(shape_of(kind), dtype=dtype, device_mesh=mesh, placements=elsewhere(placements, kind))
     return found
+
+
+def _plain_state(member: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
+    if kind == "count":
+        return torch.tensor(0.0)
+    if kind == "like":
+        return torch.zeros_like(member, dtype=dtype)
+    return torch.zeros(shape_of(kind), dtype=dtype, device=member.device)
+
+
+def laid_out(whole: Tensor, member: Tensor, kind: str) -> Tensor:
+    """A whole state of a parameter that lies over ranks now, cut as it lies. Every rank keeps its part of its own."""
+    if kind == "count":
+        return whole
+    mesh: DeviceMesh = member.device_mesh  # type: ignore[attr-defined]  # of DTensor
+    placements = member.placements  # type: ignore[attr-defined]  # of DTensor
+    placements = list(placements) if kind == "like" else elsewhere(placements, kind)
+    sizes = tuple(mesh.mesh.shape)
+    part = held(whole.shape, sizes, placements).parts[_number(mesh.get_coordinate() or [], sizes)]
+    own = whole.new_empty(tuple(sum(stop - start for start, stop in runs) for runs in part))
+    for outer, inner in boxes(whole, part, own):
+        inner.copy_(outer)
+    whole = whole.contiguous()
+    return DTensor.from_local(own, mesh, placements, run_check=False, shape=whole.shape, stride=whole.stride())
+
+
+def _number(place: Sequence[int], sizes: Sequence[int]) -> int:
+    """Of a place in a mesh, counting along its last axis first."""
+    number = 0
+    for index, size in zip(place, sizes, strict=True):
+        number = number * size + index
+    return number
+
+
+def compared(said: str, wrong: float, teams: Sequence[Any], device: torch.device) -> tuple[bool, float]:
+    """Whether all ranks of these teams say the same, and the largest of their numbers. One message a team, whatever it
+    is about: ranks that ask about different things differ.
+    """
+    number = float(int.from_bytes(hashlib.sha256(said.encode()).digest()[:6], "big"))
+    found = torch.tensor([wrong, number, -number], dtype=torch.float64, device=device)
+    for team in teams:
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=team)
+    largest, most, least = found.tolist()
+    return most == -least, largest
 
 
 class PartOptimizer(UpdateOptimizer):
@@ -119,6 +166,7 @@ class Ranked:
     """The step of one rank. `members` are the model's parameters by name; states are kept in `kept`, by parameter.
 
     `teams` are the process groups that parameters lie over; those of experts may be others than those of the rest.
+    `plan` tells the plan from others. A plain member is one that all ranks have alike.
     """
 
     def __init__(
@@ -129,10 +177,10 @@ class Ranked:
         teams: Sequence[Any],
         compile: bool,
         kept: Mapping[Tensor, dict[str, Tensor]],
+        plan: str = "",
     ) -> None:
+        self.plan = plan
         for spread in spreads:
-            if not hasattr(members[spread.name], "placements"):
-                continue
             own = kept[members[spread.name]]
             wide = torch.promote_types(members[spread.name].dtype, updates.after.compute_dtype)
             for state, tensor in states_of(members[spread.name], spread.states, wide).items():
@@ -149,9 +197,9 @@ class Ranked:
         self.back: list[Exchange] = []
         values: list[tuple[Value, int]] = []
         for team, group in enumerate(teams):
-            own = [spread for spread in spreads if spread.team == team and spread.owner is not None]
-            there = [self._value(spread, one) for spread in own for one in spread.there]
-            back = [self._value(spread, one) for spread in own for one in spread.back]
+            crossing = [spread for spread in spreads if spread.team == team and spread.owner is not None]
+            there = [self._value(spread, one) for spread in crossing for one in spread.there]
+            back = [self._value(spread, one) for spread in crossing for one in spread.back]
             self.there.append(Exchange(there, group, device, True))
             self.back.append(Exchange(back, group, device, False))
             values += [(value, team) for value in there + back]
@@ -174,7 +222,11 @@ class Ranked:
             for name, spread in self.spreads.items()
             if spread.owner == self.ranks[spread.team]
         }
-        for update, own in ((updates.before, self.shards), (updates.whole, self._dummies), (updates.after, self.shards)):
+        for update, own in (
+            (updates.before, self.shards),
+            (updates.whole, self._dummies),
+            (updates.after, self.shards),
+        ):
             named = [(name, own[name]) for name in update.entries]
             self._parts.append(PartOptimizer(named, update, 0.0, compile, "ignore") if named else None)
 
@@ -189,6 +241,8 @@ class Ranked:
     def _held(self, spread: Spread, kind: str) -> Held:
         """Of a value of another shape, which only states have."""
         member = self.members[spread.name]
+        if not hasattr(member, "placements"):
+            return everywhere(shape_of(kind), len(spread.held.parts))
         return held(shape_of(kind), member.device_mesh.mesh.shape, elsewhere(member.placements, kind))  # type: ignore[attr-defined]  # of DTensor
 
     @property
@@ -199,19 +253,16 @@ class Ranked:
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
     ) -> list[str]:
-        """Whose gradients aren't finite, on any rank. Fails on all ranks where they have gradients of other parameters."""
+        """Whose gradients aren't finite, on any rank. Fails on all ranks where they differ in what has a gradient."""
         found = flags([local(gradient) for gradient in gradients]) if judged and gradients else None
         device = next(iter(self.shards.values())).device
         wrong = 0.0 if found is None else found[-1].item()
-        number = float(int.from_bytes(hashlib.sha256("\n".join(live).encode()).digest()[:6], "big"))
-        said = torch.tensor([wrong, number, -number], dtype=torch.float64, device=device)
-        for team in self.teams:
-            torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX, group=team)
-        any_wrong, most, least = said.tolist()
-        if most != -least:
+        same, any_wrong = compared("\n".join([self.plan, *live]), wrong, self.teams, device)
+        if not same:
             fail(
-                f"ranks have gradients of other parameters; rank {self.ranks[0]} has {len(live)} of {len(self.spreads)}",
-                "let every rank run the same layers, or give zeros as gradients",
+                f"ranks have gradients of other parameters, or another plan by now; rank {self.ranks[0]} has "
+                f"{len(live)} of {len(self.spreads)}",
+                "let every rank run the same layers, or give zeros as gradients; call opt.replan on every rank",
             )
         if not any_wrong:
             return []

@@ -59,6 +59,11 @@ def held(shape: Sequence[int], mesh: Sequence[int], placements: Sequence[Any]) -
     return Held(tuple(shape), tuple(parts), tuple(alike))
 
 
+def everywhere(shape: Sequence[int], ranks: int) -> Held:
+    """Of a plain tensor, which every rank has whole."""
+    return Held(tuple(shape), (tuple(((0, size),) for size in shape),) * ranks, tuple(range(ranks)))
+
+
 def _first_axis(placement: Any) -> Any:
     """The same placement of a vector."""
     factor = getattr(placement, "split_factor", None)

@@ -94,10 +94,10 @@ class UpdateOptimizer(JudgingOptimizer):
             self._settle()
         if self._owed:
             self._pay()
+        if self._changed():
+            members = self._by_names()
         if self._idle and (woken := self._woken()):
             self._wake(woken)
-            members = self._by_names()
-        if self._changed():
             members = self._by_names()
         ranked = self._over_ranks(members)
         if ranked is not None:
