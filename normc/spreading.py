@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from normc.plans.plan import NormPlan
 from normc.plans.row import Row
 from normc.recipe.by_name import recipe_of
 from normc.update.program.build import Build
+from normc.update.program.rewriting import rewrites
 from normc.update.runtime.ranked import Ranked, Updates
 from normc.update.runtime.spread import Held, held
 
@@ -42,7 +44,11 @@ def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: An
         except ValueError as error:
             raise NormcError(f"{name!r}: {error}", "reduce it first: redistribute to Replicate or Shard") from None
     sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
-    spreads, programs = distribute(lowered(plan, build), places, sizes, cost)
+    program = lowered(plan, build)
+    if "laws" not in build.without:  # on whole chains: in a part of one, a state reaches no weight
+        program = rewrites["laws"](program)
+        program = replace(program, build=replace(build, without=(*build.without, "laws")))
+    spreads, programs = distribute(program, places, sizes, cost)
     recipe = recipe_of(plan)
     updates = Updates(*(backends[build.backend].load(rewritten(program), recipe).update for program in programs))
     return Ranked(members, spreads, updates, teams, build.compile, kept)

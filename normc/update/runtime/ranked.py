@@ -174,7 +174,11 @@ class Ranked:
             for name, spread in self.spreads.items()
             if spread.owner == self.ranks[spread.team]
         }
-        for update, own in ((updates.before, self.shards), (updates.whole, self._dummies), (updates.after, self.shards)):
+        for update, own in (
+            (updates.before, self.shards),
+            (updates.whole, self._dummies),
+            (updates.after, self.shards),
+        ):
             named = [(name, own[name]) for name in update.entries]
             self._parts.append(PartOptimizer(named, update, 0.0, compile, "ignore") if named else None)
 
@@ -199,7 +203,7 @@ class Ranked:
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
     ) -> list[str]:
-        """Whose gradients aren't finite, on any rank. Fails on all ranks where they have gradients of other parameters."""
+        """Whose gradients aren't finite, on any rank. Fails, on all, where ranks have other parameters' gradients."""
         found = flags([local(gradient) for gradient in gradients]) if judged and gradients else None
         device = next(iter(self.shards.values())).device
         wrong = 0.0 if found is None else found[-1].item()
@@ -210,7 +214,7 @@ class Ranked:
         any_wrong, most, least = said.tolist()
         if most != -least:
             fail(
-                f"ranks have gradients of other parameters; rank {self.ranks[0]} has {len(live)} of {len(self.spreads)}",
+                f"ranks have gradients of other parameters: rank {self.ranks[0]} has {len(live)} of {len(self.names)}",
                 "let every rank run the same layers, or give zeros as gradients",
             )
         if not any_wrong:
