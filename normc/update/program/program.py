@@ -206,6 +206,19 @@ def split(graph: fx.Graph) -> Split:
     return Split(before, tuple(node for node in calls if node in core), tuple(n for n in calls if n in after))
 
 
+def exits(graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
+    """Return what the core hands on, in the graph's order: each value's places among the arguments of the ops after it
+    and the returned values. Chains of one function have the same places, whatever order they compute the values in.
+    """
+    parts = split(graph)
+    readers: list[fx.Node] = []
+    for node in parts.after:
+        fx.node.map_arg((node.args, node.kwargs), readers.append)
+    readers += returned(graph)
+    found = {node: tuple(place for place, source in enumerate(readers) if source is node) for node in parts.core}
+    return {node: places for node, places in found.items() if places}
+
+
 def _closure(nodes: list[fx.Node], seeds: set[fx.Node], neighbours: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:
     """Nodes that reach a seed through `neighbours`, for nodes in an order where neighbours come first."""
     reached = set(seeds)
