@@ -287,6 +287,7 @@ def _stand_in(named: list[tuple[str, Tensor]], make: Maker) -> Update:
         (),
         ready=False,
         labels=recipe.labels,
-        state=kept.state,
+        state=kept.like,
         stochastic=kept.stochastic,
+        offload=kept.offload,
     )

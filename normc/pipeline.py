@@ -35,7 +35,7 @@ from normc.update.program.build import ON_CPU, Build
 from normc.update.program.module import Loaded
 from normc.update.program.program import Program, annotate
 from normc.update.program.rewriting import rewrites
-from normc.update.program.storage import check_kinds
+from normc.update.program.storage import check_kinds, with_codes
 from normc.update.runtime.progress import progress
 from normc.watching import checking, print_decision, print_evidence, to_print
 
@@ -169,7 +169,9 @@ def lowered(plan: NormPlan, build: Build) -> Program:
     """The plain program: what every row's recipe says, one chain of ops a row."""
     device = backends[build.backend].device(build.target)
     program = replace(lower(plan, recipe_of(plan)), build=build, device=device)
-    check_kinds(build.storage, ((chain.row.name, kind) for chain in program.chains for _, kind in chain.states))
+    with_codes(build.storage, (chain.graph for chain in program.chains))
+    kinds = ((chain.row.name, kind) for chain in program.chains for _, kind in chain.states)
+    check_kinds(build.storage, kinds, plan.recipe)
     return program
 
 

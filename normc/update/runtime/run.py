@@ -33,8 +33,8 @@ def bare(name: str) -> str:
 class Bucket:
     """Parameters that one generated function updates.
 
-    `states` are (name, kind) of what is kept per parameter: "like" it in shape, a "count", or of a shape ("3x64"); of
-    kind "grad" it is the gradient, which is never zeroed. If `pieces` isn't 0, parameters come one after another, at
+    `states` are (name, kind) of what is kept per parameter: "like" it in shape, a "count", or of a shape ("3x64");
+    "codes" in 8 bits, whose "scales" come next; of kind "grad" it is the gradient, which is never zeroed. If `pieces` isn't 0, parameters come one after another, at
     most so many entries at a time.
     """
 
@@ -78,7 +78,8 @@ class Update:
 
     `defaults` has the values of each parameter group, `labels` the recipe that each is of. `without` are rewrites that
     were left out, among them "lanes" and "graph", which are of the running. `state` is the dtype of states shaped like
-    their parameter, None that of the arithmetic; `stochastic` says how bf16 is rounded to. `reads` are the values that
+    their parameter, None that of the arithmetic; `stochastic` says how bf16 is rounded to; with `offload` states are
+    kept in the host's memory. `reads` are the values that
     the functions of each group read; none where it isn't known. `options` are those of the recipe that differ from
     their default.
     """
@@ -97,6 +98,7 @@ class Update:
     stochastic: bool = False
     reads: tuple[tuple[str, ...], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    offload: bool = False
 
     @property
     def idle(self) -> tuple[str, ...]:
