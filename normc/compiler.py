@@ -129,7 +129,9 @@ def compile(  # noqa: A001  # the public name
     `recipe`, `tare`, `heads`, `frontend` and `strict` are those of `plan()`; with several recipes, `lr` may be
     {recipe: lr}. `compile=False` runs the generated code eagerly. `without` leaves rewrites out, by name (listed in
     docs/performance.md): the same steps, slower.
-    `state_dtype=torch.bfloat16` keeps states of a parameter's shape in half the memory; arithmetic stays float32.
+    `state_dtype=torch.bfloat16` keeps states of a parameter's shape in half the memory, torch.int8 those of them that
+    average gradients or steps in about a quarter; arithmetic stays float32. `state_device="cpu"` keeps states in the
+    host's memory; where parameters are on a CPU that says nothing. See docs/memory.md.
     `stochastic_rounding` rounds what is written to bf16, states and weights, up or down by chance, right on average
     (Gupta et al. 2015, arXiv:1502.02551): steps smaller than half a last place aren't lost. See docs/recipes.md.
     `nonfinite` is what a step does about a gradient that isn't finite: "raise" NormcError, "skip" the step, count such

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -202,6 +203,15 @@ class Maker:
     def __call__(self, plan: NormPlan) -> Loaded:
         """The plan's update."""
         return update_of(plan, self.build)
+
+    def counted(self, plan: NormPlan) -> NormPlan:
+        """The plan, with the bytes of state that this build keeps for each row; the same where it says so already."""
+        recipe, kept = recipe_of(plan), self.build.storage
+        rows = tuple(
+            row if row.state_bytes == (held := recipe.state_bytes(row, kept)) else replace(row, state_bytes=held)
+            for row in plan.rows
+        )
+        return plan if all(map(is_, rows, plan.rows)) else replace(plan, rows=rows)
 
 
 def optimizer_of(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 # Adding 1.5 * 2^23 to a float32 below 2^22, and taking it off again, rounds to the nearest whole number, to even ones.
 HELPERS = """@jit
-def decoded(codes, scales, here, inside):
+def read_codes(codes, scales, here, inside):
     code = tl.load(codes + here, mask=inside, other=0).to(tl.float32)
     return code * 0.007874015748031496 * tl.load(scales + here // 256, mask=inside, other=0.0)
 
 
 @jit
-def encode(codes, scales, here, inside, start, entries, value, BLOCK: tl.constexpr):
+def write_codes(codes, scales, here, inside, start, entries, value, BLOCK: tl.constexpr):
     groups = tl.reshape(tl.where(inside, value.to(tl.float32), 0.0), (BLOCK // 256, 256))
     largest = tl.max(tl.where(groups == groups, tl.abs(groups), float("inf")), axis=1)
     code = groups / tl.where(largest > 0, largest, 1.0)[:, None] * 127.0
@@ -23,9 +23,9 @@ def encode(codes, scales, here, inside, start, entries, value, BLOCK: tl.constex
 
 def loaded(role: str, scale: str) -> str:
     """The entries of a state, whose addresses `role` and `scale` have, as a kernel reads them."""
-    return f"decoded({role}_at, {scale}_at, here, inside)"
+    return f"read_codes({role}_at, {scale}_at, here, inside)"
 
 
 def stored(role: str, scale: str, value: str) -> str:
     """How a kernel writes them."""
-    return f"encode({role}_at, {scale}_at, here, inside, start, entries, {value}, BLOCK)"
+    return f"write_codes({role}_at, {scale}_at, here, inside, start, entries, {value}, BLOCK)"

@@ -58,7 +58,9 @@ def build_of(
     nonfinite: str = "raise",
     state_device: str | None = None,
 ) -> Build:
-    """As the options of normc.compile say it. NormcError for a rewrite that the target's backend hasn't, a dtype or a place."""
+    """As the options of normc.compile say it. NormcError for a rewrite that the target's backend hasn't, and for a
+    dtype or a place that states can't have.
+    """
     instance("the target", target, str, 'give "cpu", "cuda" or "reference"')
     kept = storage(state_dtype, stochastic_rounding, state_device)
     return Build(target, flag("compile", compile), checked(without, target.split(":")[0]), kept, nonfinite)

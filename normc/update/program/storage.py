@@ -45,9 +45,7 @@ class Storage:
 PLAIN = Storage()
 
 
-def storage(
-    state_dtype: torch.dtype | None, stochastic_rounding: bool, state_device: str | None = None
-) -> Storage:
+def storage(state_dtype: torch.dtype | None, stochastic_rounding: bool, state_device: str | None = None) -> Storage:
     """As the options of normc.compile say it. NormcError for a dtype that states aren't kept in, or another place."""
     if not (state_dtype is None or state_dtype in (torch.float32, torch.bfloat16, torch.int8)):
         said = state_dtype if isinstance(state_dtype, torch.dtype) else shown(state_dtype)
@@ -80,7 +78,7 @@ def check_kinds(kept: Storage, kinds: Iterable[tuple[str, str]], recipe: str) ->
 
 
 def with_codes(kept: Storage, graphs: Iterable[fx.Graph]) -> None:
-    """Of graphs that nobody else has yet, mark the states that are kept as codes: averages, where int8 was asked for."""
+    """Of graphs that nobody else has yet, mark the averages as codes, where int8 was asked for."""
     if kept.state is not torch.int8:
         return
     for node in (node for graph in graphs for node in graph.nodes):

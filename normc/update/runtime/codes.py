@@ -43,7 +43,7 @@ def blocks_of(numel: int) -> int:
 
 
 def decode(codes: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """What codes [*shape] with scales [blocks] stand for: code / 127 scale, in float32, then in `dtype`. Shape of codes.
+    """What codes [*shape] with scales [blocks] stand for: code / 127 scale, in float32, then in `dtype`; [*shape].
 
     A block whose scale isn't finite is NaN, at least where its code is 0.
     """
@@ -76,8 +76,8 @@ def encoded(value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kept_as(own: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
-    """A parameter's states in the form that an update keeps, whose `kinds` they are of: codes and scales of numbers where
-    it keeps codes, and numbers of codes where it keeps numbers.
+    """A parameter's states in the form that an update keeps, which has these kinds: numbers are encoded where it keeps
+    codes, and codes decoded where it keeps numbers. What fits neither stays as it is.
     """
     found = dict(own)
     for name, kind in kinds.items():
@@ -93,7 +93,7 @@ def kept_as(own: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _block_views(flat: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Views [blocks, entries] of a flat tensor, the whole blocks and the last, with the number of blocks before each."""
+    """Views [blocks, entries] of a flat tensor: the whole blocks, and the last. With each, the blocks before it."""
     whole = flat.numel() // CODE_BLOCK
     if whole:
         yield 0, flat[: whole * CODE_BLOCK].view(whole, CODE_BLOCK)

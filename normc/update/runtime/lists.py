@@ -16,6 +16,9 @@ from normc.update.runtime.loading import LoadingOptimizer
 from normc.update.runtime.rounding import SEED, local, round_stochastically
 from normc.update.runtime.run import Bucket, Run
 
+# Entries of parameters whose states are copied at once, in float32 or from the host.
+_PART = 2**24
+
 
 class Share(NamedTuple):
     """What a step does to one bucket on lists of tensors: those of its parameters that have a gradient, by their places
@@ -57,15 +60,34 @@ class ListOptimizer(LoadingOptimizer):
         if bucket.pieces:
             self._step_pieces(share, finite)
         else:
-            states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
-            near = self._brought(bucket, states, parameters)
-            self._update(bucket, share.live, parameters, share.gradients, dict(near), finite)
-            for name, own in states.items():
-                for home, here in zip(own, near[name], strict=True):
-                    if home is not here:
-                        home.copy_(here, non_blocking=True)
+            for part in self._parts(share):
+                self._step_part(part, finite)
         if bucket.holds_gradients:
             self._watch_held(share.names, parameters)
+
+    def _parts(self, share: Share) -> Iterator[Share]:
+        """A share in parts of about `_PART` entries, if a step copies states and works on each parameter by itself."""
+        narrow = self.update.state is not None or any(kind == CODES for _, kind in share.bucket.states)
+        if not (narrow or self.update.offload) or not share.bucket.apart:
+            yield share
+            return
+        start, entries = 0, 0
+        for stop, parameter in enumerate(share.parameters):
+            if entries and entries + parameter.numel() > _PART:
+                yield _cut(share, start, stop)
+                start, entries = stop, 0
+            entries += parameter.numel()
+        yield _cut(share, start, len(share.parameters))
+
+    def _step_part(self, share: Share, finite: Tensor | None) -> None:
+        bucket, parameters = share.bucket, share.parameters
+        states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
+        near = self._brought(bucket, states, parameters)
+        self._update(bucket, share.live, parameters, share.gradients, dict(near), finite)
+        for name, own in states.items():
+            for home, here in zip(own, near[name], strict=True):
+                if home is not here:
+                    home.copy_(here, non_blocking=True)
 
     def _brought(
         self, bucket: Bucket, states: Mapping[str, list[Tensor]], parameters: list[Tensor]
@@ -74,9 +96,7 @@ class ListOptimizer(LoadingOptimizer):
         if not self.update.offload:
             return states
         return {
-            name: states[name]
-            if kind == "count"
-            else [own.to(p.device, non_blocking=True) for own, p in zip(states[name], parameters, strict=True)]
+            name: states[name] if kind == "count" else list(map(_beside, states[name], parameters))
             for name, kind in bucket.states
         }
 
@@ -205,6 +225,16 @@ class ListOptimizer(LoadingOptimizer):
         else:
             made = torch.zeros(shape_of(kind, parameter.shape), dtype=dtype, device=device)
         return self._at_home(parameter, made)
+
+
+def _cut(share: Share, start: int, stop: int) -> Share:
+    """Some of the parameters of a share."""
+    return Share(share.bucket, *(part[start:stop] for part in share[1:]))
+
+
+def _beside(state: Tensor, parameter: Tensor) -> Tensor:
+    """A state where its parameter is: itself, or a copy that is under way."""
+    return state.to(parameter.device, non_blocking=True)
 
 
 def _kept(bucket: Bucket, states: Mapping[str, list[Tensor]]) -> list[Tensor]:

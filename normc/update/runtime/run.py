@@ -34,8 +34,8 @@ class Bucket:
     """Parameters that one generated function updates.
 
     `states` are (name, kind) of what is kept per parameter: "like" it in shape, a "count", or of a shape ("3x64");
-    "codes" in 8 bits, whose "scales" come next; of kind "grad" it is the gradient, which is never zeroed. If `pieces` isn't 0, parameters come one after another, at
-    most so many entries at a time.
+    "codes" in 8 bits, whose "scales" come next; of kind "grad" it is the gradient, which is never zeroed. If `pieces`
+    isn't 0, parameters come one after another, at most so many entries at a time.
     """
 
     name: str
@@ -50,6 +50,12 @@ class Bucket:
     def decomposes(self) -> bool:
         """Whether its function looks for eigenpairs of factors, and warns where there are none."""
         return any(name.startswith("factor_") for name, _ in self.states)
+
+    @property
+    def apart(self) -> bool:
+        """Whether its function works on each parameter by itself: it calls nothing that takes a stack of them."""
+        code = getattr(self.step, "__code__", None)
+        return code is not None and "core" not in code.co_names
 
     @property
     def holds_gradients(self) -> bool:
