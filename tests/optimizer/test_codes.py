@@ -23,8 +23,8 @@ from normc.update.runtime import lists
 from normc.update.runtime.codes import CODES, SCALES, decode, encoded, scale_of
 from tests.handmade import Small, draft, plan_of, small_rows, train
 from tests.optimizer.test_export import imported
-from tests.optimizer.test_storage import state_bytes
 from tests.optimizer.test_step import weights
+from tests.optimizer.test_storage import state_bytes
 
 INT8: dict[str, Any] = {"state_dtype": torch.int8}
 # How far of the way steps come apart. What divides by small singular values, or by small eigenvalues, makes noise of
@@ -133,7 +133,9 @@ def test_bytes_of_a_plan_are_those_of_the_optimizer_that_has_it() -> None:
 
 @pytest.mark.parametrize("recipe", WITHOUT)
 def test_a_recipe_without_averages_says_so(recipe: str) -> None:
-    with pytest.raises(NormcError, match=rf"{recipe} keeps no average(.|\n)*fix|is its gradient(.|\n)*leave state_dtype"):
+    with pytest.raises(
+        NormcError, match=rf"{recipe} keeps no average(.|\n)*fix|is its gradient(.|\n)*leave state_dtype"
+    ):
         made(recipe, **INT8)
 
 
@@ -199,7 +201,9 @@ def test_checkpoints_go_from_numbers_to_codes_and_back(late: bool) -> None:
     def given(checkpoint: dict[str, Any], **options: Any) -> Optimizer:
         model, opt = made("adamw", torch.bfloat16, **options)
         if late:
-            opt = defer(recipes["adamw"], model.named_parameters(), lr=1.0, compile=False, backend="cpu:fp32", **options)
+            opt = defer(
+                recipes["adamw"], model.named_parameters(), lr=1.0, compile=False, backend="cpu:fp32", **options
+            )
         opt.load_state_dict(copy.deepcopy(checkpoint))
         if late:
             opt.adopt(plan_of(small_rows(model), "adamw"))
@@ -235,9 +239,9 @@ def test_a_damaged_checkpoint_is_refused(broken: str) -> None:
     else:
         key = "exp_avg" if broken == "code" else "exp_avg_scale"
         first[key] = {"shape": torch.ones(7), "dtype": first[key].int(), "code": first[key].int()}[broken]
-    with pytest.raises(NormcError, match="doesn't fit(.|\n)*embed.weight.*exp_avg"):
+    with pytest.raises(NormcError, match=r"doesn't fit(.|\n)*embed.weight.*exp_avg"):
         made(**INT8)[1].load_state_dict(state)
-    with pytest.raises(NormcError, match="doesn't fit(.|\n)*embed.weight.*exp_avg"):
+    with pytest.raises(NormcError, match=r"doesn't fit(.|\n)*embed.weight.*exp_avg"):
         made()[1].load_state_dict(state)
 
 
@@ -280,7 +284,7 @@ def test_a_sharded_parameter_is_refused_before_anything_moves() -> None:
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     model.norm[2].weight.__class__ = Sharded
-    with pytest.raises(NormcError, match="spread over processes(.|\n)*bfloat16 works"):
+    with pytest.raises(NormcError, match=r"spread over processes(.|\n)*bfloat16 works"):
         opt.step()
     assert torch.equal(weights(model), before)
 
@@ -292,7 +296,11 @@ def patterns(seed: int) -> tuple[nn.Module, Tensor, Tensor]:
     labels = torch.randint(0, 10, (512,), generator=generator)
     pictures = prototypes[labels] + 1.5 * torch.randn(512, 64, generator=generator)
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)), pictures, labels
+    return (
+        nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)),
+        pictures,
+        labels,
+    )
 
 
 @pytest.mark.parametrize(("recipe", "lr"), [("muon", 2e-3), ("adamw", 2e-3), ("auto", 0.1), ("lion", 3e-4)])

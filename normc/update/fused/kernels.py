@@ -103,11 +103,11 @@ def fused(family: Family) -> Fused | None:
     early = {before: after for before, after in kept.items() if after in parts.before}
     late = {before: after for before, after in kept.items() if after not in parts.before}
     crossing = [node for call in parts.after for node in call.all_input_nodes if node in parts.before]
-    # What a pass has stored as numbers is read again; codes would say something else than what was encoded.
-    reread = {after: source for source, after in early.items() if source.meta.get("state") != CODES}
-    crossing = [node for node in dict.fromkeys(crossing) if node not in reread and node.target is not count]
-    if set(crossing) & set(stacked) & set(early.values()):
-        return None
+    crossing = [node for node in dict.fromkeys(crossing) if node.target is not count]
+    reread = {after: source for source, after in early.items()}
+    if any(reread[node].meta.get("state") == CODES for node in crossing if node in reread):
+        return None  # read again, codes say something else than what was encoded
+    crossing = [node for node in crossing if node not in reread]
     before = _kernel(f"before_{family.name}", parts.before, early, [*stacked, *crossing], [], first)
     after = _kernel(f"after_{family.name}", parts.after, late, [], [*parts.core, *crossing], first, reread)
     if (before is None) or (after is None):
