@@ -1,8 +1,8 @@
 """Tune and compare optimizers on small workloads: `python -m benchmarks.workloads [--jobs N] [--within SECONDS]`.
 
-Every optimizer gets the same number of runs on every workload: seven learning rates, without and with weight decay, two
-more around the best of them, and the best from three other seeds. Results are lines of JSON in --results; a run that
-has one isn't run again, so several sittings add up. --report writes docs/workloads.json, .md and .png from them.
+Every optimizer gets the same number of runs on every workload: seven learning rates with weight decay, three without,
+two more around the best of them, and the best from three other seeds. Results are lines of JSON in --results; a run
+that has one isn't run again, so several sittings add up. --report writes docs/workloads.json, .md and .png from them.
 """
 
 from __future__ import annotations

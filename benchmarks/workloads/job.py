@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import normc
+from benchmarks.workloads.captured import backward, measuring
 from benchmarks.workloads.optimizers import CONTESTANTS, Build, Setting
-from benchmarks.workloads.workload import Batch, Task, load
+from benchmarks.workloads.workload import Task, load
 from workloads.machine import machine
 
 
@@ -111,17 +111,6 @@ def task(workload: str, quick: bool, seed: int, device: str) -> Task:
     return load()[workload].make(quick, seed, device)
 
 
-@torch.no_grad()
-def measure(given: Task, model: nn.Module, batches: Sequence[Batch], device: str) -> float:
-    """Return the mean loss over batches, in eval mode; inf if it isn't finite."""
-    model.eval()
-    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        losses = torch.stack([given.loss(model, batch) for batch in batches])
-    model.train()
-    loss = float(losses.float().mean())
-    return loss if math.isfinite(loss) else math.inf
-
-
 def run(job: Job, device: str, steps: int | None = None) -> Result:
     """Train a workload. `steps` cuts the run short, not its schedule."""
     given = task(job.workload, job.size == "quick", job.seed, device)
@@ -137,19 +126,18 @@ def train(job: Job, given: Task, build: Build, device: str, steps: int | None = 
     model = given.model()
     stepper = build(model, given.inputs, job.setting)
     rates = [normc.schedule(optimizer, given.steps) for optimizer in stepper.optimizers]
+    gradients = backward(given, model, device)
+    tuning, held_out = (measuring(given, model, batches, device) for batches in (given.tuning, given.held_out))
     measured: list[tuple[int, float, float]] = []
     begin = time.perf_counter()
     last = given.steps if steps is None else steps
     for step in range(last):
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            loss = given.loss(model, given.batch(step))
-        loss.backward()
+        gradients(given.batch(step))
         stepper.step(model)
         for rate in rates:
             rate.step()
         if (step + 1) % given.every == 0 or step + 1 == last:
-            tuning = measure(given, model, given.tuning, device)
-            measured.append((step + 1, tuning, measure(given, model, given.held_out, device)))
+            measured.append((step + 1, tuning(), held_out()))
             if math.inf in measured[-1]:
                 break
     seconds = time.perf_counter() - begin

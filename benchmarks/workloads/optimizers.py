@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytorch_optimizer
@@ -71,7 +71,7 @@ Build = Callable[[nn.Module, Any, Setting], Stepper]
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """An optimizer: seven learning rates around `lr`, a factor of two apart, without decay and with `decay`.
+    """An optimizer: seven learning rates around `lr`, a factor of two apart, with `decay`, and some without.
 
     `rest` is where the second learning rate starts, for those that have two (`two_rates`).
     """
@@ -176,25 +176,33 @@ CONTESTANTS = {
     for one in (
         Contestant("auto", "normc", planned("auto"), 0.8, 0.1),
         Contestant("adamw", "torch.optim.AdamW, clipped to 1", _adamw, 3e-3, 0.1),
-        Contestant("sgd", "torch.optim.SGD, momentum .9, Nesterov", _sgd, 0.1, 5e-4, images=True),
-        Contestant("muon-original", "torch.optim.Muon, its own scale, and AdamW", _muon("original"), 0.02, 0.1, 0.15,
-                   two_rates=True),
         Contestant("muon-match-rms", "torch.optim.Muon, match_rms_adamw, and AdamW", _muon("match_rms_adamw"), 0.01,
                    0.1, two_rates=True),
-        Contestant("scion", "normc's recipe uscion", planned("uscion"), 0.01, 0.1),
-        Contestant("soap", "pytorch_optimizer.SOAP", _soap, 3e-3, 0.1),
-        Contestant("normuon", "pytorch_optimizer.NorMuon, and AdamW", _normuon, 0.02, 0.1, 0.15, two_rates=True),
         Contestant("hyperball", "normc's recipe hyperball, Muon's direction",
                    planned("hyperball", rates=True, direction="muon"), 0.03, 0.1, 0.1, two_rates=True),
+        Contestant("soap", "pytorch_optimizer.SOAP", _soap, 3e-3, 0.1),
+        Contestant("muon-original", "torch.optim.Muon, its own scale, and AdamW", _muon("original"), 0.02, 0.1, 0.15,
+                   two_rates=True),
+        Contestant("normuon", "pytorch_optimizer.NorMuon, and AdamW", _normuon, 0.02, 0.1, 0.15, two_rates=True),
+        Contestant("scion", "normc's recipe uscion", planned("uscion"), 0.01, 0.1),
         Contestant("lion", "pytorch_optimizer.Lion", _lion, 3e-4, 1.0),
+        Contestant("sgd", "torch.optim.SGD, momentum .9, Nesterov", _sgd, 0.1, 5e-4, images=True),
     )
 }  # fmt: skip
 
 
 def grid(contestant: Contestant) -> tuple[Setting, ...]:
-    """Return the sweep: seven learning rates, each without and with decay."""
-    rates = [significant(contestant.lr * 2.0**power) for power in range(-3, 4)]
-    return tuple(Setting(lr, contestant.rest, decay) for decay in (0.0, contestant.decay) for lr in rates)
+    """Return the sweep: seven learning rates, with decay."""
+    return tuple(
+        Setting(significant(contestant.lr * 2.0**power), contestant.rest, contestant.decay) for power in range(-3, 4)
+    )
+
+
+def undecayed(contestant: Contestant, best: Setting) -> tuple[Setting, ...]:
+    """Return three more runs, without decay: the best learning rate and the two beside it, or the outermost three."""
+    settings = grid(contestant)
+    middle = min(max(settings.index(best), 1), len(settings) - 2)
+    return tuple(replace(setting, decay=0.0) for setting in settings[middle - 1 : middle + 2])
 
 
 def refined(contestant: Contestant, best: Setting) -> tuple[Setting, ...]:

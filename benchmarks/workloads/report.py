@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.workloads.job import Result, mean
 from benchmarks.workloads.optimizers import CONTESTANTS, Setting
 from benchmarks.workloads.score import geometric_mean, ratio, standard_error
-from benchmarks.workloads.stages import SEEDS, confirming, curve, jobs_of, one_for_all, swept, taking_part, tuned
+from benchmarks.workloads.stages import RUNS, SEEDS, confirming, curve, default, jobs_of, swept, taking_part, tuned
 from benchmarks.workloads.workload import Workload
 
 TUNED, ONE = "auto, tuned", "auto, one lr"
@@ -20,7 +20,7 @@ Results = Mapping[str, Result]
 
 def summary(results: Results, workloads: Mapping[str, Workload], size: str) -> dict[str, Any]:
     """Return everything that the table and the plot show, of the workloads and optimizers that are confirmed."""
-    shared = one_for_all(results, workloads, size)
+    shared = default()
     found: dict[str, Any] = {}
     used: list[Result] = []
     for name, workload in workloads.items():
@@ -34,7 +34,7 @@ def summary(results: Results, workloads: Mapping[str, Workload], size: str) -> d
                 tried = [job.lr for job in swept(results, name, contestant, size)]
                 line = _line(tuned(results, name, contestant, size), runs)
                 lines[label] = line | {"edge": line["lr"] in (min(tried), max(tried))}
-        jobs = jobs_of(name, "auto", [shared] if shared else [], size, SEEDS)
+        jobs = jobs_of(name, "auto", [shared], size, SEEDS)
         runs = [results[job.key] for job in jobs if job.key in results]
         if len(runs) == len(SEEDS):
             used += runs
@@ -47,7 +47,7 @@ def summary(results: Results, workloads: Mapping[str, Workload], size: str) -> d
         "torch": sorted({result.torch for result in used}),
         "dates": sorted({result.date for result in used}),
         "seeds": list(SEEDS),
-        "one": None if shared is None else {"lr": shared.lr, "decay": shared.decay},
+        "one": {"lr": shared.lr, "decay": shared.decay},
         "workloads": found,
         "scores": {label: scores(found, label) for label in (TUNED, ONE)},
     }
@@ -92,10 +92,10 @@ def table(data: Mapping[str, Any]) -> str:
         f"{len(done)} workloads, size {data['size']}, on {where}; torch {', '.join(data['torch'])}; {when}.",
         "`python -m benchmarks.workloads --report` writes this page from the runs.",
         "",
-        "Each optimizer was tuned with 16 runs a workload from one seed: seven learning rates, without and with weight",
-        "decay, and two more around the best. The best was run from three other seeds. Settings were chosen by one",
-        "held-out set; losses here are those of another.",
-        *([f"The one setting of auto: lr {one['lr']:g}, weight decay {one['decay']:g}."] if one else []),
+        f"Each optimizer was tuned with {RUNS} runs a workload from one seed: seven learning rates with weight decay,",
+        "three without, and two more around the best. The best was run from three other seeds. Settings were chosen by",
+        "one held-out set; losses here are those of another.",
+        f"`auto, one lr` is the recipe's own: lr {one['lr']:g}, weight decay {one['decay']:g}.",
         "",
         "## Steps that auto needs for a peer's final loss, over the peer's steps",
         "",

@@ -1,4 +1,4 @@
-"""Which runs are due, from the results that there are: a sweep, two runs around its best, then three other seeds.
+"""Which runs are due, from the results that there are: a sweep, runs around its best, then three other seeds.
 
 Nothing else is remembered, so a sitting may end at any time and the next one goes on.
 """
@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from benchmarks.workloads.job import Job, Result
-from benchmarks.workloads.optimizers import CONTESTANTS, Contestant, Setting, grid, refined
-from benchmarks.workloads.score import ratio
+from benchmarks.workloads.optimizers import CONTESTANTS, Contestant, Setting, grid, refined, undecayed
 from benchmarks.workloads.workload import Workload
+from normc.recipe.by_name import recipes
 
 TUNING_SEED = 0
+RUNS = 12  # seven learning rates with decay, three without, two around the best
 SEEDS = (1, 2, 3)  # none that settings were chosen by
 Results = Mapping[str, Result]
 
@@ -44,36 +45,27 @@ def best(results: Results, jobs: Iterable[Job]) -> Setting | None:
 
 
 def swept(results: Results, workload: str, contestant: Contestant, size: str) -> list[Job]:
-    """Return the tuning runs that are known so far: the grid, and two more once the grid is done."""
+    """Return the tuning runs that are known so far: the grid, three without decay, two around the best of all."""
     jobs = jobs_of(workload, contestant.name, grid(contestant), size)
-    first = best(results, jobs)
-    more = () if first is None else refined(contestant, first)
-    return jobs + jobs_of(workload, contestant.name, more, size)
+    for more in (undecayed, refined):
+        first = best(results, jobs)
+        jobs += jobs_of(workload, contestant.name, () if first is None else more(contestant, first), size)
+        if first is None:
+            break
+    return jobs
 
 
 def tuned(results: Results, workload: str, contestant: Contestant, size: str) -> Setting | None:
     """Return the best setting of all tuning runs; None before they are done."""
-    return best(results, swept(results, workload, contestant, size))
+    jobs = swept(results, workload, contestant, size)
+    return best(results, jobs) if len(jobs) == RUNS else None
 
 
-def one_for_all(results: Results, workloads: Iterable[str], size: str) -> Setting | None:
-    """Return the setting of auto's sweep that serves all workloads best; None before all sweeps are done.
-
-    Best is the lowest geometric mean of steps to tuned AdamW's loss, then of final losses, by the tuning loss and seed.
-    """
-    auto, adamw = CONTESTANTS["auto"], CONTESTANTS["adamw"]
-    scores = dict.fromkeys(grid(auto), (0.0, 0.0))
-    for workload in workloads:
-        chosen = tuned(results, workload, adamw, size)
-        jobs = jobs_of(workload, auto.name, grid(auto), size)
-        if chosen is None or any(job.key not in results for job in jobs):
-            return None
-        peer = curve([results[job.key] for job in jobs_of(workload, adamw.name, [chosen], size)], 1)
-        for job in jobs:
-            steps, losses = scores[job.setting]
-            own = results[job.key]
-            scores[job.setting] = steps + math.log(ratio(curve([own], 1), peer)), losses + math.log(own.tuning)
-    return min(scores, key=lambda setting: scores[setting])
+def default() -> Setting:
+    """Return the one setting of auto for all workloads: the recipe's own lr and weight decay."""
+    recipe = recipes["auto"]
+    assert recipe.lr is not None
+    return Setting(recipe.lr, 1.0, recipe.defaults[0]["weight_decay"])
 
 
 def curve(results: Sequence[Result], column: int) -> list[tuple[int, float]]:
@@ -93,16 +85,11 @@ def confirming(results: Results, workload: str, contestant: Contestant, size: st
 
 
 def due(results: Results, workloads: Mapping[str, Workload], size: str, only: Iterable[str] | None = None) -> list[Job]:
-    """Return the jobs without a result, workload by workload, and those of the one setting for all at the end.
-
-    `only` names the workloads to run; the one setting is always that of all of them.
-    """
+    """Return the jobs without a result, optimizer by optimizer. `only` names the workloads to run."""
     names = list(workloads if only is None else only)
-    wanted: list[Job] = []
-    for name in names:
-        for contestant in taking_part(workloads[name]):
-            wanted += swept(results, name, contestant, size) + confirming(results, name, contestant, size)
-    shared = one_for_all(results, workloads, size)
-    for name in names:
-        wanted += jobs_of(name, "auto", [shared] if shared else [], size, SEEDS)
+    wanted = [job for name in names for job in jobs_of(name, "auto", [default()], size, SEEDS)]
+    for contestant in CONTESTANTS.values():
+        for name in names:
+            if contestant in taking_part(workloads[name]):
+                wanted += swept(results, name, contestant, size) + confirming(results, name, contestant, size)
     return [job for job in {job.key: job for job in wanted}.values() if job.key not in results]

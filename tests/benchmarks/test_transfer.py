@@ -17,8 +17,9 @@ from benchmarks.transfer.__main__ import main
 from benchmarks.transfer.contestants import CONTESTANTS, Multiplied
 from benchmarks.transfer.due import due, job, rates, run
 from benchmarks.transfer.sizes import HEAD, SIZES, Size, task
+from benchmarks.workloads.captured import measuring
 from benchmarks.workloads.families.llama import Llama, SwiGlu
-from benchmarks.workloads.job import Job, Result, append, measure, read
+from benchmarks.workloads.job import Job, Result, append, read
 from benchmarks.workloads.tokens import corpus
 from benchmarks.workloads.workers import run_all
 
@@ -91,7 +92,7 @@ def test_parameterisations_follow_width_and_depth() -> None:
 def test_every_optimizer_learns_and_knows_every_parameter(name: str) -> None:
     given = task("32x1x4", True, 0, "cpu")
     model = given.model()
-    before = measure(given, model, given.held_out, "cpu")
+    before = measuring(given, model, given.held_out, "cpu")()
     found = run(job(CONTESTANTS[name], QUICK.middle, CONTESTANTS[name].lr, "quick"), "cpu")
     assert found.final < before - 0.05
     assert [step for step, *_ in found.measured] == [3, 6, 9, 12]

@@ -14,8 +14,9 @@ import normc
 from benchmarks.workloads import job as jobs
 from benchmarks.workloads import report, stages, workers
 from benchmarks.workloads.__main__ import main
-from benchmarks.workloads.job import Job, Result, append, measure, read, run, task
-from benchmarks.workloads.optimizers import CONTESTANTS, divided, grid, matrices_of, refined
+from benchmarks.workloads.captured import measuring
+from benchmarks.workloads.job import Job, Result, append, read, run, task
+from benchmarks.workloads.optimizers import CONTESTANTS, divided, grid, matrices_of, refined, undecayed
 from benchmarks.workloads.score import geometric_mean, ratio, reached, standard_error
 from benchmarks.workloads.tokens import encode, learn
 from benchmarks.workloads.workload import load, workload
@@ -50,7 +51,7 @@ def test_a_workload_repeats_and_learns(name: str) -> None:
         for ours, theirs in zip(getattr(given, part), getattr(fresh, part), strict=True):
             assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert run(job(name), "cpu", 2).measured == run(job(name), "cpu", 2).measured
-    before = measure(given, model, given.held_out, "cpu")
+    before = measuring(given, model, given.held_out, "cpu")()
     for optimizer, lr in (("adamw", 1e-2), ("auto", 0.8)):
         assert run(job(name, optimizer, lr), "cpu", 12).final < before - 0.003, optimizer
 
@@ -71,7 +72,7 @@ def test_every_optimizer_learns_a_little(optimizer: str) -> None:
     own = Job(
         "vit" if optimizer == "sgd" else "gpt2-text", optimizer, setting.lr, setting.rest, setting.decay, 0, "quick"
     )
-    assert run(own, "cpu", 12).final < measure(given, given.model(), given.held_out, "cpu") - 0.05
+    assert run(own, "cpu", 12).final < measuring(given, given.model(), given.held_out, "cpu")() - 0.05
 
 
 def test_matrices_are_told_from_the_rest() -> None:
@@ -95,10 +96,14 @@ def test_every_optimizer_gets_the_same_number_of_runs() -> None:
     for one in CONTESTANTS.values():
         settings = grid(one)
         assert len({setting.lr for setting in settings}) == 7
-        assert {setting.decay for setting in settings} == {0.0, one.decay}
+        assert {setting.decay for setting in settings} == {one.decay}
         for best in settings:
-            more = refined(one, best)
-            assert len(set(more) - set(settings)) == 2
+            three = undecayed(one, best)
+            assert {setting.lr for setting in three} <= {setting.lr for setting in settings}
+            assert best.lr in {setting.lr for setting in three}
+            assert len(set(three)) == 3 and {setting.decay for setting in three} == {0.0}
+            for better in (best, *three):
+                assert len(set(refined(one, better)) - {*settings, *three}) == 2
     edge, middle = grid(CONTESTANTS["adamw"])[6], grid(CONTESTANTS["adamw"])[3]
     assert [setting.lr for setting in refined(CONTESTANTS["adamw"], edge)] == [0.048, 0.096]
     assert [setting.lr for setting in refined(CONTESTANTS["adamw"], middle)] == [0.00212, 0.00424]
@@ -138,13 +143,14 @@ def test_what_is_due_follows_from_what_is_there() -> None:
         order += left
     tuning = [each for each in order if each.seed == stages.TUNING_SEED]
     others = [each for each in order if each.seed != stages.TUNING_SEED]
-    assert len(tuning) == (9 + 10) * 16
-    assert len(others) == (9 + 10) * len(stages.SEEDS)  # the one setting for all is the tuned one here
+    assert len(tuning) == (9 + 10) * 12 == (9 + 10) * stages.RUNS
+    assert len(others) == (9 + 10 + 2) * len(stages.SEEDS)  # auto's own setting too
     assert all(each.lr == CONTESTANTS[each.optimizer].lr for each in others)
-    shared = stages.one_for_all(results, two, "quick")
-    assert shared is not None and shared.lr == CONTESTANTS["auto"].lr and shared.decay == 0.0
+    assert {each.decay for each in others if each.optimizer == "auto"} == {0.0, stages.default().decay}
+    assert {each.decay for each in others if each.optimizer != "auto"} == {0.0}
     data = report.summary(results, two, "quick")
-    assert data["scores"][report.ONE]["adamw"] == {"mean": 1.0, "ahead": 2, "each": {"gpt2-text": 1.0, "vit": 1.0}}
+    assert data["scores"][report.TUNED]["adamw"] == {"mean": 1.0, "ahead": 2, "each": {"gpt2-text": 1.0, "vit": 1.0}}
+    assert data["scores"][report.ONE]["adamw"]["ahead"] == 0
 
 
 def test_the_report_says_what_was_run(tmp_path: Path) -> None:
@@ -158,7 +164,7 @@ def test_the_report_says_what_was_run(tmp_path: Path) -> None:
     page = (tmp_path / "workloads.md").read_text()
     assert "1 workloads, size quick, on a machine; torch 2.0; 2026-01-01 to 2026-01-01." in page
     assert "| vit | 2.0000 ± 0.0000 (0.8) | 2.0000 ± 0.0000 (0.8) | 2.0000 ± 0.0000 (0.003) |" in page
-    assert "The one setting of auto: lr 0.8, weight decay 0." in page
+    assert "`auto, one lr` is the recipe's own: lr 0.8, weight decay 0.1." in page
     assert "(0.0096 <)" in page
     assert json.loads((tmp_path / "workloads.json").read_text())["scores"][report.TUNED]["sgd"]["mean"] == 1.0
     assert (tmp_path / "workloads.png").stat().st_size > 0
@@ -211,7 +217,7 @@ def test_a_sitting_goes_on_where_the_last_one_ended(tmp_path: Path, capsys: pyte
     same = ["--quick", "--only", "inr", "--device", "cpu", "--results", str(path)]
     main([*same, "--list"])
     listed = capsys.readouterr().out.split()
-    assert len(listed) == 9 * 14
+    assert len(listed) == 9 * 7 + 3  # SGD is for images; auto's own setting
     main([*same, "--within", "0"])
     assert not path.exists()
     inr = {"inr": WORKLOADS["inr"]}
@@ -219,7 +225,7 @@ def test_a_sitting_goes_on_where_the_last_one_ended(tmp_path: Path, capsys: pyte
         for each in left:
             append(path, made(each, 1.0))
     capsys.readouterr()
-    main([*same, "--within", "60"])  # the one run that is left, then two around it and those of three seeds
+    main([*same, "--within", "60"])  # the one run that is left, then three without decay and so on
     done = read(path)
     assert all(done[key].where == "a machine" for key in listed[:-1])
     assert done[listed[-1]].where != "a machine"

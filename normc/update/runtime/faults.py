@@ -119,16 +119,10 @@ def listed(names: Sequence[str]) -> str:
 
 
 @jit
-def find_nonfinite(
-    table: Any,
-    found: Any,
-    entries: Any,
-    stride: Any,
-    CLEAN: tl.constexpr,
-    ALIGN: tl.constexpr,
-    KIND: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
+def find_nonfinite(  # type: ignore[no-untyped-def]  # annotations, but for constexpr, are no Triton
+    table, found, entries, stride,
+    CLEAN: tl.constexpr, ALIGN: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Raise each row's flag whose gradient, the table's second line, isn't finite; with CLEAN, put zeros there."""
     row = tl.program_id(1)
     g_at = tl.multiple_of(tl.load(table + stride + row).to(tl.pointer_type(KIND)), ALIGN)
@@ -136,7 +130,7 @@ def find_nonfinite(
         here = start + tl.arange(0, BLOCK)
         inside = here < entries
         g = tl.load(g_at + here, mask=inside, other=0.0)
-        wide = g if tl.float64 == KIND else g.to(tl.float32)
+        wide = g if KIND == tl.float64 else g.to(tl.float32)  # noqa: SIM300
         wrong = inside & ((wide != wide) | (tl.abs(wide) == float("inf")))
         if tl.max(wrong.to(tl.int32), axis=0) > 0:
             tl.store(found + row, 1.0)
