@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from normc.update.runtime.codes import scale_of
+
 # Adding 1.5 * 2^23 to a float32 below 2^22, and taking it off again, rounds to the nearest whole number, to even ones.
 HELPERS = """@jit
 def read_codes(codes, scales, here, inside):
@@ -21,11 +25,15 @@ def write_codes(codes, scales, here, inside, start, entries, value, BLOCK: tl.co
     tl.store(scales + block, largest, mask=block * 256 < entries)"""
 
 
-def loaded(role: str, scale: str) -> str:
-    """The entries of a state, whose addresses `role` and `scale` have, as a kernel reads them."""
-    return f"read_codes({role}_at, {scale}_at, here, inside)"
+def loaded(role: str, codes: Collection[str]) -> str:
+    """A row's entries of a role as a kernel reads them, decoded where it is one of `codes`."""
+    if role in codes:
+        return f"read_codes({role}_at, {scale_of(role)}_at, here, inside)"
+    return f"tl.load({role}_at + here, mask=inside, other=0.0)"
 
 
-def stored(role: str, scale: str, value: str) -> str:
+def stored(role: str, value: str, codes: Collection[str]) -> str:
     """How a kernel writes them."""
-    return f"write_codes({role}_at, {scale}_at, here, inside, start, entries, {value}, BLOCK)"
+    if role in codes:
+        return f"write_codes({role}_at, {scale_of(role)}_at, here, inside, start, entries, {value}, BLOCK)"
+    return f"tl.store({role}_at + here, {value}, mask=inside)"

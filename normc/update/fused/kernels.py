@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from normc.update.fused import coding
+from normc.update.fused.coding import loaded, stored
 from normc.update.fused.dithering import SALT, dithered
 from normc.update.fused.expressions import statements
 from normc.update.ops.arithmetic import count
@@ -71,7 +71,6 @@ class Fused:
     """How a family runs on a device: kernels around its core, and the tables that they read.
 
     `roles` are what every row has a tensor of: "w", "g", and its states by name, of which `codes` are in 8 bits.
-    `inputs` are the core's, in order: a stack by its name, or a number.
     """
 
     roles: tuple[str, ...]
@@ -102,12 +101,11 @@ def fused(family: Family) -> Fused | None:
     kept = {before: after for before, after in final.items() if before is not after and before not in counted}
     early = {before: after for before, after in kept.items() if after in parts.before}
     late = {before: after for before, after in kept.items() if after not in parts.before}
-    crossing = [node for call in parts.after for node in call.all_input_nodes if node in parts.before]
-    crossing = [node for node in dict.fromkeys(crossing) if node.target is not count]
+    across = dict.fromkeys(node for call in parts.after for node in call.all_input_nodes if node in parts.before)
     reread = {after: source for source, after in early.items()}
-    if any(reread[node].meta.get("state") == CODES for node in crossing if node in reread):
+    if any(reread[node].meta.get("state") == CODES for node in across if node in reread):
         return None  # read again, codes say something else than what was encoded
-    crossing = [node for node in crossing if node not in reread]
+    crossing = [node for node in across if node not in reread and node.target is not count]
     before = _kernel(f"before_{family.name}", parts.before, early, [*stacked, *crossing], [], first)
     after = _kernel(f"after_{family.name}", parts.after, late, [], [*parts.core, *crossing], first, reread)
     if (before is None) or (after is None):
@@ -229,13 +227,11 @@ def printed(kernel: Kernel, plan: Fused) -> str:
     """The kernel's source."""
     head, body = _loaded(kernel, plan)
     body += kernel.lines
-    states = [(role, value) for role, value in kernel.states if role not in plan.codes]
-    coded = [(role, value) for role, value in kernel.states if role in plan.codes]
-    if SALT in kernel.reads and states:
+    states = list(kernel.states)
+    if SALT in kernel.reads:
         above, within, states = dithered(states, plan.roles)
         head, body = head + above, body + within
-    body += [f"tl.store({role}_at + here, {value}, mask=inside)" for role, value in states]
-    body += [coding.stored(role, scale_of(role), value) for role, value in coded]
+    body += [stored(role, value, plan.codes) for role, value in states]
     for name, value in kernel.stacks:
         body += _into_stack(name, value, name in kernel.measured)
     head.append(f"stop = entries * tl.load(numbers + {plan.numbers.index(FINITE)}).to(tl.int64)")
@@ -275,9 +271,7 @@ def _loaded(kernel: Kernel, plan: Fused) -> tuple[list[str], list[str]]:
         place = f"table + {plan.roles.index(role)} * stride + row"
         head.append(f"{role}_at = tl.multiple_of(tl.load({place}).to(tl.pointer_type({role.upper()})), ALIGN)")
         if role in kernel.reads:
-            found = f"tl.load({role}_at + here, mask=inside, other=0.0)"
-            found = coding.loaded(role, scale_of(role)) if role in plan.codes else found
-            body.append(f"{role} = {found}.to(WIDE)")
+            body.append(f"{role} = {loaded(role, plan.codes)}.to(WIDE)")
     body += [
         f"{name} = tl.load({name}_stack + slot * entries + here, mask=inside, other=0.0).to(WIDE)"
         for name in kernel.loads
@@ -288,8 +282,8 @@ def _loaded(kernel: Kernel, plan: Fused) -> tuple[list[str], list[str]]:
     ]
     varying = [item for item in plan.rowwise if item.constant is None]
     for item in (item for item in plan.rowwise if item.variable in kernel.reads):
-        loaded = f"tl.load(rows + {varying.index(item)} * stride + row)" if item in varying else ""
-        head.append(f"{item.variable} = {loaded or literal(item.constant)}")
+        own = f"tl.load(rows + {varying.index(item)} * stride + row)" if item in varying else ""
+        head.append(f"{item.variable} = {own or literal(item.constant)}")
     return head, body
 
 

@@ -16,7 +16,7 @@ from normc.update.runtime.loading import LoadingOptimizer
 from normc.update.runtime.rounding import SEED, local, round_stochastically
 from normc.update.runtime.run import Bucket, Run
 
-# Entries of parameters whose states are copied at once, in float32 or from the host.
+# Entries of parameters that are stepped at once: a bound on copies of them, and of their states.
 _PART = 2**24
 
 
@@ -66,9 +66,8 @@ class ListOptimizer(LoadingOptimizer):
             self._watch_held(share.names, parameters)
 
     def _parts(self, share: Share) -> Iterator[Share]:
-        """A share in parts of about `_PART` entries, if a step copies states and works on each parameter by itself."""
-        narrow = self.update.state is not None or any(kind == CODES for _, kind in share.bucket.states)
-        if not (narrow or self.update.offload) or not share.bucket.apart:
+        """A share in parts of about `_PART` entries, if its function works on each parameter by itself."""
+        if not share.bucket.apart:
             yield share
             return
         start, entries = 0, 0

@@ -52,6 +52,7 @@ class LoadingOptimizer(NamedOptimizer):
         or has one of another name, shape or kind, and where no optimizer of normc wrote it. If the plan isn't known
         yet, `adopt` and the first forward check the rest.
         """
+        self._land()  # what is replaced may be written to no more
         given: Any = dict(state_dict) if isinstance(state_dict, Mapping) else state_dict
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             changed = hook(self, given)
