@@ -70,8 +70,8 @@ def test_resuming_is_bit_equal() -> None:
     again, other, _ = made(torch.bfloat16, stochastic_rounding=True)
     again.load_state_dict(model.state_dict())
     other.load_state_dict(copy.deepcopy(opt.state_dict()))
-    for one, own in ((model, opt), (again, other)):
-        read(one, own, text, 3, 1, zeroes=False)
+    for reading, own in ((model, opt), (again, other)):
+        read(reading, own, text, 3, 1, zeroes=False)
     for one, two in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
         assert one.grad is not None and two.grad is not None

@@ -283,10 +283,10 @@ def test_codes_of_zeros_and_of_what_is_not_finite() -> None:
 def test_the_first_step_is_that_without_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step goes along the average itself; only what is kept of it is rounded."""
     found = []
-    for options in ({}, {"state_dtype": torch.int8}):
+    for state_dtype in (None, torch.int8):
         torch.manual_seed(0)
         model = Small()
-        opt = built(model, "muon", **options)
+        opt = built(model, "muon", state_dtype=state_dtype)
         only_kernels(monkeypatch)
         give([model], 0)
         opt.step()
