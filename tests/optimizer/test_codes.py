@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 import normc
 from normc.compiler import build, defer
@@ -227,6 +228,26 @@ def test_checkpoints_go_from_numbers_to_codes_and_back(late: bool) -> None:
         assert fifth["exp_avg"].dtype == torch.bfloat16
         assert torch.equal(second["exp_avg_sq"], first["exp_avg_sq"])
     assert state_bytes(back) == state_bytes(wide) > 1.5 * state_bytes(narrow)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_checkpoints_of_torch_distributed_hold_codes(flat: bool) -> None:
+    options = StateDictOptions(flatten_optimizer_state_dict=flat)
+    model, opt = made(**INT8)
+    train(model, [opt], 2)
+    given = copy.deepcopy(get_state_dict(model, opt, options=options))
+    other, again = made(**INT8)
+    set_state_dict(other, again, model_state_dict=given[0], optim_state_dict=given[1], options=options)
+    for one, own in ((model, opt), (other, again)):
+        train(one, [own], 2, 2)
+        assert torch.equal(weights(one), weights(model))
+    wide, numbers = made()
+    if flat:
+        with pytest.raises(NormcError, match="not of floating-point"):
+            set_state_dict(wide, numbers, model_state_dict=given[0], optim_state_dict=given[1], options=options)
+        return
+    set_state_dict(wide, numbers, model_state_dict=given[0], optim_state_dict=copy.deepcopy(given[1]), options=options)
+    assert numbers.state[wide.embed.weight]["exp_avg"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("broken", ["gone", "shape", "dtype", "code"])

@@ -86,7 +86,7 @@ class ListOptimizer(LoadingOptimizer):
         for name, own in states.items():
             for home, here in zip(own, near[name], strict=True):
                 if home is not here:
-                    home.copy_(here, non_blocking=True)
+                    home.copy_(here, non_blocking=here.is_cuda)  # which `_land` waits for
 
     def _brought(
         self, bucket: Bucket, states: Mapping[str, list[Tensor]], parameters: list[Tensor]
@@ -228,7 +228,8 @@ class ListOptimizer(LoadingOptimizer):
 
 def _cut(share: Share, start: int, stop: int) -> Share:
     """Some of the parameters of a share."""
-    return Share(share.bucket, *(part[start:stop] for part in share[1:]))
+    own = slice(start, stop)
+    return Share(share.bucket, share.live[own], share.names[own], share.parameters[own], share.gradients[own])
 
 
 def _beside(state: Tensor, parameter: Tensor) -> Tensor:
