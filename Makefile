@@ -10,7 +10,7 @@ LIBRARIES ?= .venv-libraries
 HOSTS ?= .venv-hosts
 JOBS ?= 6
 
-.PHONY: demo cnn examples readme picture test slow zoo lint format types bench workloads transfer sweep libraries hosts finetuning check clean
+.PHONY: demo cnn examples readme picture test slow zoo lint format types bench workloads ablation transfer sweep libraries hosts finetuning check clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## train GPT-2 with AdamW, torch's Muon and normc; results in out/demo
@@ -54,6 +54,10 @@ bench: $(READY)  ## the sweep behind the demo's AdamW learning rate (long)
 workloads: $(READY)  ## tune and compare optimizers on small workloads (hours of a GPU, resumable); docs/workloads.*
 	$(BIN)/python -m benchmarks.workloads --jobs $(JOBS)
 	$(BIN)/python -m benchmarks.workloads --report
+
+ablation: $(READY)  ## what each choice of the default is worth (hours of a GPU, resumable); the table goes to docs/evidence.md
+	$(BIN)/python -m benchmarks.workloads.ablation --jobs $(JOBS)
+	$(BIN)/python -m benchmarks.workloads.ablation --report
 
 transfer: $(READY)  ## one learning rate for models of many sizes? (hours of a GPU, resumable); docs/transfer-trained*
 	$(BIN)/python -m benchmarks.transfer --jobs $(JOBS)

@@ -13,10 +13,12 @@ from torch.nn import functional as F
 
 from normc.compiler import build
 from normc.plans.row import Role, Row
+from normc.update.polynomials.by_name import KELLER
 from tests.handmade import draft, plan_of
 
 WIDTH, HEADS, WORDS, LENGTH = 16, 2, 13, 8
-Originals = Callable[[dict[str, nn.Parameter]], Iterable[Any]]
+Named = dict[str, nn.Parameter]
+Originals = Callable[[Named], Iterable[Any]]
 
 
 class Layer(nn.Module):
@@ -67,6 +69,31 @@ def rows_of(model: nn.Module) -> list[Row]:
         replace(draft(name, tuple(p.shape), role_of(name, p)), dtype=str(p.dtype).removeprefix("torch."))
         for name, p in model.named_parameters()
     ]
+
+
+def shares(named: Named) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The hidden matrices, and the rest."""
+    hidden = [parameter for name, parameter in named.items() if role_of(name, parameter) == "hidden"]
+    return hidden, [parameter for name, parameter in named.items() if role_of(name, parameter) != "hidden"]
+
+
+def beside_adamw(original: Callable[[list[nn.Parameter]], Any], lr: float, decay: float = 0.01) -> Originals:
+    """`original` for the hidden matrices, and AdamW for the rest."""
+
+    def originals(named: Named) -> list[Any]:
+        hidden, rest = shares(named)
+        return [original(hidden), torch.optim.AdamW(rest, lr, betas=(0.9, 0.95), weight_decay=decay)]
+
+    return originals
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    """Muon's five steps of Newton-Schulz, written out; zero for zero."""
+    x = x / torch.linalg.matrix_norm(x).clamp_min(1e-30)
+    for _ in range(5):
+        a = x @ x.T
+        x = KELLER[0] * x + KELLER[1] * a @ x + KELLER[2] * a @ a @ x
+    return x
 
 
 def loss_of(model: nn.Module, seed: int) -> Tensor:

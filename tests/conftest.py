@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from normc import pipeline
+from normc.plans.plan import NormPlan
+from normc.update.program.build import Build
+from normc.update.program.module import Loaded
 
 # One thread a process where several run side by side: small models only wait for each other otherwise.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -58,3 +65,16 @@ def golden(request: pytest.FixtureRequest) -> Golden:
         )
 
     return compare
+
+
+@pytest.fixture
+def updates_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal plans get the update that was loaded first: loading is most of the time of a few tiny steps."""
+    monkeypatch.setattr(pipeline, "update_of", _update_of)
+
+
+_loaded = functools.lru_cache(maxsize=64)(pipeline.update_of)
+
+
+def _update_of(plan: NormPlan, build: Build) -> Loaded:
+    return _loaded(plan, replace(build, nonfinite="raise"))  # the same update, whatever the policy

@@ -9,8 +9,9 @@ from typing import Any
 
 import sympy
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from normc.compiler import build
 from normc.plans.balance import balanced
 from normc.plans.plan import NormPlan
 from normc.plans.row import Role, Row, Scale
@@ -50,6 +51,24 @@ def finish(rows: Iterable[Row], recipe: Recipe, model: str = "Hand") -> NormPlan
 def plan_of(rows: Iterable[Row], recipe: str = "scion", model: str = "Hand", **options: Any) -> NormPlan:
     """`finish` with a recipe by name."""
     return finish(rows, recipes[recipe].configure(**options), model)
+
+
+def after(
+    row: Row,
+    start: Tensor,
+    grads: Iterable[Tensor],
+    recipe: str,
+    options: dict[str, Any] | None = None,
+    **build_with: Any,
+) -> Tensor:
+    """A weight after steps with these gradients, at lr 0.1."""
+    w = nn.Parameter(start.clone())
+    plan = plan_of([row], recipe, **(options or {}))
+    opt = build(plan, [(row.name, w)], lr=0.1, compile=False, **build_with)
+    for grad in grads:
+        w.grad = grad.clone()
+        opt.step()
+    return w.detach()
 
 
 class Small(nn.Module):

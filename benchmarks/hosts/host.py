@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
 from normc.registry import Registry
@@ -30,6 +32,19 @@ class Job:
     def half(self) -> int:
         """The step of the checkpoint."""
         return self.steps // 2
+
+    def begin(self, *parts: Any, file: str = "half.pt") -> range:
+        """Load model, optimizer and schedule where the run resumes; return the steps to take."""
+        if self.resume:
+            saved = torch.load(self.folder / file, weights_only=True)
+            for part, state in zip(parts, saved, strict=True):
+                part.load_state_dict(state)
+        return range(self.half if self.resume else 0, self.steps)
+
+    def keep(self, step: int, *parts: Any, file: str = "half.pt") -> None:
+        """Write the checkpoint if it is due after this step."""
+        if step + 1 == self.half:
+            torch.save([part.state_dict() for part in parts], self.folder / file)
 
 
 Train = Callable[[Job], nn.Module]

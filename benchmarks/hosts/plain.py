@@ -61,6 +61,7 @@ def loop(
     schedule: Schedule = normc.schedule,
     loss: Callable[[nn.Module, Batch, int], Tensor] = mean_loss,
     made: Callable[[], nn.Module] | None = None,
+    through: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> nn.Module:
     """Train a model from its seed for `steps` and return it.
 
@@ -69,14 +70,16 @@ def loop(
     schedule  makes a scheduler of the optimizer and the steps.
     loss      of a model, a part of a batch, and the number of parts.
     made      makes the model; by default the task's.
+    through   what forwards go through: torch.compile, say.
     """
     model = (made or task().model)()
     model.train()
     opt = normc.compile(model, lr=LR, compile=compiled)
     rate = schedule(opt, steps)
+    called = through(model)
     for step in range(steps):
         for part in parts(step, number):
-            loss(model, part, number).backward()
+            loss(called, part, number).backward()
         if clip is not None:
             own = [parameter for group in opt.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(own if by_groups else list(model.parameters()), clip)

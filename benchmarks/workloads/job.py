@@ -123,6 +123,7 @@ def train(job: Job, given: Task, build: Build, device: str, steps: int | None = 
     The schedule is normc's default: up in a tenth of the steps, then linearly to zero. On a GPU under autocast to bf16.
     """
     torch.set_float32_matmul_precision("high")
+    torch.backends.cuda.enable_cudnn_sdp(False)  # its gradients are NaN at 64 places (pytorch issue 196678)
     model = given.model()
     stepper = build(model, given.inputs, job.setting)
     rates = [normc.schedule(optimizer, given.steps) for optimizer in stepper.optimizers]

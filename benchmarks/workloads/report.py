@@ -124,7 +124,7 @@ def table(data: Mapping[str, Any]) -> str:
 def _cell(line: Mapping[str, Any] | None) -> str:
     if line is None:
         return ""
-    return f"{line['final']:.4f} ± {line['error']:.4f} ({line['lr']:g}{' <' if line['edge'] else ''})"
+    return f"{line['final']:.4g} ± {line['error']:.1g} ({line['lr']:g}{' <' if line['edge'] else ''})"
 
 
 def plot(data: Mapping[str, Any], path: Path) -> None:

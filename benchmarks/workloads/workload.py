@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
+Cut = Callable[[torch.Generator], Batch]
 WORKLOADS: dict[str, Workload] = {}
 
 
@@ -78,7 +79,7 @@ def held(part: int) -> Iterator[torch.Generator]:
         index += 1
 
 
-def held_out(cut: Callable[[torch.Generator], Batch], part: int, count: int) -> tuple[Batch, ...]:
+def held_out(cut: Cut, part: int, count: int) -> tuple[Batch, ...]:
     """Return `count` batches of one held-out part, drawn by `cut`."""
     return tuple(cut(generator) for generator, _ in zip(held(part), range(count), strict=False))
 
@@ -91,3 +92,39 @@ def seeded(seed: int, device: str, build: Callable[[], nn.Module]) -> Callable[[
         return build().to(device)
 
     return model
+
+
+def drawn(
+    build: Callable[[], nn.Module],
+    loss: Callable[[nn.Module, Batch], Tensor],
+    cuts: Sequence[Cut],
+    reads: tuple[str, ...],
+    *,
+    seed: int,
+    device: str,
+    steps: int,
+    every: int,
+    measured: int,
+) -> Task:
+    """Return the task whose batches are drawn, then moved to `device`.
+
+    cuts      three: each draws a batch, to train on, for tuning, of the held-out part.
+    reads     the entries of a batch that the model is planned with.
+    measured  batches of each held-out part.
+    """
+
+    def moved(cut: Cut) -> Cut:
+        return lambda generator: {name: value.to(device) for name, value in cut(generator).items()}
+
+    train, tuning, held = map(moved, cuts)
+    first = held_out(tuning, 0, measured)
+    return Task(
+        model=seeded(seed, device, build),
+        inputs=tuple(first[0][name] for name in reads),
+        loss=loss,
+        batch=lambda step: train(draw(seed, step)),
+        tuning=first,
+        held_out=held_out(held, 1, measured),
+        steps=steps,
+        every=every,
+    )

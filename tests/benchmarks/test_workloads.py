@@ -163,7 +163,7 @@ def test_the_report_says_what_was_run(tmp_path: Path) -> None:
     report.write(report.summary(results, one, "quick"), tmp_path)
     page = (tmp_path / "workloads.md").read_text()
     assert "1 workloads, size quick, on a machine; torch 2.0; 2026-01-01 to 2026-01-01." in page
-    assert "| vit | 2.0000 ± 0.0000 (0.8) | 2.0000 ± 0.0000 (0.8) | 2.0000 ± 0.0000 (0.003) |" in page
+    assert "| vit | 2 ± 0 (0.8) | 2 ± 0 (0.8) | 2 ± 0 (0.003) |" in page
     assert "`auto, one lr` is the recipe's own: lr 0.8, weight decay 0.1." in page
     assert "(0.0096 <)" in page
     assert json.loads((tmp_path / "workloads.json").read_text())["scores"][report.TUNED]["sgd"]["mean"] == 1.0

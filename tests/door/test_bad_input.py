@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -127,15 +126,22 @@ COMMAND = ["plan", "hf:gpt2"]
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_a_broken_installation_is_one_error(tmp_path: Path, broken: str) -> None:
+def test_a_broken_installation_is_one_error(
+    tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, message = BROKEN[broken]
     (tmp_path / "transformers.py").write_text(source)
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from normc.cli import main; sys.exit(main({COMMAND}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert "pip install --upgrade torch torchvision transformers" in done.stderr
-    assert "Traceback" not in done.stderr
+    for name in [name for name in sys.modules if name.split(".")[0] == "transformers"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert main(COMMAND) == 2
+    finally:
+        sys.modules.pop("transformers", None)
+    said = capsys.readouterr().err
+    assert message in said
+    assert "pip install --upgrade torch torchvision transformers" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("body", ["1 / 0", "{}['a']", "assert False", "raise OSError(2, 'gone')", "no_such_name"])

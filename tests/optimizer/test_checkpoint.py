@@ -15,6 +15,8 @@ from normc.recipe.by_name import recipes
 from tests.handmade import Small, draft, plan_of, small_rows, train
 from tests.optimizer.test_step import made, weights
 
+pytestmark = pytest.mark.usefixtures("updates_once")
+
 
 def through_file(state: dict[str, Any]) -> dict[str, Any]:
     """As torch.save and a weights-only load leave it."""

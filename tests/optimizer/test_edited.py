@@ -15,6 +15,8 @@ import normc
 from normc.errors import NormcError, NormcWarning
 from tests.optimizer.test_refusals import CPU, X, net
 
+pytestmark = pytest.mark.usefixtures("updates_once")
+
 DATA = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
 FEW = ("auto", "muon", "adamw", "soap", "scion-light")
 

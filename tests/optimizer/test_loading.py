@@ -1,80 +1,24 @@
-"""What a checkpoint may differ in, what it may not, and what of it is taken where it does."""
+"""What a checkpoint may differ in and what it may not; groups after it was loaded."""
 
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    get_state_dict,
-    set_optimizer_state_dict,
-    set_state_dict,
-)
-from torch.distributed.checkpoint.state_dict_loader import load as read_folder
-from torch.distributed.checkpoint.state_dict_saver import save as write_folder
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
 import normc
 from normc.recipe.by_name import recipes
+from tests.optimizer.loading import Net, X, by_name, made, train, trained, weights
 from tests.optimizer.test_checkpoint import through_file
 
-X = torch.linspace(-1, 1, 48).reshape(8, 6)
-FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
-
-
-class Net(nn.Module):
-    def __init__(self, order: str = "abc") -> None:
-        super().__init__()
-        for name in order:
-            setattr(self, name, nn.Linear({"a": 6}.get(name, 8), {"c": 3}.get(name, 8)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for name in "abc":
-            x = self.get_submodule(name)(x if name == "a" else torch.tanh(x))
-        return x
-
-
-def made(recipe: Any = "muon", model: nn.Module | None = None, **options: Any) -> tuple[nn.Module, normc.Optimizer]:
-    torch.manual_seed(0)
-    model = Net() if model is None else model
-    dtype = next(model.parameters()).dtype
-    options = {"lr": 0.02, "compile": False} | options
-    return model, normc.compile(model, X.to(dtype), recipe=recipe, **options)
-
-
-def train(model: nn.Module, opt: torch.optim.Optimizer, first: int, steps: int) -> None:
-    for seed in range(first, first + steps):
-        x = torch.randn(8, 6, generator=torch.Generator().manual_seed(seed)).to(next(model.parameters()).dtype)
-        (model(x) - x[:, :3]).square().mean().backward()
-        opt.step()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", normc.NormcWarning)
-            opt.zero_grad()
-
-
-def weights(model: nn.Module) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for _, parameter in sorted(model.named_parameters())])
-
-
-def by_name(opt: normc.Optimizer) -> dict[str, dict[str, Tensor]]:
-    pairs = [pair for g in opt.param_groups for pair in zip(g["param_names"], g["params"], strict=True)]
-    return {name: opt.state[parameter] for name, parameter in pairs}
-
-
-def trained(recipe: Any = "muon", **options: Any) -> tuple[nn.Module, normc.Optimizer]:
-    model, opt = made(recipe, **options)
-    train(model, opt, 0, 2)
-    return model, opt
+pytestmark = pytest.mark.usefixtures("updates_once")
 
 
 def inner(wrap: Callable[[Any], Any]) -> nn.Module:
@@ -218,98 +162,6 @@ def test_blocks_that_differ_are_named() -> None:
         opts[1].load_state_dict(opts[0].state_dict())
 
 
-def spoilt(spoil: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    state = copy.deepcopy(trained()[1].state_dict())
-    spoil(state)
-    return state
-
-
-SPOILT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "a lost state": (lambda s: s["state"].pop(0), r"a\.weight: the state 'momentum_buffer' is gone"),
-    "no states": (lambda s: s.update(state={}), "'momentum_buffer' is gone"),
-    "other names": (
-        lambda s: [s["state"][key].update(old=s["state"][key].pop("momentum_buffer")) for key in (0, 1)],
-        "'momentum_buffer' is gone; it has no state 'old'",
-    ),
-    "one state too many": (lambda s: s["state"][0].update(extra=torch.ones(8, 6)), "it has no state 'extra'"),
-    "another shape": (
-        lambda s: s["state"][0].update(momentum_buffer=torch.ones(3, 3)),
-        r"'momentum_buffer' has shape \(3, 3\), not \(8, 6\)",
-    ),
-    "a number": (lambda s: s["state"][0].update(momentum_buffer=1.0), "'momentum_buffer' is a float, not a tensor"),
-    "whole numbers": (
-        lambda s: s["state"][0].update(momentum_buffer=torch.ones(8, 6, dtype=torch.long)),
-        "of torch.int64, not of floating",
-    ),
-    "no plan": (lambda s: [g.pop("plan") for g in s["param_groups"]], "holds no plan"),
-    "no names": (lambda s: [g.pop("param_names") for g in s["param_groups"]], "no parameter names"),
-    "too few names": (lambda s: s["param_groups"][0]["param_names"].pop(), "names 1 of 2 parameters"),
-    "another parameter": (
-        lambda s: s["param_groups"][0]["param_names"].__setitem__(0, "z.weight"),
-        r"nothing of 'a\.weight'",
-    ),
-    "no groups": (lambda s: s.pop("param_groups"), "has no 'param_groups'"),
-    "lr that is no number": (lambda s: s["param_groups"][0].update(lr="fast"), "lr is 'fast'"),
-}
-
-
-@pytest.mark.parametrize("what", list(SPOILT))
-def test_what_cannot_be_used_is_refused_and_nothing_is_loaded(what: str) -> None:
-    spoil, message = SPOILT[what]
-    _, opt = trained(lr=0.7)
-    before = copy.deepcopy((by_name(opt), opt.param_groups))
-    with pytest.raises(normc.NormcError, match=message):
-        opt.load_state_dict(spoilt(spoil))
-    for name, states in by_name(opt).items():
-        assert states.keys() == before[0][name].keys()
-        assert all(torch.equal(value, before[0][name][key]) for key, value in states.items())
-    assert [group["lr"] for group in opt.param_groups] == [0.7, 0.7]
-    # Before the plan is known, it is refused then.
-    model = Net()
-    later = normc.compile(model, recipe="muon", lr=0.7, compile=False)
-    with pytest.raises(normc.NormcError, match=message):
-        later.load_state_dict(spoilt(spoil))
-        model(X)
-
-
-def test_values_that_a_checkpoint_lacks_stay() -> None:
-    state = spoilt(lambda s: [(g.pop("lr"), g.pop("momentum")) for g in s["param_groups"]])
-    model, opt = made(lr=0.3, momentum=0.5)
-    opt.load_state_dict(state)
-    assert [(group["lr"], group["momentum"]) for group in opt.param_groups] == [(0.3, 0.5)] * 2
-    train(model, opt, 0, 1)
-
-
-def test_other_optimizers_checkpoints_are_refused_and_taken_as_far_as_they_fit() -> None:
-    model, opt = made("adamw")
-    old = torch.optim.AdamW(model.named_parameters(), lr=1e-3)
-    train(model, old, 0, 2)
-    with pytest.raises(normc.NormcError, match="another optimizer wrote it"):
-        opt.load_state_dict(old.state_dict())
-    opt.load_state_dict(old.state_dict(), strict=False)
-    assert [group["lr"] for group in opt.param_groups] == [1e-3]
-    assert "betas" not in opt.param_groups[0]
-    for name, parameter in model.named_parameters():
-        assert torch.equal(by_name(opt)[name]["exp_avg"], old.state[parameter]["exp_avg"])
-    train(model, opt, 2, 1)
-
-
-def test_not_strict_takes_what_fits_and_lists_the_rest() -> None:
-    def spoil(state: dict[str, Any]) -> None:
-        state["state"][0].update(momentum_buffer=torch.ones(3, 3))
-        state["param_groups"][1]["param_names"][0] = "z.bias"
-
-    model, opt = made()
-    with pytest.warns(normc.NormcWarning, match="3 parts are left out") as caught:
-        left = opt.load_state_dict(spoilt(spoil), strict=False)
-    assert caught[0].filename == __file__
-    assert sorted(line.split(":")[0] for line in left) == ["a.bias", "a.weight", "z.bias"]
-    states = by_name(opt)
-    assert [name for name, own in states.items() if not own] == ["a.weight", "a.bias"]
-    assert torch.equal(states["b.weight"]["momentum_buffer"], by_name(trained()[1])["b.weight"]["momentum_buffer"])
-    train(model, opt, 2, 1)
-
-
 def test_hooks_run_before_and_behind() -> None:
     _, opt = trained()
     wrapped, seen = {"optimizer": opt.state_dict()}, list[Any]()
@@ -372,49 +224,3 @@ def test_a_group_that_a_scheduler_counts_on_stays() -> None:
     assert len({group["lr"] for group in opt.param_groups}) == 1
     opt.load_state_dict(through_file(opt.state_dict()))
     schedule.step()
-
-
-DISTRIBUTED = ["muon", "scion", "scion-light", "adamw", "adafactor", {"*": "muon", "output": "adamw"}]
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("disk", [False, True], ids=["memory", "disk"])
-@pytest.mark.parametrize("options", [None, FLAT, StateDictOptions(full_state_dict=True)], ids=["", "flat", "full"])
-@pytest.mark.parametrize("recipe", DISTRIBUTED, ids=str)
-def test_distributed_checkpoints(recipe: Any, options: StateDictOptions | None, disk: bool, tmp_path: Path) -> None:
-    model, opt = made(recipe)
-    train(model, opt, 0, 3)
-    at = copy.deepcopy(model.state_dict())
-    state = copy.deepcopy(get_optimizer_state_dict(model, opt, options=options))
-    train(model, opt, 3, 2)
-    again, other = made(recipe)
-    again.load_state_dict(at)
-    if disk:
-        write_folder({"optimizer": state}, checkpoint_id=tmp_path)
-        held = {"optimizer": get_optimizer_state_dict(again, other, options=options)}
-        read_folder(held, checkpoint_id=tmp_path)
-        state = held["optimizer"]
-    set_optimizer_state_dict(again, other, state, options=options)
-    train(again, other, 3, 2)
-    assert torch.equal(weights(again), weights(model))
-    CosineAnnealingLR(other, 10).step()
-
-
-def test_set_state_dict_leaves_whole_groups() -> None:
-    model, opt = trained("adamw")
-    held = copy.deepcopy(get_state_dict(model, opt))
-    again, other = made("adamw")
-    schedule = CosineAnnealingLR(other, 10)
-    set_state_dict(again, other, model_state_dict=held[0], optim_state_dict=held[1])
-    assert all("lr" in group and "plan" in group for group in other.param_groups)
-    train(again, other, 0, 1)
-    schedule.step()
-
-
-def test_another_plans_distributed_checkpoint_is_refused() -> None:
-    model, opt = trained("scion")
-    again, other = made("scion", options={"radius_output": 3.0})
-    with pytest.raises(normc.NormcError, match="another plan"):
-        set_optimizer_state_dict(again, other, copy.deepcopy(get_optimizer_state_dict(model, opt)))
-    with pytest.raises(normc.NormcError, match="flattened by torch"):
-        other.load_state_dict(dict(get_optimizer_state_dict(model, opt, options=FLAT)))

@@ -21,6 +21,8 @@ from normc.plans.row import Block
 from normc.recipe.by_name import recipe_of, recipes
 from tests.handmade import Small, draft, loss_of, plan_of, small_rows, train
 
+pytestmark = pytest.mark.usefixtures("updates_once")
+
 
 def made(recipe: str = "scion", **options: Any) -> tuple[Small, Optimizer]:
     torch.manual_seed(0)

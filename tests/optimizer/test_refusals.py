@@ -17,6 +17,8 @@ from normc.pipeline import update_of
 from normc.recipe.by_name import recipes
 from tests.handmade import Small, loss_of, plan_of, small_rows
 
+pytestmark = pytest.mark.usefixtures("updates_once")
+
 CPU: dict[str, Any] = {"backend": "cpu:fp32", "compile": False}
 X = torch.zeros(2, 6)
 

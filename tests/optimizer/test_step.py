@@ -18,6 +18,8 @@ from normc.recipe.by_name import recipes
 from normc.update.program.module import load
 from tests.handmade import Small, draft, loss_of, plan_of, small_rows, train
 
+pytestmark = pytest.mark.usefixtures("updates_once")
+
 
 def made(recipe: str = "scion", seed: int = 0, **options: Any) -> tuple[Small, Optimizer]:
     torch.manual_seed(seed)

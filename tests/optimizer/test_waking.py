@@ -20,8 +20,12 @@ from normc.recipe.by_name import recipes
 from normc.replanning import Source
 from tests.optimizer.test_checkpoint import through_file
 from tests.optimizer.test_export import imported
+from tests.quick import others_slow
 
-RECIPES = (*recipes, "auto", "muon, output=adamw")
+pytestmark = pytest.mark.usefixtures("updates_once")
+
+RECIPES = (*recipes, "muon, output=adamw")
+SEVERAL = ("adamw", "auto", "hyperball", "kl-soap", "modula", "muon", "muon, output=adamw", "scion-light", "shampoo")
 X = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -105,7 +109,7 @@ def test_a_layer_that_was_frozen_trains_when_it_is_thawed(recipe: str) -> None:
     assert 0.3 < distance(first.weight, before) / distance(free.get_parameter("0.weight"), before) < 3
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", others_slow(RECIPES, SEVERAL))
 def test_a_second_adapter_trains_as_the_first_does(recipe: str) -> None:
     model = Adapted()
     opt = compiled(model, recipe)

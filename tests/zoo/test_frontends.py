@@ -8,7 +8,8 @@ import pytest
 
 import normc
 from normc.plans.row import Row
-from tests.zoo.awkward import AWKWARD
+from tests.quick import others_slow
+from tests.zoo.kinds import KINDS
 from tests.zoo.models import CASES
 
 # What torch.export can't trace, with a part of what it says. They ask about values: is a mask all true, how long is the
@@ -18,11 +19,6 @@ ASKED = "GuardOnDataDependentSymNode: Could not guard on data-dependent expressi
 REFUSED = {"dbrx": ASKED, "encodec": ASKED, "longformer": ASKED, "time-series": ASKED} | {
     "early-exit": ASKED, "fixed-point": ASKED, "eager-experts": ASKED, "packed-tagger": "TypeError: zeros()",
     "forked": "lost how an operand of aten.linear",
-}  # fmt: skip
-# One of a kind, for every run of the tests; export takes a second a model, so the others are run with the slow ones.
-QUICK = AWKWARD.keys() | REFUSED.keys() | {
-    "clip", "convnext", "hf-bert", "hf-gpt2", "hf-llama", "hf-resnet", "mamba", "mixtral", "nano-gpt-with-loss",
-    "recurrent", "swin",
 }  # fmt: skip
 
 
@@ -36,9 +32,7 @@ def declined(plan: normc.NormPlan) -> str:
     return next((note for note in plan.notes if note.startswith("torch.export can't run")), "")
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in sorted(CASES)]
-)
+@pytest.mark.parametrize("name", others_slow(sorted(CASES), KINDS | REFUSED.keys()))
 def test_both_frontends_make_the_same_plan(name: str) -> None:
     case = CASES[name]
     model, inputs = case.build(), case.inputs()

@@ -10,9 +10,9 @@ import normc
 from benchmarks.sweep.gradients import Call, compared, reached
 from normc.model.trace.inputs import example_inputs
 from tests.model.trace.zoo import ALL
-from tests.zoo.awkward import AWKWARD
 from tests.zoo.byways import BYWAYS
 from tests.zoo.functions import FUNCTIONS
+from tests.zoo.kinds import KINDS
 from tests.zoo.models import CASES
 from tests.zoo.test_untouched import DIFFER
 
@@ -46,14 +46,14 @@ def truth(name: str, model: nn.Module, call: Call) -> set[int]:
 
 
 NAMES = (*(f"zoo {name}" for name in sorted(CASES)), *(f"traced {name}" for name in ALL), *SMALL)
-QUICK = {f"zoo {name}" for name in (*AWKWARD, *DIFFER)} | {f"traced {name}" for name in ALL} | set(SMALL)
+QUICK = {f"zoo {name}" for name in (*KINDS, *DIFFER)} | {f"traced {name}" for name in ALL} | set(SMALL)
 
 
 def _parameters() -> list[object]:
     found: list[object] = []
     for name in NAMES:
         for training in (False, True):
-            marks = [pytest.mark.slow] if training and name not in QUICK else []
+            marks = [pytest.mark.slow] if name not in QUICK else []
             found.append(pytest.param(name, training, marks=marks, id=f"{name}-{'training' if training else 'eval'}"))
     return found
 

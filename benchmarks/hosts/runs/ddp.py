@@ -26,19 +26,13 @@ def _rank(rank: int, job: Job, meeting: Path) -> None:
     wrapped = nn.parallel.DistributedDataParallel(model)
     opt = normc.compile(wrapped, lr=LR, compile=job.compiled)
     rate = normc.schedule(opt, job.steps)
-    if job.resume:
-        saved = torch.load(job.folder / "half.pt", weights_only=True)
-        model.load_state_dict(saved["model"])
-        opt.load_state_dict(saved["optimizer"])
-        rate.load_state_dict(saved["schedule"])
-    for step in range(job.half if job.resume else 0, job.steps):
+    for step in job.begin(model, opt, rate):
         wrapped(**parts(step, RANKS)[rank]).loss.backward()
         opt.step()
         opt.zero_grad()
         rate.step()
-        if step + 1 == job.half and rank == 0:
-            saved = {"model": model.state_dict(), "optimizer": opt.state_dict(), "schedule": rate.state_dict()}
-            torch.save(saved, job.folder / "half.pt")
+        if rank == 0:
+            job.keep(step, model, opt, rate)
     torch.save(model.state_dict(), job.folder / f"rank{rank}.pt")
     torch.distributed.destroy_process_group()
 

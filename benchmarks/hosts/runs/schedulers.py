@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,24 +43,17 @@ def _advance(rate: Any, loss: torch.Tensor) -> None:
         rate.step()
 
 
-def _scheduled(job: Job, file: Path, schedule: Schedule) -> nn.Module:
+def _scheduled(job: Job, file: str, schedule: Schedule) -> nn.Module:
     model = task().model()
     opt = normc.compile(model, lr=LR, compile=job.compiled)
     rate: Any = schedule(opt, job.steps)
-    if job.resume:
-        saved = torch.load(file, weights_only=True)
-        model.load_state_dict(saved["model"])
-        opt.load_state_dict(saved["optimizer"])
-        rate.load_state_dict(saved["schedule"])
-    for step in range(job.half if job.resume else 0, job.steps):
+    for step in job.begin(model, opt, rate, file=file):
         loss = task().loss(model, task().batch(step))
         loss.backward()
         opt.step()
         opt.zero_grad()
         _advance(rate, loss.detach())
-        if step + 1 == job.half:
-            saved = {"model": model.state_dict(), "optimizer": opt.state_dict(), "schedule": rate.state_dict()}
-            torch.save(saved, file)
+        job.keep(step, model, opt, rate, file=file)
     return model
 
 
@@ -90,4 +82,4 @@ def _all_by_hand(job: Job) -> nn.Module:
 def schedulers(job: Job) -> nn.Module:
     """A model for each of them."""
     runs = enumerate(SCHEDULES.values())
-    return nn.ModuleList(_scheduled(job, job.folder / f"half{place}.pt", schedule) for place, schedule in runs)
+    return nn.ModuleList(_scheduled(job, f"half{place}.pt", schedule) for place, schedule in runs)

@@ -61,17 +61,10 @@ def _trained(job: Job, decayed: bool) -> nn.Module:
     whole = layer_decay(LAYER_DECAY) if decayed else whole_model
     opt = create_optimizer_v2(model, "normc", lr=LR, weight_decay=0.1, param_group_fn=whole, compile=job.compiled)
     rate = _rate(opt, job)
-    if job.resume:
-        saved = torch.load(job.folder / "half.pt", weights_only=True)
-        model.load_state_dict(saved["model"])
-        opt.load_state_dict(saved["optimizer"])
-        rate.load_state_dict(saved["schedule"])
-    for step in range(job.half if job.resume else 0, job.steps):
+    for step in job.begin(model, opt, rate):
         rate.step_update(step)
         _step(model, opt, step)
-        if step + 1 == job.half:
-            saved = {"model": model.state_dict(), "optimizer": opt.state_dict(), "schedule": rate.state_dict()}
-            torch.save(saved, job.folder / "half.pt")
+        job.keep(step, model, opt, rate)
     return model
 
 

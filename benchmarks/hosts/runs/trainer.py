@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -58,8 +59,12 @@ def loss_of_tokens(model: nn.Module, batch: Batch, number: int) -> Tensor:
     return loss
 
 
-def _plain(job: Job, number: int = 1) -> nn.Module:
-    return loop(job.steps, compiled=job.compiled, number=number, clip=1.0, schedule=warm_cosine, loss=loss_of_tokens)
+def _plain(job: Job, **options: Any) -> nn.Module:
+    return loop(job.steps, compiled=job.compiled, clip=1.0, schedule=warm_cosine, loss=loss_of_tokens, **options)
+
+
+def _plain_compiled(job: Job) -> nn.Module:
+    return _plain(job, through=torch.compile)
 
 
 @host("trainer", "HF Trainer", "transformers", NEEDS, "cosine, clip 1", _plain)
@@ -74,7 +79,7 @@ def accumulating(job: Job) -> nn.Module:
     return trained(job, task().model(), per_device_train_batch_size=ROWS // 2, gradient_accumulation_steps=2)
 
 
-@host("trainer-compiled", "HF Trainer", "transformers", NEEDS, "torch_compile=True", _plain)
+@host("trainer-compiled", "HF Trainer", "transformers", NEEDS, "torch_compile=True", _plain_compiled)
 def compiled(job: Job) -> nn.Module:
     """The model compiled by Trainer."""
     return trained(job, task().model(), torch_compile=True)

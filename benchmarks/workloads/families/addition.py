@@ -5,12 +5,14 @@ One pair of numbers in ten, by a hash, is never trained on.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.workloads.layers import Attention, Block, Mlp, small
-from benchmarks.workloads.workload import Batch, Task, draw, held_out, seeded, workload
+from benchmarks.workloads.workload import Batch, Task, drawn, workload
 
 START = 10  # stands for no digit yet
 
@@ -62,7 +64,7 @@ def digits_of(number: Tensor, digits: int) -> Tensor:
     return number[:, None] // 10 ** torch.arange(digits) % 10
 
 
-def pairs(modulus: int, digits: int, rows: int, generator: torch.Generator, part: int | None) -> Batch:
+def pairs(modulus: int, digits: int, rows: int, part: int | None, generator: torch.Generator) -> Batch:
     """Return sums of one held-out part, or of the pairs to train on (None)."""
     first, second = torch.randint(0, modulus, (2, rows * 32 if part is not None else rows * 2), generator=generator)
     mark = (first * 7919 + second * 104_729) % 1009 % 20
@@ -84,18 +86,8 @@ def addition(quick: bool, seed: int, device: str) -> Task:
     """Mod 13, width 32 and a layer each; or mod 997, width 192 and 3."""
     modulus, digits = (13, 2) if quick else (997, 3)
     width, depth, rows, steps, every = (32, 1, 32, 24, 8) if quick else (192, 3, 512, 600, 20)
-
-    def cut(generator: torch.Generator, part: int | None) -> Batch:
-        return {name: value.to(device) for name, value in pairs(modulus, digits, rows, generator, part).items()}
-
-    tuning = held_out(lambda generator: cut(generator, 0), 0, 4)
-    return Task(
-        model=seeded(seed, device, lambda: EncoderDecoder(digits, width, depth)),
-        inputs=(tuning[0]["read"], tuning[0]["written"]),
-        loss=loss,
-        batch=lambda step: cut(draw(seed, step), None),
-        tuning=tuning,
-        held_out=held_out(lambda generator: cut(generator, 1), 1, 4),
-        steps=steps,
-        every=every,
-    )
+    cuts = [partial(pairs, modulus, digits, rows, part) for part in (None, 0, 1)]
+    return drawn(
+        lambda: EncoderDecoder(digits, width, depth), loss, cuts, ("read", "written"),
+        seed=seed, device=device, steps=steps, every=every, measured=4,
+    )  # fmt: skip

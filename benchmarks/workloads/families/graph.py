@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.workloads.workload import Batch, Task, draw, held_out, seeded, workload
+from benchmarks.workloads.workload import Batch, Task, drawn, workload
 
 FAR = 7  # nodes that are farther, or that no path reaches, count as this far
 NODES = 32
@@ -71,18 +73,7 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 def graph(quick: bool, seed: int, device: str) -> Task:
     """Width 16 and 2 layers, or width 96 and 6."""
     width, depth, rows, steps, every = (16, 2, 16, 24, 8) if quick else (96, 6, 64, 600, 20)
-
-    def cut(generator: torch.Generator) -> Batch:
-        return {name: value.to(device) for name, value in graphs(rows, generator).items()}
-
-    tuning = held_out(cut, 0, 4)
-    return Task(
-        model=seeded(seed, device, lambda: GraphNet(width, depth)),
-        inputs=(tuning[0]["marked"], tuning[0]["edges"]),
-        loss=loss,
-        batch=lambda step: cut(draw(seed, step)),
-        tuning=tuning,
-        held_out=held_out(cut, 1, 4),
-        steps=steps,
-        every=every,
-    )
+    return drawn(
+        lambda: GraphNet(width, depth), loss, [partial(graphs, rows)] * 3, ("marked", "edges"),
+        seed=seed, device=device, steps=steps, every=every, measured=4,
+    )  # fmt: skip

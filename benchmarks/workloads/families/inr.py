@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.workloads.pictures import pictures
-from benchmarks.workloads.workload import Batch, Task, draw, held_out, seeded, workload
+from benchmarks.workloads.workload import Batch, Task, drawn, workload
 
 SIDE = 256
 
@@ -59,14 +61,7 @@ def inr(quick: bool, seed: int, device: str) -> Task:
         place = torch.stack((chosen // SIDE, chosen % SIDE), 1) * (2 / (SIDE - 1)) - 1
         return {"x": place, "colour": pixels[chosen]}
 
-    tuning = held_out(lambda generator: cut(parts[1], generator), 0, 4)
-    return Task(
-        model=seeded(seed, device, lambda: Field(width, depth)),
-        inputs=tuning[0]["x"],
-        loss=loss,
-        batch=lambda step: cut(parts[0], draw(seed, step)),
-        tuning=tuning,
-        held_out=held_out(lambda generator: cut(parts[2], generator), 1, 4),
-        steps=steps,
-        every=every,
-    )
+    return drawn(
+        lambda: Field(width, depth), loss, [partial(cut, part) for part in parts], ("x",),
+        seed=seed, device=device, steps=steps, every=every, measured=4,
+    )  # fmt: skip

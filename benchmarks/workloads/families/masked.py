@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.workloads.layers import Block, small
 from benchmarks.workloads.tokens import corpus, windows
-from benchmarks.workloads.workload import Batch, Task, draw, held_out, seeded, workload
+from benchmarks.workloads.workload import Batch, Task, drawn, workload
 
 IGNORED = -100
 
@@ -47,16 +49,10 @@ def on_text(quick: bool, seed: int, device: str) -> Task:
         own = windows(ids, rows, context, generator, "cpu")["ids"]
         mask = torch.rand(own.shape, generator=generator) < 0.15
         masked, label = own.masked_fill(mask, tokens.vocabulary), own.masked_fill(~mask, IGNORED)
-        return {"ids": masked.to(device), "label": label.to(device)}
+        return {"ids": masked, "label": label}
 
-    tuning = held_out(lambda generator: cut(tokens.tuning, generator), 0, 8)
-    return Task(
-        model=seeded(seed, device, lambda: Encoder(tokens.vocabulary, context, width, depth)),
-        inputs=tuning[0]["ids"],
-        loss=loss,
-        batch=lambda step: cut(tokens.train, draw(seed, step)),
-        tuning=tuning,
-        held_out=held_out(lambda generator: cut(tokens.held_out, generator), 1, 8),
-        steps=steps,
-        every=every,
-    )
+    cuts = [partial(cut, ids) for ids in (tokens.train, tokens.tuning, tokens.held_out)]
+    return drawn(
+        lambda: Encoder(tokens.vocabulary, context, width, depth), loss, cuts, ("ids",),
+        seed=seed, device=device, steps=steps, every=every, measured=8,
+    )  # fmt: skip

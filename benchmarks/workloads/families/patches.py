@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -12,25 +14,6 @@ from benchmarks.workloads.workload import Task, workload
 
 PATCH = 4
 PLACES = (SIDE // PATCH) ** 2
-
-
-class Vit(nn.Module):
-    """Patches and their places, blocks of attention, the mean over places, a linear head."""
-
-    def __init__(self, width: int, depth: int) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, width, PATCH, PATCH)
-        self.places = nn.Parameter(0.02 * torch.randn(PLACES, width))
-        self.blocks = nn.ModuleList(Block(width, width // 4, causal=False) for _ in range(depth))
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, len(SIGNS))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, 3, 32, 32] -> logits [n, 36]."""
-        x = self.patches(x).flatten(2).transpose(1, 2) + self.places
-        for block in self.blocks:
-            x = block(x)
-        logits: Tensor = self.head(self.norm(x).mean(1))
-        return logits
 
 
 class MixerBlock(nn.Module):
@@ -48,18 +31,21 @@ class MixerBlock(nn.Module):
         return out
 
 
-class Mixer(nn.Module):
-    """Patches, blocks of two MLPs, the mean over places, a linear head."""
+class Patched(nn.Module):
+    """Patches, with learned places or none; blocks, the mean over places, a linear head."""
 
-    def __init__(self, width: int, depth: int) -> None:
+    def __init__(self, width: int, blocks: Iterable[nn.Module], *, placed: bool) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, width, PATCH, PATCH)
-        self.blocks = nn.ModuleList(MixerBlock(width) for _ in range(depth))
+        self.places = nn.Parameter(0.02 * torch.randn(PLACES, width)) if placed else None
+        self.blocks = nn.ModuleList(blocks)
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, len(SIGNS))
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, 3, 32, 32] -> logits [n, 36]."""
         x = self.patches(x).flatten(2).transpose(1, 2)
+        if self.places is not None:
+            x = x + self.places
         for block in self.blocks:
             x = block(x)
         logits: Tensor = self.head(self.norm(x).mean(1))
@@ -70,11 +56,19 @@ class Mixer(nn.Module):
 def vit(quick: bool, seed: int, device: str) -> Task:
     """Width 32 and 2 layers, or width 128 and 4."""
     width, depth = (32, 2) if quick else (128, 4)
-    return pictured(lambda: Vit(width, depth), quick, seed, device)
+
+    def build() -> nn.Module:
+        return Patched(width, (Block(width, width // 4, causal=False) for _ in range(depth)), placed=True)
+
+    return pictured(build, quick, seed, device)
 
 
 @workload("mixer", "MLP-Mixer on pictures of letters and digits", images=True)
 def mixer(quick: bool, seed: int, device: str) -> Task:
     """Width 32 and 2 layers, or width 128 and 4."""
     width, depth = (32, 2) if quick else (128, 4)
-    return pictured(lambda: Mixer(width, depth), quick, seed, device)
+
+    def build() -> nn.Module:
+        return Patched(width, (MixerBlock(width) for _ in range(depth)), placed=False)
+
+    return pictured(build, quick, seed, device)

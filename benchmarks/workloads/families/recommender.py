@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.workloads.workload import Batch, Task, draw, held_out, seeded, workload
+from benchmarks.workloads.workload import Batch, Task, drawn, workload
 
 NUMBERS, HIDDEN = 13, 8
 
@@ -71,18 +71,8 @@ def recommender(quick: bool, seed: int, device: str) -> Task:
     """Three columns of categories, or eight."""
     sizes = (10, 20, 40) if quick else (10, 30, 100, 300, 1000, 1000, 3000, 10_000)
     width, inner, rows, steps, every = (8, 16, 256, 40, 8) if quick else (32, 256, 2048, 1000, 40)
-
-    def cut(generator: torch.Generator) -> Batch:
-        return {name: value.to(device) for name, value in clicks(sizes, rows, generator).items()}
-
-    tuning = held_out(cut, 0, 8)
-    return Task(
-        model=seeded(seed, device, lambda: Recommender(sizes, width, inner)),
-        inputs=(tuning[0]["categories"], tuning[0]["numbers"]),
-        loss=loss,
-        batch=lambda step: cut(draw(seed, step)),
-        tuning=tuning,
-        held_out=held_out(cut, 1, 8),
-        steps=steps,
-        every=every,
-    )
+    cuts = [functools.partial(clicks, sizes, rows)] * 3
+    return drawn(
+        lambda: Recommender(sizes, width, inner), loss, cuts, ("categories", "numbers"),
+        seed=seed, device=device, steps=steps, every=every, measured=8,
+    )  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.workloads.pictures import Pictures, pictures
-from benchmarks.workloads.workload import Batch, Task, draw, held_out, seeded, workload
+from benchmarks.workloads.workload import Batch, Task, drawn, workload
 
 
 class Stage(nn.Module):
@@ -66,9 +67,6 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 def unet(quick: bool, seed: int, device: str) -> Task:
     """Width 8 or 32."""
     width, count, measured, rows, steps, every = (8, 256, 64, 8, 24, 8) if quick else (32, 65_536, 512, 128, 500, 20)
-    train, tuning, held = (pictures(n, key, device, quick, 0.0) for key, n in enumerate((count, measured, measured)))
-
-    measures = 2 if quick else 4
 
     def noisy(given: Pictures, generator: torch.Generator) -> Batch:
         x = given.batch(rows, generator)["x"]
@@ -77,14 +75,9 @@ def unet(quick: bool, seed: int, device: str) -> Task:
         mixed = angle.cos().view(-1, 1, 1, 1) * x + angle.sin().view(-1, 1, 1, 1) * noise
         return {"x": mixed, "angle": angle, "noise": noise}
 
-    first = held_out(lambda generator: noisy(tuning, generator), 0, measures)
-    return Task(
-        model=seeded(seed, device, lambda: UNet(width)),
-        inputs=(first[0]["x"], first[0]["angle"]),
-        loss=loss,
-        batch=lambda step: noisy(train, draw(seed, step)),
-        tuning=first,
-        held_out=held_out(lambda generator: noisy(held, generator), 1, measures),
-        steps=steps,
-        every=every,
-    )
+    sets = (pictures(n, key, device, quick, 0.0) for key, n in enumerate((count, measured, measured)))
+    cuts = [partial(noisy, given) for given in sets]
+    return drawn(
+        lambda: UNet(width), loss, cuts, ("x", "angle"),
+        seed=seed, device=device, steps=steps, every=every, measured=2 if quick else 4,
+    )  # fmt: skip

@@ -79,7 +79,7 @@ class Rescale(Lmo):
 
 @dataclass(frozen=True, slots=True)
 class NeuronLmo(Lmo):
-    """The unit step with its neurons evened out, by an average of each one's squares kept between steps (NorMuon).
+    """A matrix's unit step, its neurons evened out by an average of each one's squares kept between steps (NorMuon).
 
     The group's `beta2` is what the average keeps. The step keeps its 2-norm, or with `rms` has RMS 1.
     """
@@ -93,6 +93,8 @@ class NeuronLmo(Lmo):
     def unit(self, build: Builder, x: fx.Node, norm: Norm, fold: Fold) -> fx.Node:
         """u / sqrt(v) for the unit step u and v <- beta2 v + (1 - beta2) mean(u^2), a number for each row of u."""
         step = super(NeuronLmo, self).unit(build, x, norm, fold)
+        if norm.shape not in ("matrix", "slices"):
+            return step
         known = sum(name.startswith("neuron_moment") for name in build.states())
         name = f"neuron_moment_{known}" if known else "neuron_moment"
         state = build.state(name, f"{fold.shape[0]}x{fold.shape[1]}")

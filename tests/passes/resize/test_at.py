@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -132,15 +133,20 @@ def agree(found: NormPlan, wanted: NormPlan) -> None:
     assert [a.name for a, b in zip(found, wanted, strict=True) if not same(a, b)] == []
 
 
+@functools.cache
+def planned(name: str, layers: int, width: int) -> NormPlan:
+    build, inputs = MODELS[name]
+    return normc.plan(build(layers, width), inputs(), recipe="modula")
+
+
 @pytest.mark.parametrize("size", [(5, 32), (2, 32), (3, 64), (3, 16), (4, 48)], ids=str)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_plan_at_another_size_is_that_of_the_model(name: str, size: tuple[int, int]) -> None:
-    build, inputs = MODELS[name]
-    plan = normc.plan(build(3, 32), inputs(), recipe="modula")
+    plan = planned(name, 3, 32)
     width, depth = plan.dimensions[0], plan.dimensions[-1]
     assert (width.size, depth.name) == (32, "n_layer")
     found = plan.at({width.name: size[1], "n_layer": depth.size + size[0] - 3})
-    agree(found, normc.plan(build(*size), inputs(), recipe="modula"))
+    agree(found, planned(name, *size))
 
 
 def test_sizes_of_a_plan_at_another_size_change_again() -> None:

@@ -17,7 +17,9 @@ from normc.plans.plan import NormPlan
 from normc.plans.row import Block, Use
 from normc.recipe.by_name import recipes
 from tests.handmade import Small, draft, finish, loss_of, plan_of, small_rows, train
+from tests.quick import others_slow
 from tests.recipe.modula import nets
+from tests.zoo.kinds import KINDS
 from tests.zoo.models import CASES
 
 RECIPES = ["modula", "modular-dual"]
@@ -116,7 +118,7 @@ def learning(plan: NormPlan) -> list[str]:
     return [row.name for row in plan if row.mass]
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", others_slow(sorted(CASES), KINDS))
 def test_the_zoo_is_certified_also_after_overrides(name: str) -> None:
     case, number = CASES[name], sum(map(ord, name))
     gains, recipe = ["average", "sharp", "modula"][number % 3], RECIPES[number % 2]

@@ -53,6 +53,24 @@ def test_each_row_has_its_norm_rule_and_scale(
     assert row.scale.value == pytest.approx(scale)
 
 
+def test_neurons_of_spectral_steps_alone_are_evened_out() -> None:
+    shapes: dict[str, tuple[int, ...]] = {"hidden": (8, 4), "embedding": (9, 4), "gain": (4,), "scalar": ()}
+    gains: dict[str, Any] = {"mass": 1.0, "sensitivity": 1.0, "magnitude": 1.0}
+    rows = [draft(role, shape, role, **gains) for role, shape in shapes.items()]  # type: ignore[arg-type]  # a Role
+    generator = torch.Generator().manual_seed(0)
+    grads = {role: torch.randn(shape, generator=generator) for role, shape in shapes.items()}
+    ends = []
+    for neurons in (False, True):
+        named = {role: nn.Parameter(torch.ones(shape)) for role, shape in shapes.items()}
+        opt = build(plan_of(rows, "auto", neurons=neurons), named.items(), lr=0.1, compile=False)
+        for role, w in named.items():
+            w.grad = grads[role].clone()
+        opt.step()
+        ends.append(named)
+    assert [role for role in shapes if "neuron_moment" in opt.state[named[role]]] == ["hidden"]
+    assert [role for role in shapes if not torch.equal(ends[0][role], ends[1][role])] == ["hidden"]
+
+
 def test_positions_beside_a_tied_table_move_as_little_as_it_does() -> None:
     tied = draft("table", (50, 16), "output", uses=(TABLE,))
     beside, wider = draft("places", (8, 16), "position"), draft("others", (8, 32), "position")

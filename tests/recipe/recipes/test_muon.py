@@ -22,17 +22,10 @@ from normc.recipe.stages.moments import HeavyBall, Nesterov
 from normc.recipe.stages.norm import Lmo
 from normc.update.ops.matrices import polar
 from normc.update.polynomials.by_name import KELLER
-from tests.beside import apart, role_of
+from tests.beside import Named, apart, beside_adamw, orthogonal, shares
 from tests.handmade import draft, plan_of
 
 TOLERANCES = [(torch.float64, 1e-14), (torch.float32, 2e-6)]
-Named = dict[str, nn.Parameter]
-
-
-def shares(named: Named) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The hidden matrices, and the rest."""
-    hidden = [parameter for name, parameter in named.items() if role_of(name, parameter) == "hidden"]
-    return hidden, [parameter for name, parameter in named.items() if role_of(name, parameter) != "hidden"]
 
 
 @pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])
@@ -94,23 +87,14 @@ class Moonlight:
         for w, m in zip(self.hidden, self.sums, strict=True):
             assert w.grad is not None
             m.mul_(0.95).add_(w.grad)
-            x = w.grad + 0.95 * m
-            x = x / torch.linalg.matrix_norm(x)
-            for _ in range(5):
-                a = x @ x.T
-                x = KELLER[0] * x + KELLER[1] * a @ x + KELLER[2] * a @ a @ x
+            x = orthogonal(w.grad + 0.95 * m)
             w.mul_(1 - self.lr * self.decay).sub_(0.2 * math.sqrt(max(w.shape)) * self.lr * x)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 def test_moonlight_equals_the_paper(dtype: torch.dtype, tolerance: float) -> None:
     """With its sums of gradients, which normc averages."""
-
-    def originals(named: Named) -> list[Any]:
-        hidden, rest = shares(named)
-        adamw = torch.optim.AdamW(rest, 5e-3, betas=(0.9, 0.95), weight_decay=0.1)
-        return [Moonlight(hidden, 5e-3, 0.1), adamw]
-
+    originals = beside_adamw(lambda hidden: Moonlight(hidden, 5e-3, 0.1), 5e-3, decay=0.1)
     assert apart(dtype, "muon", originals, 5e-3, {"dialect": "moonlight"}) <= tolerance
 
 

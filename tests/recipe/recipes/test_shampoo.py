@@ -1,4 +1,4 @@
-"""Shampoo: equality with the package pytorch_optimizer and with its formulas, its identities, its blocks."""
+"""Shampoo: equality with the package pytorch_optimizer and with its formulas, its identities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from normc.compiler import build
 from normc.errors import NormcError
-from normc.plans.row import Block
 from tests.handmade import Small, draft, plan_of, small_rows, train
 
 
@@ -117,24 +116,6 @@ def test_an_average_is_put_over_the_roots_of_the_gradients_themselves() -> None:
     expected = inverse_power(left, 0.25) @ average @ inverse_power(right, 0.25)
     found = last_step(list(grads), (4, 4), average=True, momentum=0.5)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
-
-
-@pytest.mark.parametrize("unequal", [False, True])
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_each_block_is_a_matrix_of_its_own(backend: str, unequal: bool) -> None:
-    cuts = ((0, 3), (3, 7), (7, 12)) if unequal else ((0, 4), (4, 8), (8, 12))
-    blocks = tuple(Block(name, 0, (cut,)) for name, cut in zip("qkv", cuts, strict=True))
-    row = draft("w", (12, 5), "hidden", blocks=blocks, dtype="float64")
-    w = nn.Parameter(torch.zeros(12, 5, dtype=torch.float64))
-    opt = build(plan_of([row], "shampoo"), [("w", w)], lr=1.0, backend=backend, compile=False)
-    grads = gradients((12, 5), 4)
-    for grad in grads:
-        before = w.detach().clone()
-        w.grad = grad
-        opt.step()
-    for start, stop in cuts:
-        expected = last_step([grad[start:stop] for grad in grads], (stop - start, 5))
-        torch.testing.assert_close((before - w.detach())[start:stop], expected, atol=1e-11, rtol=0)
 
 
 def test_a_missing_gradient_is_no_step_and_resuming_is_equal_to_the_bit() -> None:

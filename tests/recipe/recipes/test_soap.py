@@ -1,4 +1,4 @@
-"""SOAP: equality with the package pytorch_optimizer and with the algorithm written out, its identities, its blocks."""
+"""SOAP: equality with the package pytorch_optimizer and with the algorithm written out, its identities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from normc.compiler import build
 from normc.errors import NormcError
-from normc.plans.row import Block
 from tests.handmade import Small, draft, loss_of, plan_of, small_rows, train
 from tests.ties import firm_bases
 
@@ -256,43 +255,6 @@ def test_bases_are_refreshed_only_when_due(monkeypatch: pytest.MonkeyPatch) -> N
         w.grad = grad
         opt.step()
     assert calls == [("eigh", 1), ("eigh", 1), ("qr", 11), ("qr", 11), ("qr", 21), ("qr", 21)]
-
-
-BLOCKED: list[tuple[str, tuple[int, ...], dict[str, Any], tuple[Block, ...]]] = [
-    ("queries and so on", (12, 5), {}, tuple(Block(name, 0, ((4 * i, 4 * i + 4),)) for i, name in enumerate("qkv"))),
-    ("interleaved", (12, 5), {}, (Block("a", 0, ((0, 2), (4, 6), (8, 10))), Block("b", 0, ((2, 4), (6, 8), (10, 12))))),
-    ("unequal", (7, 5), {}, (Block("a", 0, ((0, 1), (3, 7))), Block("b", 0, ((1, 3),)))),
-    ("along fan-in", (5, 7), {}, (Block("a", 1, ((0, 3),)), Block("b", 1, ((3, 7),)))),
-    ("experts", (3, 5, 4), {"block_axes": (0,), "in_axes": (1,), "out_axes": (2,)}, ()),
-    ("filters", (4, 3, 2, 2), {"kernel_axes": (2, 3)}, ()),
-]
-
-
-@pytest.mark.parametrize(("shape", "axes", "blocks"), [case[1:] for case in BLOCKED], ids=[case[0] for case in BLOCKED])
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_each_block_is_a_matrix_of_its_own(
-    backend: str, shape: tuple[int, ...], axes: dict[str, Any], blocks: tuple[Block, ...],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    firm_bases(monkeypatch)
-    grads = gradients(shape, 8)
-    row = draft("w", shape, "hidden", blocks=blocks, dtype="float64", **axes)
-    w = nn.Parameter(torch.ones(shape, dtype=torch.float64))
-    opt = build(plan_of([row], "soap", precondition_frequency=3), [("w", w)], lr=0.01, backend=backend, compile=False)
-    for grad in grads:
-        w.grad = grad
-        opt.step()
-
-    def cut(x: Tensor) -> list[Tensor]:
-        if blocks:
-            return [torch.cat([x.narrow(b.axis, s, e - s) for s, e in b.spans], b.axis) for b in blocks]
-        return list(x.mT) if len(shape) == 3 else [x.flatten(1)]
-
-    columns = zip(*(cut(grad) for grad in grads), strict=True)
-    for mine, own in zip(cut(w.detach()), columns, strict=True):
-        alone = draft("w", tuple(mine.shape), "hidden", dtype="float64")
-        expected = run(alone, list(own), torch.ones_like(mine), precondition_frequency=3)
-        torch.testing.assert_close(mine, expected, atol=1e-12, rtol=0)
 
 
 def test_rows_and_columns_are_rotated_and_the_rest_is_adams() -> None:

@@ -11,7 +11,7 @@ import torch
 from normc.compiler import build
 from normc.update.runtime import fused as runtime
 from tests.handmade import Small, draft, plan_of, small_rows
-from tests.update.fused.test_fused import farthest, give
+from tests.update.fused.interpreted import farthest, give
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

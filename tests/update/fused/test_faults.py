@@ -14,8 +14,9 @@ from normc.compiler import build
 from normc.errors import NormcError
 from normc.optimizer import Optimizer
 from tests.handmade import Small, draft, plan_of, small_rows
-from tests.optimizer.test_faults import LOUD, NAME, give, kept, same
-from tests.update.fused.test_fused import TARGET, farthest, interpreter
+from tests.optimizer.test_faults import LOUD, NAME, POISONS, give, kept, same
+from tests.quick import others_slow
+from tests.update.fused.interpreted import TARGET, farthest, interpreter
 
 pytest.importorskip("triton")
 __all__ = ["interpreter"]  # a fixture of every test here
@@ -57,7 +58,7 @@ def test_a_step_in_kernels_is_left_out_whole(recipe: str, policy: str, name: str
 
 
 @LOUD
-@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("poison", others_slow(POISONS, POISONS[:1]))
 @pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("name", [NAME, "head.weight"])
 @pytest.mark.parametrize("recipe", ["muon", "muon, output=shampoo"])

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import copy_context
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,40 +16,19 @@ from normc.compiler import build
 from normc.compiler import compile as compile_
 from normc.pipeline import update_of
 from normc.recipe.by_name import recipes
-from normc.update.kernels import cost, normalise
 from normc.update.kernels.language import only_compiles
 from normc.update.program.build import build_of
-from normc.update.program.module import load
-from normc.update.runtime import faults, layout
-from normc.update.runtime import fused as runtime
+from normc.update.runtime import layout
 from tests.handmade import Small, plan_of, small_rows, train
 from tests.optimizer.test_waking import Adapted
 from tests.optimizer.test_waking import X as WAKING
 from tests.ties import ROTATING, firm_bases
-from tests.update.kernels.interpreting import interpret
+from tests.update.fused.interpreted import TARGET, farthest, give, interpreter, pair
 
 pytest.importorskip("triton")
+__all__ = ["interpreter"]  # a fixture of every test here
 
-TARGET = "cuda:sm_70"  # Newton-Schulz in float32
 FEW = ("muon", "modular-dual", "adamw")
-
-
-@pytest.fixture(autouse=True)
-def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Kernels run on the CPU, but for those of matrices, which tests/update/kernels tries; loaded modules aren't
-    taken from the cache.
-    """
-    interpret(monkeypatch, normalise, faults)
-    monkeypatch.setattr(cost, "LARGEST", 0)
-    load.cache_clear()
-    yield
-    load.cache_clear()
-
-
-def farthest(first: nn.Module, second: nn.Module) -> float:
-    """The largest difference of any two weights."""
-    pairs = zip(first.parameters(), second.parameters(), strict=True)
-    return max(float((one.detach().double() - other.detach().double()).abs().max()) for one, other in pairs)
 
 
 @pytest.mark.parametrize(
@@ -140,25 +117,6 @@ def test_buckets_of_the_common_recipes_are_fused() -> None:
         assert all(bucket.fused is None for bucket in update.buckets)
 
 
-def pair(recipe: str = "muon") -> tuple[nn.Module, torch.optim.Optimizer, nn.Module, torch.optim.Optimizer]:
-    """A model stepped by kernels, and its copy that the reference steps."""
-    torch.manual_seed(0)
-    ours = Small()
-    plain = copy.deepcopy(ours)
-    plan = plan_of(small_rows(ours), recipe)
-    fast = build(plan, ours.named_parameters(), lr=5e-3, backend=TARGET, compile=False)
-    return ours, fast, plain, build(plan, plain.named_parameters(), lr=5e-3, backend="reference")
-
-
-def give(models: list[nn.Module], step: int, without: tuple[int, ...] = ()) -> None:
-    """The same random gradients to models of one shape; none to some parameters."""
-    generator = torch.Generator().manual_seed(step)
-    for index, same in enumerate(zip(*(model.parameters() for model in models), strict=True)):
-        grad = torch.randn(same[0].shape, generator=generator).to(same[0].device)
-        for parameter in same:
-            parameter.grad = None if index in without else grad.clone()
-
-
 def test_missing_gradients_leave_their_parameters_and_counts_alone() -> None:
     ours, fast, plain, slow = pair()
     for step, without in enumerate([(), (1, 4), (), (0,), (1, 4), ()]):
@@ -242,16 +200,6 @@ def test_narrow_weights_are_rounded_once_a_step() -> None:
     assert farthest(ours, lists) <= 2**-9  # the last bit of a float16 below 4
 
 
-def test_large_models_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "AT_ONCE", 5000)  # bytes: two matrices of 16 x 32 hold more
-    ours, fast, plain, slow = pair("modular-dual")
-    for step in range(2):
-        give([ours, plain], step)
-        fast.step()
-        slow.step()
-    assert farthest(ours, plain) < 2e-5
-
-
 def test_states_that_are_cleared_start_anew() -> None:
     ours, fast, plain, slow = pair("adamw")
     for step in range(4):
@@ -318,92 +266,3 @@ def test_stacks_that_differ_in_size_alone_share_their_kernels() -> None:
     source = compile_(model, torch.zeros(1, 4), lr=0.1, recipe="muon", backend=TARGET).source
     assert source.count("\ndef fused_spectral") == 2
     assert source.count("\ndef before_spectral") == 1
-
-
-def test_turns_side_by_side_hold_less_than_a_gibibyte() -> None:
-    for shape in ((64, 64), (768, 3072), (1600, 6400), (4096, 4096), (4096, 14336), (14336, 4096), (8192, 8192)):
-        turns = runtime.turns_of(1000, shape)
-        most = -(-1000 // turns) * runtime.stack_bytes(shape)
-        lanes = runtime.lanes_of(most)
-        assert lanes * most < 2**30 - 3 * 2**25 or (lanes, turns) == (1, 1000)
-        assert (lanes == runtime.LANES) == (most <= runtime.AT_ONCE)
-
-
-class Recorder:
-    """Stands for torch.cuda: streams, and graphs that keep what is called while they record, in one diary."""
-
-    def __init__(self) -> None:
-        self.diary: list[str] = []
-        self.now, made = "main", 0
-        owner = self
-
-        class Stream:
-            def __init__(self, *_: object) -> None:
-                nonlocal made
-                made += 1
-                self.name = f"lane {made}"
-
-            def wait_stream(self, other: Stream) -> None:
-                owner.diary.append(f"{self.name} waits for {other.name}")
-
-        class Graph:
-            def __init__(self) -> None:
-                self.calls: list[str] = []
-
-            def replay(self) -> None:
-                owner.diary.extend(self.calls)
-
-        self.Stream, self.CUDAGraph = Stream, Graph
-        self.main = Stream()
-        self.main.name, made = "main", 0
-
-    @contextmanager
-    def graph(self, graph: Any, capture_error_mode: str) -> Iterator[None]:
-        assert capture_error_mode == "thread_local"
-        before, self.diary = self.diary, graph.calls
-        yield
-        self.diary = before
-
-    @contextmanager
-    def stream(self, stream: Any) -> Iterator[None]:
-        before, self.now = self.now, stream.name
-        yield
-        self.now = before
-
-    def current_stream(self) -> Any:
-        return self.main
-
-    def turn(self, name: str, held: int) -> Any:
-        return SimpleNamespace(step=lambda: self.diary.append(f"{name} in {self.now}"), stack_bytes=lambda: held)
-
-    def empty(self, size: int, **_: object) -> None:
-        self.diary.append(f"{size} bytes in {self.now}")
-
-
-@pytest.mark.parametrize("number", [1, 2, 5])
-def test_lanes_run_all_turns_once_between_what_is_before_and_after(
-    number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    device = Recorder()
-    for name in ("Stream", "CUDAGraph", "graph", "stream", "current_stream"):
-        monkeypatch.setattr(torch.cuda, name, getattr(device, name))
-    monkeypatch.setattr(torch, "empty", device.empty)
-    lanes = runtime.Lanes(torch.device("cuda"))
-    turns = [device.turn(f"turn {index}", 10 - index) for index in range(number)]
-    lanes.run(turns)
-    eager = list(device.diary)
-    again = lanes.recorded(turns)
-    assert device.diary == eager
-    again()
-    replayed = device.diary[len(eager) :]
-    assert [line for line in replayed if "bytes" not in line] == eager
-    side = ["lane 1", "lane 2"][: number - 1]
-    for index, lane in enumerate(["main", *side]):  # each has room for its largest turn before the first of them
-        own = [line for line in replayed if line.endswith(f" in {lane}")]
-        assert own[0] == f"{10 - index} bytes in {lane}"
-        assert [line for line in own[1:] if "bytes" in line] == []
-    calls = [line for line in eager if line.startswith("turn")]
-    assert sorted(line.split(" in ")[0] for line in calls) == [f"turn {index}" for index in range(number)]
-    assert eager[: len(side)] == [f"{lane} waits for main" for lane in side]
-    assert eager[len(eager) - len(side) :] == [f"main waits for {lane}" for lane in side]
-    assert {line.split(" in ")[1] for line in calls} == {"main", *side}

@@ -19,7 +19,7 @@ from normc.compiler import build
 from normc.errors import NormcError
 from normc.update.runtime import launcher, native, tables
 from tests.handmade import Small, plan_of, small_rows
-from tests.update.fused.test_fused import TARGET, farthest, give, interpreter
+from tests.update.fused.interpreted import TARGET, farthest, give, interpreter
 
 pytest.importorskip("triton")
 __all__ = ["interpreter"]  # a fixture of every test here
@@ -211,7 +211,16 @@ def fill(models: list[nn.Module], step: int) -> None:
                 mine.grad.copy_(new.grad)
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+# Compiled loops, which are what runs, meet all changes in every run of the tests; Python's, that they stand for, these.
+BY_PYTHON = (other_state_tensors, other_groups, data_of_another_layout, gradients_elsewhere, a_missing_gradient)
+WAYS = [
+    pytest.param(way, change, id=f"{way}-{change.__name__}", marks=() if quick else pytest.mark.slow)
+    for change in CHANGES
+    for way, quick in (("native", True), ("python", change in BY_PYTHON))
+]
+
+
+@pytest.mark.parametrize(("called", "change"), WAYS, indirect=["called"])
 def test_a_change_between_two_steps_is_seen(change: Change) -> None:
     """Steps before it and after it have gradients of the same memory."""
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ import torch
 from normc.compiler import build
 from normc.update.runtime import native
 from tests.handmade import Small, plan_of, small_rows
-from tests.update.fused.test_fused import TARGET, farthest, give, interpreter
+from tests.update.fused.interpreted import TARGET, farthest, give, interpreter
 
 pytest.importorskip("triton")
 __all__ = ["interpreter"]  # a fixture of every test here
