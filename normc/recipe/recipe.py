@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import ClassVar, cast
 
 import sympy
+import torch
 
 from normc.errors import NormcError
 from normc.plans.convention import CONVENTIONS, Convention
@@ -20,6 +21,8 @@ from normc.recipe.stages.apply import DECAYS
 from normc.recipe.stages.build import Stage, chain_of
 from normc.update.polynomials.by_name import families, polynomials
 from normc.update.polynomials.minimax import Coefficients
+from normc.update.program.storage import PLAIN, Storage
+from normc.update.runtime.codes import blocks_of
 
 Option = str | int | float | bool | None
 Values = dict[str, float]
@@ -132,11 +135,11 @@ class Recipe(ABC):
     def stages(self, rule: str) -> tuple[Stage, ...]:
         """The chain of stages called `rule`; none for "none"."""
 
-    def state_bytes(self, row: Row) -> int:
-        """Bytes of state that a row with its rule set will hold: read off its chain."""
+    def state_bytes(self, row: Row, kept: Storage = PLAIN) -> int:
+        """Bytes of state that a row with its rule set will hold, kept like this: read off its chain."""
         if row.rule == "none" or row.numel == 0:
             return 0
-        return _state_bytes(self.stages_of(row), _bare(row))
+        return _state_bytes(self.stages_of(row), _bare(row), kept.state)
 
     def stages_of(self, row: Row) -> tuple[Stage, ...]:
         """The stages that update a row."""
@@ -193,10 +196,18 @@ def _bare(row: Row) -> Row:
 
 
 @lru_cache(maxsize=4096)
-def _state_bytes(stages: tuple[Stage, ...], row: Row) -> int:
-    kinds = [node.meta["state"] for node in chain_of(row, stages).nodes if "state" in node.meta]
-    width = state_width(row)
-    return sum(4 if kind == "count" else width * entries_of(kind, row.numel) for kind in kinds)
+def _state_bytes(stages: tuple[Stage, ...], row: Row, narrow: torch.dtype | None) -> int:
+    total = 0
+    for node in (node for node in chain_of(row, stages).nodes if "state" in node.meta):
+        kind = node.meta["state"]
+        if kind == "count":
+            total += 4
+        elif narrow is torch.int8 and node.meta.get("average"):
+            total += row.numel + 4 * blocks_of(row.numel)
+        else:
+            width = 2 if narrow is torch.bfloat16 and kind == "like" else state_width(row)
+            total += width * entries_of(kind, row.numel)
+    return total
 
 
 def entries_of(kind: str, numel: int) -> int:

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from normc.plans.row import Row
 from normc.update.ops.matrices import polar
 from normc.update.program.build import ANY_CPU, ON_CPU, Build, Device
+from normc.update.runtime.codes import CODES, SCALES, scale_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,12 @@ class Chain:
     def states(self) -> tuple[tuple[str, str], ...]:
         """(name, kind) of the tensors kept per parameter.
 
-        Kind "like" is shaped like it, "grad" is its gradient itself, "count" is a 0-d number, "3x64" has that shape.
+        Kind "like" is shaped like it, "grad" is its gradient itself, "count" is a 0-d number, "3x64" has that shape;
+        "codes" are shaped like it and have "scales" beside them, of which the graph knows nothing.
         """
-        return tuple((node.name, node.meta["state"]) for node in placeholders(self.graph, "state"))
+        states = [(node.name, node.meta["state"]) for node in placeholders(self.graph, "state")]
+        beside = {name: ((scale_of(name), SCALES),) for name, kind in states if kind == CODES}
+        return tuple(pair for name, kind in states for pair in ((name, kind), *beside.get(name, ())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +180,7 @@ def _fake(node: fx.Node, number: int, row: Row) -> Tensor | float:
     if node.meta.get("state") == "count":
         return torch.empty(number)
     kind = node.meta.get("state", "like")
-    shape = row.shape if kind in ("like", "grad") else tuple(map(int, kind.split("x")))
+    shape = row.shape if kind in ("like", "grad", CODES) else tuple(map(int, kind.split("x")))
     return torch.empty((number, *shape), dtype=state_dtype(row))
 
 
