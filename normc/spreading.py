@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from normc.plans.plan import NormPlan
 from normc.plans.row import Row
 from normc.recipe.by_name import recipe_of
 from normc.update.program.build import Build
+from normc.update.program.rewriting import rewrites
 from normc.update.runtime.ranked import Ranked, Updates, compared
 from normc.update.runtime.rounding import local
 from normc.update.runtime.spread import Held, everywhere, held
@@ -34,7 +36,7 @@ def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: An
     for name, tensor in members.items():
         if not hasattr(tensor, "placements"):
             continue
-        mesh: Any = tensor.device_mesh
+        mesh = _mesh(tensor)
         if mesh not in meshes:
             meshes.append(mesh)
             teams.append(_group(mesh))
@@ -48,7 +50,11 @@ def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: An
     for name, tensor in members.items():
         if name not in places:  # a tensor-parallel model's gains are plain ones, alike on all ranks
             places[name] = (widest, everywhere(tensor.shape, sizes[widest][0]))
-    spreads, programs = distribute(lowered(plan, build), places, sizes, cost)
+    program = lowered(plan, build)
+    if "laws" not in build.without:  # on whole chains: in a part of one, a state reaches no weight
+        program = rewrites["laws"](program)
+        program = replace(program, build=replace(build, without=(*build.without, "laws")))
+    spreads, programs = distribute(program, places, sizes, cost)
     recipe = recipe_of(plan)
     updates = Updates(*(backends[build.backend].load(rewritten(program), recipe).update for program in programs))
     return Ranked(members, spreads, updates, teams, build.compile, kept, plan.hash)
@@ -62,9 +68,8 @@ def _compare(plan: NormPlan, members: Mapping[str, Tensor], teams: Sequence[Any]
         rank = torch.distributed.get_rank()
         raise NormcError(
             f"ranks have different plans; that of rank {rank} is {plan.hash[:16]}, of {len(plan)} rows",
-            f"normc.save(opt.plan, 'plan{rank}.json') on every rank, and compare two by `normc diff`; what a forward asks of "
-            "its data may differ by rank, so plan with the same inputs, or give all ranks one plan: "
-            "normc.compile(model, plan=normc.load(path))",
+            f"normc.save(opt.plan, 'plan{rank}.json') on every rank and compare two by `normc diff`. Plan on the same "
+            "inputs, or give all ranks one plan: normc.compile(model, plan=normc.load(path))",
         )
 
 
@@ -82,6 +87,10 @@ def moving(gradients: Mapping[str, Tensor]) -> list[str]:
 
 
 _GROUPS: dict[tuple[int, ...], Any] = {}
+
+
+def _mesh(tensor: Any) -> Any:
+    return tensor.device_mesh
 
 
 def _group(mesh: Any) -> Any:

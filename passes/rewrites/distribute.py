@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from normc.plans.row import Row
 from normc.update.ops.matrices import polar
-from normc.update.program.program import Chain, Program, annotate, placeholders, returned
+from normc.update.program.program import Chain, Program, annotate, each_form, placeholders, returned
 from normc.update.runtime.ranked import Crossing, Spread
 from normc.update.runtime.spread import Held, shared_out
 
@@ -99,6 +99,9 @@ def cut(chain: Chain) -> Cut:
     down = _closure(calls, needs_whole, lambda node: node.all_input_nodes)
     up = _closure(calls[::-1], needs_whole, lambda node: list(node.users))
     whole = needs_whole | (down & up)
+    for node in calls:  # what has no form for lists would be a core of the last part's own
+        if each_form(node.target) is None and set(node.all_input_nodes) <= whole | counts:
+            whole.add(node)
     first = {node for node in calls if node in up and node not in whole and node not in counts}
     last = {node for node in calls if node not in whole and node not in first and node not in counts}
     return _Parts(chain, counts, (first, whole, last)).cut()
@@ -158,8 +161,8 @@ class _Parts:
         across = [self._crossing(node, f"across_{index}") for index, node in enumerate(across_nodes)]
 
         first_new = {name: node for name, node in self.kept.items() if node in first}
-        fresh = {one.name: node for one, node in [*zip(there, into_whole, strict=True),
-                                                  *zip(across, across_nodes, strict=True)] if one.source is None}  # fmt: skip
+        handed = [*zip(there, into_whole, strict=True), *zip(across, across_nodes, strict=True)]
+        fresh = {one.name: node for one, node in handed if one.source is None}
         before = None
         if first:
             before = self._write(first, {}, first_new | fresh, None)
@@ -241,13 +244,15 @@ class _Parts:
 
 
 def distribute(
-    program: Program, places: Mapping[str, tuple[int, Held]], teams: Sequence[tuple[int, int]],
+    program: Program,
+    places: Mapping[str, tuple[int, Held]],
+    teams: Sequence[tuple[int, int]],
     cost: Callable[[Row], float],
 ) -> tuple[list[Spread], tuple[Program, Program, Program]]:
     """Cut a plain program over ranks: how each row is stepped, and what this rank runs.
 
-    `places` says of each row over which team it lies, and who holds what; `teams` are (ranks, this rank). `cost` is what
-    a row's whole part takes: owners get about the same.
+    `places` says of each row over which team it lies, and who holds what; `teams` are (ranks, this rank). `cost` is
+    what a row's whole part takes: owners get about the same.
     """
     cuts: dict[int, Cut] = {}
     for chain in program.chains:

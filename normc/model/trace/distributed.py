@@ -93,7 +93,7 @@ def as_before(model: nn.Module) -> Iterator[None]:
                     module._parameters[name] = own[id(parameter)]
             if kind is not given:
                 undo.callback(setattr, module, "__class__", given)
-                module.__class__ = kind  # type: ignore[assignment]  # the class that it was made of
+                module.__class__ = kind
         yield
 
 

@@ -253,15 +253,15 @@ class Ranked:
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
     ) -> list[str]:
-        """Whose gradients aren't finite, on any rank. Fails on all ranks where they differ in what has a gradient."""
+        """Whose gradients aren't finite, on any rank. Fails, on all, where ranks have other parameters' gradients."""
         found = flags([local(gradient) for gradient in gradients]) if judged and gradients else None
         device = next(iter(self.shards.values())).device
         wrong = 0.0 if found is None else found[-1].item()
         same, any_wrong = compared("\n".join([self.plan, *live]), wrong, self.teams, device)
         if not same:
             fail(
-                f"ranks have gradients of other parameters, or another plan by now; rank {self.ranks[0]} has "
-                f"{len(live)} of {len(self.spreads)}",
+                f"ranks have gradients of other parameters, or another plan by now: rank {self.ranks[0]} has "
+                f"{len(live)} of {len(self.names)}",
                 "let every rank run the same layers, or give zeros as gradients; call opt.replan on every rank",
             )
         if not any_wrong:
