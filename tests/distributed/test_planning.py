@@ -1,0 +1,76 @@
+"""What torch.distributed has wrapped is planned as the bare model is, and steps follow what is wrapped later."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import normc
+from tests.distributed.wrapped import GPT, WRAPPERS, batch, gpt, line, losses, sharded, weights
+from tests.distributed.world import on_ranks
+
+TWO, FOUR = ("ddp", "fsdp", "fsdp mixed", "tp"), ("hsdp", "fsdp over tp")
+# Ranks add up gradients (and a row-parallel layer its features) in another order than one process does: float64's last
+# places differ, and Newton-Schulz, which has gains in the hundreds, keeps them small.
+CLOSE = 1e-9
+
+
+class _Collectives(TorchDispatchMode):
+    """Names of collectives that ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "c10d" in func.namespace:
+            self.seen.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def contents(model: nn.Module) -> list[Any]:
+    """What a plan must leave alone: classes, attributes, parameters, hooks, what FSDP knows."""
+    found: list[Any] = [torch.get_rng_state().tolist()]
+    for module in model.modules():
+        found += [type(module), *vars(module), *map(id, module._parameters.values()), *map(id, module._buffers.values())]
+        for table in ("_forward_pre_hooks", "_forward_hooks"):
+            found += [(key, id(hook)) for key, hook in getattr(module, table).items()]
+        if hasattr(module, "_get_fsdp_state"):
+            state = module._get_fsdp_state()
+            found += [state._is_root, state._training_state]
+            found += [one.sharded_state for group in state._fsdp_param_groups for one in group.fsdp_params]
+    return found
+
+
+def planned(wrappers: tuple[str, ...]) -> dict[str, list[str]]:
+    """What is wrong with the plan of each wrapped model, and with the model after it."""
+    ids, found = batch(0), {}
+    bare = normc.plan(gpt(), ids)
+    for name in wrappers:
+        model = WRAPPERS[name](gpt())
+        wrong = found[name] = list[str]()
+        before = contents(model)
+        for frontend in ("recorder", "export") if name == "fsdp" else ("recorder",):
+            with _Collectives() as collectives:
+                plan = normc.plan(model, ids, frontend=frontend)
+            if plan.checksum != bare.checksum or [row.name for row in plan.rows] != [row.name for row in bare.rows]:
+                wrong.append(f"{frontend}: another plan")
+            if plan.model != "GPT" or plan.notes != bare.notes:
+                wrong.append(f"{frontend}: {plan.model}, {plan.notes}")
+            wrong.extend(collectives.seen)
+        if contents(model) != before:
+            wrong.append("the model was changed")
+        model(ids)  # FSDP leaves the root's parameters gathered
+        if normc.plan(model, ids).checksum != bare.checksum:
+            wrong.append("another plan after a forward")
+    with torch.device("meta"):
+        model = sharded(GPT().double(), line())
+    bare_meta = normc.plan(GPT().to("meta").double(), ids)
+    if normc.plan(model, ids).checksum != bare_meta.checksum:
+        found["meta"] = ["another plan"]
+    return found
