@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -73,4 +74,41 @@ def planned(wrappers: tuple[str, ...]) -> dict[str, list[str]]:
     bare_meta = normc.plan(GPT().to("meta").double(), ids)
     if normc.plan(model, ids).checksum != bare_meta.checksum:
         found["meta"] = ["another plan"]
+    return found
+
+
+def test_wrapped_models_have_the_bare_plan(tmp_path: Path) -> None:
+    assert all(not any(found.values()) for found in on_ranks(2, tmp_path, planned, TWO))
+    assert all(not any(found.values()) for found in on_ranks(4, tmp_path, planned, FOUR))
+
+
+def _compiled(model: nn.Module, *inputs: Any, **options: Any) -> normc.Optimizer:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("normc.backends.cpu.fast_bf16", lambda: False)
+        return normc.compile(model, *inputs, lr=0.02, compile=False, **options)
+
+
+def trained(cases: tuple[tuple[str, str], ...], recipe: str = "auto") -> dict[tuple[str, str], float]:
+    """How far losses and weights are from those of one process, after five steps, for each (wrapper, when compiled)."""
+    alone = gpt()
+    want = losses(alone, _compiled(alone, batch(0), recipe=recipe), None, range(5))
+    found = {}
+    for wrapper, when in cases:
+        bare, wrap, start = gpt(), WRAPPERS[wrapper], 0
+        got: list[float] = []
+        if when == "after":
+            model = wrap(bare)
+            opt = _compiled(model, batch(0), recipe=recipe)
+        elif when == "after, waiting":
+            model = wrap(bare)
+            opt = _compiled(model, recipe=recipe)
+        else:
+            opt = _compiled(bare, *(() if when == "before, waiting" else (batch(0),)), recipe=recipe)
+            if when == "between":
+                got, start = losses(bare, opt, None, range(2)), 2
+            model = wrap(bare)
+        got += losses(model, opt, wrapper, range(start, 5))
+        pairs = zip(weights(alone), weights(model), strict=True)
+        apart = [float((a - b).detach().abs().max()) for a, b in pairs]
+        found[wrapper, when] = max(*apart, *(abs(a - b) for a, b in zip(want, got, strict=True)))
     return found

@@ -109,7 +109,7 @@ def _over_parallel(model: GPT) -> GPT:
 
 
 WRAPPERS: Mapping[str, Callable[[GPT], nn.Module]] = {
-    "ddp": nn.parallel.DistributedDataParallel,
+    "ddp": lambda model: nn.parallel.DistributedDataParallel(model, find_unused_parameters=True),
     "fsdp": lambda model: sharded(model, line()),
     "fsdp mixed": _mixed,
     "tp": lambda model: parallel(model, line()),

@@ -250,6 +250,15 @@ class Ranked:
         """The parameters that are stepped."""
         return list(self.spreads)
 
+    def align(self, live: Sequence[str]) -> None:
+        """Lay gradients as their parameters lie: those of a sharded table may be whole on every rank."""
+        for name in live:
+            member: Any = self.members[name]
+            if member.grad is not None and getattr(member.grad, "placements", None) != getattr(
+                member, "placements", None
+            ):
+                member.grad = member.grad.redistribute(member.device_mesh, member.placements)
+
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
     ) -> list[str]:

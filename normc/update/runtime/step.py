@@ -28,6 +28,9 @@ class Ranked(Protocol):
 
     names: Sequence[str]
 
+    def align(self, live: Sequence[str]) -> None:
+        """Lay gradients as their parameters lie."""
+
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
     ) -> list[str]:
@@ -129,6 +132,7 @@ class UpdateOptimizer(JudgingOptimizer):
     def _step_over_ranks(self, ranked: Ranked, members: Mapping[str, Tensor]) -> None:
         """As any step: all ranks step, or none."""
         live = [name for name in ranked.names if members[name].grad is not None]
+        ranked.align(live)
         gradients = [self._gradient(name, members[name]) for name in live]
         wrong = ranked.agreed(live, gradients, self._policy != "ignore", self._fail)
         if wrong:
