@@ -19,14 +19,17 @@ VOCABULARY, PLACES, WIDTH = 32, 8, 16
 
 
 class Block(nn.Module):
-    """Attention and an MLP, each behind a norm; `spare` is an adapter that runs where `adapted` is set."""
+    """Attention and an MLP, each behind a norm; `spare` is an adapter that runs where `adapted` is set.
+
+    Keys have no bias: its gradient is zero but for rounding, which a norm of one would blow up.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.qkv, self.mix = nn.Linear(WIDTH, 3 * WIDTH, bias=False), nn.Linear(WIDTH, WIDTH)
+        self.first, self.second = nn.LayerNorm(WIDTH, bias=False), nn.LayerNorm(WIDTH, bias=False)
+        self.qkv, self.mix = nn.Linear(WIDTH, 3 * WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)
         self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
-        self.spare = nn.Linear(WIDTH, WIDTH)
+        self.spare = nn.Linear(WIDTH, WIDTH, bias=False)
         self.adapted = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,14 +42,20 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Two blocks between a table and a head; its places are a buffer."""
+    """A block between a table and a head; its places are a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tokens, self.places = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(PLACES, WIDTH)
-        self.blocks = nn.ModuleList(Block() for _ in range(2))
-        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, VOCABULARY, bias=False)
+        self.blocks = nn.ModuleList(Block() for _ in range(1))
+        self.norm, self.head = nn.LayerNorm(WIDTH, bias=False), nn.Linear(WIDTH, VOCABULARY, bias=False)
+        self.order: Tensor
         self.register_buffer("order", torch.arange(PLACES), persistent=False)
+
+    def adapt(self, runs: bool) -> None:
+        """Run the adapters, or don't."""
+        for block in self.blocks:
+            block.adapted = runs  # type: ignore[assignment]  # a list of modules forgets which
 
     def forward(self, ids: Tensor) -> Tensor:
         """[batch, time] -> logits."""
@@ -58,9 +67,7 @@ class GPT(nn.Module):
 
 
 def gpt() -> GPT:
-    """The same weights every time, of float64: what differs between ranks and one process is then only the order in
-    which sums are taken.
-    """
+    """The same weights every time, of float64."""
     torch.manual_seed(0)
     return GPT().double()
 
@@ -74,7 +81,8 @@ def sharded(model: GPT, mesh: DeviceMesh, **options: Any) -> GPT:
     """FSDP2 of the blocks and the rest."""
     for block in model.blocks:
         fully_shard(block, mesh=mesh, **options)
-    return fully_shard(model, mesh=mesh, **options)
+    fully_shard(model, mesh=mesh, **options)
+    return model
 
 
 def parallel(model: GPT, mesh: DeviceMesh) -> GPT:
