@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from normc.backends.backend import backends
 from normc.errors import NormcError
@@ -18,22 +19,21 @@ from normc.plans.row import Row
 from normc.recipe.by_name import recipe_of
 from normc.update.program.build import Build
 from normc.update.program.rewriting import rewrites
+from normc.update.program.storage import PLAIN
 from normc.update.runtime.ranked import Ranked, Updates
 from normc.update.runtime.spread import Held, held
 
 
 def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: Any) -> Ranked:
     """The step of this rank. NormcError for parameters that lie in a way that no scheme is for."""
-    if build.storage.state is not None or build.storage.stochastic:
-        raise NormcError(
-            "state_dtype and stochastic_rounding are not there for parameters that lie over several ranks",
-            "leave them out",
-        )
+    if build.storage != PLAIN:
+        said = "state_dtype, state_device and stochastic_rounding"
+        raise NormcError(f"{said} aren't there for parameters that lie over several ranks", "leave them out")
     teams: list[Any] = []
     meshes: list[Any] = []
     places: dict[str, tuple[int, Held]] = {}
     for name, tensor in members.items():
-        if not hasattr(tensor, "placements"):
+        if not isinstance(tensor, DTensor):
             raise NormcError(f"{name!r} is a plain tensor beside sharded ones", "shard the whole model, or none of it")
         mesh = tensor.device_mesh
         if mesh not in meshes:

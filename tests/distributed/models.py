@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 import normc
 
@@ -70,7 +70,7 @@ def give(members: dict[str, Tensor], grads: dict[str, Tensor], add: bool = False
     """Set gradients, distributed as their parameters are; `add` to those that are there."""
     for name, parameter in members.items():
         grad = grads.get(name)
-        if grad is not None and hasattr(parameter, "placements"):
+        if grad is not None and isinstance(parameter, DTensor):
             grad = distribute_tensor(grad, parameter.device_mesh, parameter.placements)
         if add and grad is not None and parameter.grad is not None:
             parameter.grad += grad

@@ -149,9 +149,9 @@ class Ranked:
         self.back: list[Exchange] = []
         values: list[tuple[Value, int]] = []
         for team, group in enumerate(teams):
-            own = [spread for spread in spreads if spread.team == team and spread.owner is not None]
-            there = [self._value(spread, one) for spread in own for one in spread.there]
-            back = [self._value(spread, one) for spread in own for one in spread.back]
+            owned_here = [spread for spread in spreads if spread.team == team and spread.owner is not None]
+            there = [self._value(spread, one) for spread in owned_here for one in spread.there]
+            back = [self._value(spread, one) for spread in owned_here for one in spread.back]
             self.there.append(Exchange(there, group, device, True))
             self.back.append(Exchange(back, group, device, False))
             values += [(value, team) for value in there + back]
