@@ -21,35 +21,36 @@ from normc.update.program.build import Build
 from normc.update.program.rewriting import rewrites
 from normc.update.program.storage import PLAIN
 from normc.update.runtime.ranked import Ranked, Updates
-from normc.update.runtime.spread import Held, held
+from normc.update.runtime.spread import Held, copied, held
 
 
-def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: Any) -> Ranked:
-    """The step of this rank. NormcError for parameters that lie in a way that no scheme is for."""
+def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: Any, group: Any = None) -> Ranked:
+    """The step of this rank; of plain tensors over the ranks of `group`, all of which have them.
+
+    NormcError for parameters that lie in a way that no scheme is for.
+    """
     if build.storage != PLAIN:
         said = "state_dtype, state_device and stochastic_rounding"
         raise NormcError(f"{said} aren't there for parameters that lie over several ranks", "leave them out")
-    teams: list[Any] = []
-    meshes: list[Any] = []
+    meshes = list(dict.fromkeys(tensor.device_mesh for tensor in members.values() if isinstance(tensor, DTensor)))
+    teams = [_group(mesh) for mesh in meshes] or [group]
+    sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
     places: dict[str, tuple[int, Held]] = {}
     for name, tensor in members.items():
         if not isinstance(tensor, DTensor):
-            raise NormcError(f"{name!r} is a plain tensor beside sharded ones", "shard the whole model, or none of it")
-        mesh = tensor.device_mesh
-        if mesh not in meshes:
-            meshes.append(mesh)
-            teams.append(_group(mesh))
+            places[name] = (0, copied(tensor.shape, sizes[0][0]))
+            continue
+        team = meshes.index(tensor.device_mesh)
         try:
-            places[name] = (meshes.index(mesh), _held(tensor, teams[meshes.index(mesh)]))
+            places[name] = (team, _held(tensor, teams[team]))
         except ValueError as error:
             raise NormcError(f"{name!r}: {error}", "reduce it first: redistribute to Replicate or Shard") from None
-    sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
-    program = lowered(plan, build)
+    program, recipe = lowered(plan, build), recipe_of(plan)
     if "laws" not in build.without:  # on whole chains: in a part of one, a state reaches no weight
         program = rewrites["laws"](program)
         program = replace(program, build=replace(build, without=(*build.without, "laws")))
-    spreads, programs = distribute(program, places, sizes, cost)
-    recipe = recipe_of(plan)
+    plain = [name for name, tensor in members.items() if not isinstance(tensor, DTensor)]
+    spreads, programs = distribute(program, recipe, places, sizes, cost, plain)
     updates = Updates(*(backends[build.backend].load(rewritten(program), recipe).update for program in programs))
     return Ranked(members, spreads, updates, teams, build.compile, kept)
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import Shard, zeros
+from torch.distributed.tensor import DTensor, Shard, zeros
 
 from normc.update.runtime.faults import flags, named
 from normc.update.runtime.rounding import local
@@ -80,16 +80,17 @@ def elsewhere(placements: Sequence[Any], kind: str) -> list[Any]:
 
 
 def states_of(member: Tensor, states: Sequence[tuple[str, str]], dtype: torch.dtype) -> dict[str, Tensor]:
-    """A distributed parameter's states, all zero: as it lies, or as `elsewhere` says."""
-    mesh, placements = member.device_mesh, member.placements  # type: ignore[attr-defined]  # of DTensor
+    """A parameter's states, all zero. Those of a distributed one lie as it does, or as `elsewhere` says."""
     found: dict[str, Tensor] = {}
     for name, kind in states:
+        shape = tuple(member.shape) if kind == "like" else () if kind in ("count", "grad") else shape_of(kind)
         if kind == "count":
             found[name] = torch.tensor(0.0)
-        elif kind == "like":
-            found[name] = zeros(tuple(member.shape), dtype=dtype, device_mesh=mesh, placements=placements)
+        elif kind != "grad" and isinstance(member, DTensor):
+            placed = member.placements if kind == "like" else elsewhere(member.placements, kind)
+            found[name] = zeros(shape, dtype=dtype, device_mesh=member.device_mesh, placements=placed)
         elif kind != "grad":
-            found[name] = zeros(shape_of(kind), dtype=dtype, device_mesh=mesh, placements=elsewhere(placements, kind))
+            found[name] = torch.zeros(shape, dtype=dtype, device=member.device)
     return found
 
 
@@ -131,8 +132,6 @@ class Ranked:
         kept: Mapping[Tensor, dict[str, Tensor]],
     ) -> None:
         for spread in spreads:
-            if not hasattr(members[spread.name], "placements"):
-                continue
             own = kept[members[spread.name]]
             wide = torch.promote_types(members[spread.name].dtype, updates.after.compute_dtype)
             for state, tensor in states_of(members[spread.name], spread.states, wide).items():
@@ -193,7 +192,8 @@ class Ranked:
     def _held(self, spread: Spread, kind: str) -> Held:
         """Of a value of another shape, which only states have."""
         member = self.members[spread.name]
-        return held(shape_of(kind), member.device_mesh.mesh.shape, elsewhere(member.placements, kind))  # type: ignore[attr-defined]  # of DTensor
+        assert isinstance(member, DTensor)
+        return held(shape_of(kind), member.device_mesh.mesh.shape, elsewhere(member.placements, kind))
 
     @property
     def names(self) -> list[str]:

@@ -59,6 +59,12 @@ def held(shape: Sequence[int], mesh: Sequence[int], placements: Sequence[Any]) -
     return Held(tuple(shape), tuple(parts), tuple(alike))
 
 
+def copied(shape: Sequence[int], ranks: int) -> Held:
+    """Of a tensor that every rank has whole."""
+    part = tuple(((0, size),) for size in shape)
+    return Held(tuple(shape), (part,) * ranks, tuple(range(ranks)))
+
+
 def _first_axis(placement: Any) -> Any:
     """The same placement of a vector."""
     factor = getattr(placement, "split_factor", None)
