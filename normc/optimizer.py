@@ -168,6 +168,8 @@ class Optimizer(MeasuredOptimizer):
             self._ranked = None
             if _lie_over_ranks(members) or self._shares_work():
                 self._ranked = self.make.over_ranks(self.plan, members, self.state, self.group)
+                if not _lie_over_ranks(members) and not self._ranked.shares:
+                    self._ranked = self.group = None  # nothing is worth another's work
         return self._ranked
 
     def _shares_work(self) -> bool:

@@ -294,9 +294,9 @@ def distribute(
         (own, shard), (team, held), owner = found[row.name], places[row.name], owners.get(row.name)
         spreads.append(Spread(row.name, held, team, owner, own.there, own.back, own.across, own.states))
         mine_too = (shard, row if owner == teams[team][1] else None, shard)
-        for graph, part, of in zip((own.before, own.whole, own.after), parts_of, mine_too, strict=True):
-            if graph is not None and of is not None and of.numel:
-                part.append(Chain((of,), graph, chain.group))
+        for piece, part, of in zip((own.before, own.whole, own.after), parts_of, mine_too, strict=True):
+            if piece is not None and of is not None and of.numel:
+                part.append(Chain((of,), piece, chain.group))
     before, whole, after = (replace(program, chains=tuple(part), idle=(), decisions=()) for part in parts_of)
     return spreads, (before, whole, after)
 

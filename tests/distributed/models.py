@@ -43,8 +43,10 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], Any]] = {
 }
 
 
-def lay_out(model: nn.Module, layout: str) -> dict[str, Tensor]:
-    """Replace a model's parameters by distributed ones; return them by name."""
+def lay_out(model: nn.Module, layout: str | None) -> dict[str, Tensor]:
+    """Replace a model's parameters by distributed ones, if there is a layout; return them by name."""
+    if layout is None:
+        return dict(model.named_parameters())
     shape, placed = LAYOUTS[layout]
     ranks = torch.distributed.get_world_size()
     mesh = init_device_mesh("cpu", tuple(ranks // 2 if size < 0 and len(shape) > 1 else ranks if size < 0 else size

@@ -23,7 +23,7 @@ BEFORE, AFTER = 3, 2
 def made(recipe: str, layout: str | None) -> tuple[nn.Module, dict[str, Tensor], normc.Optimizer]:
     model = Small()
     plan = normc.plan(model, IDS, recipe=recipe)
-    members = dict(model.named_parameters()) if layout is None else lay_out(model, layout)
+    members = lay_out(model, layout)
     return model, members, optimizer(model, plan)
 
 

@@ -200,6 +200,11 @@ class Ranked:
         """The parameters that are stepped."""
         return list(self.spreads)
 
+    @property
+    def shares(self) -> bool:
+        """Whether a rank steps anything for others."""
+        return any(spread.owner is not None for spread in self.spreads.values())
+
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
     ) -> list[str]:

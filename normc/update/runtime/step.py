@@ -26,7 +26,13 @@ _TENSORS = (Tensor, torch.nn.Parameter)
 class Ranked(Protocol):
     """A step over ranks, which a file that is exported for one process hasn't."""
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]:
+        """The parameters that are stepped."""
+
+    @property
+    def shares(self) -> bool:
+        """Whether a rank steps anything for others."""
 
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
