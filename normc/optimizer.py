@@ -34,8 +34,10 @@ class Maker(Protocol):
     def __call__(self, plan: NormPlan) -> Loaded:
         """The plan's update."""
 
-    def over_ranks(self, plan: NormPlan, members: Mapping[str, Tensor], kept: Mapping[Tensor, Any]) -> Ranked:
-        """The plan's step over the ranks that parameters lie on, whose states are `kept`."""
+    def over_ranks(
+        self, plan: NormPlan, members: Mapping[str, Tensor], kept: Mapping[Tensor, Any], group: Any
+    ) -> Ranked:
+        """The plan's step over the ranks that parameters lie on, whose states are `kept`; or over those of `group`."""
 
     def counted(self, plan: NormPlan) -> NormPlan:
         """The plan, with the bytes of state that this build keeps for each row."""
@@ -86,6 +88,8 @@ class Optimizer(MeasuredOptimizer):
     _turn = 0
     _looked: Sequence[tuple[str, Tensor, bool]] = ()
     _of: Mapping[str, Tensor] | None = None
+    # The process group of a model that is copied to every rank (DDP); each then steps a share for all.
+    group: Any = None
     # The step over ranks, and what it was made of.
     _ranked: Ranked | None = None
     _ranked_of: tuple[object, ...] = (None, None, None)
@@ -169,8 +173,15 @@ class Optimizer(MeasuredOptimizer):
         if self._ranked is None or any(a is not b for a, b in zip(seen, self._ranked_of, strict=True)):
             self._ranked = None
             self._ranked_of = seen
-            self._ranked = self.make.over_ranks(self.plan, members, self.state) if _lie_over_ranks(members) else None
+            if _lie_over_ranks(members) or self._shares_work():
+                self._ranked = self.make.over_ranks(self.plan, members, self.state, self.group)
+                if not _lie_over_ranks(members) and not self._ranked.shares:
+                    self._ranked = self.group = None  # nothing is worth another's work
         return self._ranked
+
+    def _shares_work(self) -> bool:
+        """Whether others have the same parameters, and step some of them for this process."""
+        return self.group is not None and torch.distributed.get_world_size(self.group) > 1
 
     def _note(self) -> None:
         """Note whether parameters have gradients."""
@@ -317,7 +328,14 @@ class Optimizer(MeasuredOptimizer):
         """
         plan = None if self._plan is None else replace(self._plan)  # without what it has cached, some of it unpicklable
         waiting = {} if self.awaited is None else {"awaited": self.awaited.model}
-        own = {"_plan": plan, "origin": self.origin, "make": self.make, "_ranked": None, "_ranked_of": (None,) * 3}
+        own = {
+            "_plan": plan,
+            "origin": self.origin,
+            "make": self.make,
+            "_ranked": None,
+            "_ranked_of": (None,) * 3,
+            "group": None,
+        }
         return {**super().__getstate__(), **own, **waiting}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

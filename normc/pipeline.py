@@ -205,11 +205,11 @@ class Maker:
         """The plan's update."""
         return update_of(plan, self.build)
 
-    def over_ranks(self, plan: NormPlan, members: Mapping[str, Tensor], kept: Any) -> Any:
+    def over_ranks(self, plan: NormPlan, members: Mapping[str, Tensor], kept: Any, group: Any) -> Any:
         """The plan's step over ranks."""
         from normc.spreading import spread
 
-        return spread(plan, self.build, members, kept)
+        return spread(plan, self.build, members, kept, group)
 
     def counted(self, plan: NormPlan) -> NormPlan:
         """The plan, with the bytes of state that this build keeps for each row; the same where it says so already."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from normc.backends.backend import backends
 from normc.errors import NormcError
@@ -18,44 +19,40 @@ from normc.plans.row import Row
 from normc.recipe.by_name import recipe_of
 from normc.update.program.build import Build
 from normc.update.program.rewriting import rewrites
+from normc.update.program.storage import PLAIN
 from normc.update.runtime.ranked import Ranked, Updates, compared
 from normc.update.runtime.rounding import local
-from normc.update.runtime.spread import Held, everywhere, held
+from normc.update.runtime.spread import Held, copied, held
 
 
-def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: Any) -> Ranked:
-    """The step of this rank. NormcError for parameters that lie in a way that no scheme is for."""
-    if build.storage.state is not None or build.storage.stochastic:
-        raise NormcError(
-            "state_dtype and stochastic_rounding are not there for parameters that lie over several ranks",
-            "leave them out",
-        )
-    teams: list[Any] = []
-    meshes: list[Any] = []
+def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: Any, group: Any = None) -> Ranked:
+    """The step of this rank; of plain tensors over the ranks of `group`, all of which have them.
+
+    NormcError for parameters that lie in a way that no scheme is for.
+    """
+    if build.storage != PLAIN:
+        said = "state_dtype, state_device and stochastic_rounding"
+        raise NormcError(f"{said} aren't there for parameters that lie over several ranks", "leave them out")
+    meshes = list(dict.fromkeys(tensor.device_mesh for tensor in members.values() if isinstance(tensor, DTensor)))
+    teams = [_group(mesh) for mesh in meshes] or [group]
+    sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
     places: dict[str, tuple[int, Held]] = {}
     for name, tensor in members.items():
-        if not hasattr(tensor, "placements"):
+        if not isinstance(tensor, DTensor):
+            places[name] = (0, copied(tensor.shape, sizes[0][0]))
             continue
-        mesh = _mesh(tensor)
-        if mesh not in meshes:
-            meshes.append(mesh)
-            teams.append(_group(mesh))
+        team = meshes.index(tensor.device_mesh)
         try:
-            places[name] = (meshes.index(mesh), _held(tensor, teams[meshes.index(mesh)]))
+            places[name] = (team, _held(tensor, teams[team]))
         except ValueError as error:
             raise NormcError(f"{name!r}: {error}", "reduce it first: redistribute to Replicate or Shard") from None
     _compare(plan, members, teams)
-    sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
-    widest = max(range(len(teams)), key=lambda team: sizes[team][0])
-    for name, tensor in members.items():
-        if name not in places:  # a tensor-parallel model's gains are plain ones, alike on all ranks
-            places[name] = (widest, everywhere(tensor.shape, sizes[widest][0]))
-    program = lowered(plan, build)
+    program, recipe = lowered(plan, build), recipe_of(plan)
     if "laws" not in build.without:  # on whole chains: in a part of one, a state reaches no weight
         program = rewrites["laws"](program)
         program = replace(program, build=replace(build, without=(*build.without, "laws")))
-    spreads, programs = distribute(program, places, sizes, cost)
-    recipe = recipe_of(plan)
+    plain = [name for name, tensor in members.items() if not isinstance(tensor, DTensor)]
+    spreads, programs = distribute(program, recipe, places, sizes, cost, plain)
     updates = Updates(*(backends[build.backend].load(rewritten(program), recipe).update for program in programs))
     return Ranked(members, spreads, updates, teams, build.compile, kept, plan.hash)
 
@@ -76,21 +73,13 @@ def _compare(plan: NormPlan, members: Mapping[str, Tensor], teams: Sequence[Any]
 def moving(gradients: Mapping[str, Tensor]) -> list[str]:
     """Which of these gradients aren't zeros alone, on any rank of the meshes that some of them lie over."""
     found = torch.stack([local(gradient).any().float() for gradient in gradients.values()])
-    meshes: list[Any] = []
-    for mesh in (getattr(gradient, "device_mesh", None) for gradient in gradients.values()):
-        if mesh is not None and mesh not in meshes:
-            meshes.append(mesh)
-    for mesh in meshes:
+    for mesh in dict.fromkeys(gradient.device_mesh for gradient in gradients.values() if isinstance(gradient, DTensor)):
         for axis in range(mesh.ndim):
             torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=mesh.get_group(axis))
     return [name for name, moves in zip(gradients, found.tolist(), strict=True) if moves]
 
 
 _GROUPS: dict[tuple[int, ...], Any] = {}
-
-
-def _mesh(tensor: Any) -> Any:
-    return tensor.device_mesh
 
 
 def _group(mesh: Any) -> Any:

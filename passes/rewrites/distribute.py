@@ -7,7 +7,7 @@ throughout is the third part alone: it needs nothing of other ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +17,15 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from normc.plans.row import Row
-from normc.update.ops.matrices import polar
+from normc.plans.geometry import norms
+from normc.plans.row import Block, Row
+from normc.recipe.recipe import Recipe
+from normc.recipe.stages.build import chain_of
+from normc.update.ops import matrices
+from normc.update.ops.arithmetic import scale
 from normc.update.program.program import Chain, Program, annotate, each_form, placeholders, returned
 from normc.update.runtime.ranked import Crossing, Spread
-from normc.update.runtime.spread import Held, shared_out
+from normc.update.runtime.spread import Held, Part, shared_out
 
 # Ops of one tensor that torch has no tag for, and that see each entry by itself all the same.
 _BY_ENTRY = {
@@ -70,7 +74,7 @@ def by_entry(node: fx.Node) -> bool:
     A number a row, as a count of steps, may be viewed to go along with all entries.
     """
     value = node.meta["val"]
-    if not isinstance(value, FakeTensor) or node.target is polar:
+    if not isinstance(value, FakeTensor) or node.target is matrices.polar:
         return False
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda given: given.meta["val"])
     rows = value.shape[0] if value.dim() else 1
@@ -245,44 +249,94 @@ class _Parts:
 
 def distribute(
     program: Program,
+    recipe: Recipe,
     places: Mapping[str, tuple[int, Held]],
     teams: Sequence[tuple[int, int]],
     cost: Callable[[Row], float],
+    plain: Collection[str] = (),
 ) -> tuple[list[Spread], tuple[Program, Program, Program]]:
     """Cut a plain program over ranks: how each row is stepped, and what this rank runs.
 
     `places` says of each row over which team it lies, and who holds what; `teams` are (ranks, this rank). `cost` is
-    what a row's whole part takes: owners get about the same.
+    what a row's whole part takes: owners get about the same. Rows that are `plain` are whole on every rank.
+
+    A row whose shards hold whole blocks, or whole vectors of a norm of vectors, needs no owner: each rank steps what
+    it has. Nor does a plain row whose whole part keeps states: each rank steps all of it, as states would have to
+    cross at every step.
     """
     cuts: dict[int, Cut] = {}
     for chain in program.chains:
         if id(chain.graph) not in cuts:
             cuts[id(chain.graph)] = cut(annotate(chain))
+    found: dict[str, tuple[Cut, Row]] = {}  # of each row its cut, and the row as this rank sees its shard
+    for chain in program.chains:
+        row, own = chain.row, cuts[id(chain.graph)]
+        team, held = places[row.name]
+        shard = _shard(row, held.local(teams[team][1]))
+        if own.whole is not None and row.name in plain and any(one.source is not None for one in own.back):
+            own, shard = Cut(None, None, chain.graph, states=chain.states), row
+        elif own.whole is not None and row.name not in plain and _apart(row, own):
+            parts = {part: narrowed(row, part) for part in set(held.parts)}
+            mine = parts[held.parts[teams[team][1]]]
+            if mine is not None and None not in parts.values():
+                graph = chain_of(mine, recipe.stages_of(row)) if mine.numel else chain.graph
+                own, shard = Cut(None, None, graph, states=chain.states), mine
+        found[row.name] = (own, shard)
     owners: dict[str, int] = {}
     for team, (ranks, _) in enumerate(teams):
-        own = [chain.row for chain in program.chains
-               if places[chain.row.name][0] == team and cuts[id(chain.graph)].whole is not None]  # fmt: skip
-        owners |= zip((row.name for row in own), shared_out([cost(row) for row in own], ranks), strict=True)
+        rows = [chain.row for chain in program.chains if places[chain.row.name][0] == team]
+        rows = [row for row in rows if found[row.name][0].whole is not None]
+        owners |= zip((row.name for row in rows), shared_out([cost(row) for row in rows], ranks), strict=True)
     spreads = []
-    parts: tuple[list[Chain], list[Chain], list[Chain]] = ([], [], [])
+    parts_of: tuple[list[Chain], list[Chain], list[Chain]] = ([], [], [])
     for chain in program.chains:
-        own_cut, row = cuts[id(chain.graph)], chain.row
-        (team, held), owner = places[row.name], owners.get(row.name)
-        rank = teams[team][1]
-        more = (own_cut.there, own_cut.back, own_cut.across, own_cut.states)
-        spreads.append(Spread(row.name, held, team, owner, *more))
-        shard = _shard(row, held.local(rank))
-        for graph, part, is_mine, of in (
-            (own_cut.before, parts[0], True, shard),
-            (own_cut.whole, parts[1], owner == rank, row),
-            (own_cut.after, parts[2], True, shard),
-        ):
-            if graph is not None and is_mine and of.numel:
-                part.append(Chain((of,), graph, chain.group))
-    before, whole, after = (replace(program, chains=tuple(part), idle=(), decisions=()) for part in parts)
+        row = chain.row
+        (own, shard), (team, held), owner = found[row.name], places[row.name], owners.get(row.name)
+        spreads.append(Spread(row.name, held, team, owner, own.there, own.back, own.across, own.states))
+        mine_too = (shard, row if owner == teams[team][1] else None, shard)
+        for piece, part, of in zip((own.before, own.whole, own.after), parts_of, mine_too, strict=True):
+            if piece is not None and of is not None and of.numel:
+                part.append(Chain((of,), piece, chain.group))
+    before, whole, after = (replace(program, chains=tuple(part), idle=(), decisions=()) for part in parts_of)
     return spreads, (before, whole, after)
 
 
 def _shard(row: Row, shape: Sequence[int]) -> Row:
     """A row as a rank sees its shard: entries, and nothing of what they are."""
     return replace(row, shape=tuple(shape), in_axes=(), out_axes=(), block_axes=(), kernel_axes=(), blocks=())
+
+
+def _apart(row: Row, own: Cut) -> bool:
+    """Whether a row's whole part is its norm's unit step alone, and keeps nothing."""
+    known = {matrices.polar, matrices.fold, matrices.unfold, matrices.take, matrices.place, scale, norms[row.norm].lmo}
+    calls = {node.target for node in own.whole.nodes if node.op == "call_function"} if own.whole is not None else set()
+    return calls <= known and all(one.source is None for one in own.back)
+
+
+def narrowed(row: Row, part: Part) -> Row | None:
+    """A row that is this part of another; None where it is cut through what its norm sees at once."""
+    vectors = {"columns": row.in_axes, "rows": row.out_axes}
+    for axis, runs in enumerate(part):
+        if runs == ((0, row.shape[axis]),):
+            continue
+        kept: tuple[int, ...] | None = None
+        if row.blocks and all(block.axis == axis for block in row.blocks) and len(runs) <= 1:
+            start, stop = runs[0] if runs else (0, 0)
+            inside = [all(start <= a and b <= stop for a, b in block.spans) for block in row.blocks]
+            outside = [all(b <= start or stop <= a for a, b in block.spans) for block in row.blocks]
+            if not all(a or b for a, b in zip(inside, outside, strict=True)):
+                return None
+            kept = tuple(index for index, own in enumerate(inside) if own)
+            blocks = tuple(_moved(row.blocks[index], -start) for index in kept)
+            per_block = row.scale.per_block
+            numbers = per_block if len(per_block) == 1 else tuple(per_block[index] for index in kept) or per_block[:1]
+            row = replace(row, blocks=blocks, scale=replace(row.scale, per_block=numbers))
+        elif axis not in (*row.block_axes, *vectors.get(norms[row.norm].shape, ())):
+            return None
+        size = sum(stop - start for start, stop in runs)
+        row = replace(row, shape=(*row.shape[:axis], size, *row.shape[axis + 1 :]))
+    return row
+
+
+def _moved(block: Block, by: int) -> Block:
+    return block._replace(spans=tuple((start + by, stop + by) for start, stop in block.spans))

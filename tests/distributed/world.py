@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 Job = Callable[..., Any]
 
@@ -20,7 +20,7 @@ def on_ranks(ranks: int, folder: Path, job: Job, *arguments: Any) -> list[Any]:
     `job` is a function of a module. What a rank raises is raised here.
     """
     meeting = folder / f"meeting-{len(list(folder.iterdir()))}"
-    mp.spawn(_rank, (ranks, meeting, job, arguments), nprocs=ranks)  # type: ignore[no-untyped-call]  # torch's
+    spawn(_rank, (ranks, meeting, job, arguments), nprocs=ranks)
     return [torch.load(f"{meeting}-{rank}", weights_only=False) for rank in range(ranks)]
 
 

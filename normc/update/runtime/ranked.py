@@ -13,13 +13,12 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, zeros
 
 from normc.update.runtime.faults import flags, named
 from normc.update.runtime.rounding import local
 from normc.update.runtime.run import Update
-from normc.update.runtime.spread import Exchange, Held, Value, boxes, everywhere, held
+from normc.update.runtime.spread import Exchange, Held, Value, boxes, held
 from normc.update.runtime.step import UpdateOptimizer
 
 Key = tuple[str, str]  # a parameter's name, and that of a state or of a value that crosses ranks
@@ -81,37 +80,26 @@ def elsewhere(placements: Sequence[Any], kind: str) -> list[Any]:
 
 
 def states_of(member: Tensor, states: Sequence[tuple[str, str]], dtype: torch.dtype) -> dict[str, Tensor]:
-    """A parameter's states, all zero: as it lies, or as `elsewhere` says. Those of a plain one are plain."""
-    if not hasattr(member, "placements"):
-        return {name: _plain_state(member, kind, dtype) for name, kind in states if kind != "grad"}
-    mesh, placements = member.device_mesh, member.placements  # type: ignore[attr-defined]  # of DTensor
+    """A parameter's states, all zero. Those of a distributed one lie as it does, or as `elsewhere` says."""
     found: dict[str, Tensor] = {}
     for name, kind in states:
+        shape = tuple(member.shape) if kind == "like" else () if kind in ("count", "grad") else shape_of(kind)
         if kind == "count":
             found[name] = torch.tensor(0.0)
-        elif kind == "like":
-            found[name] = zeros(tuple(member.shape), dtype=dtype, device_mesh=mesh, placements=placements)
+        elif kind != "grad" and isinstance(member, DTensor):
+            placed = member.placements if kind == "like" else elsewhere(member.placements, kind)
+            found[name] = zeros(shape, dtype=dtype, device_mesh=member.device_mesh, placements=placed)
         elif kind != "grad":
-            found[name] = zeros(shape_of(kind), dtype=dtype, device_mesh=mesh, placements=elsewhere(placements, kind))
+            found[name] = torch.zeros(shape, dtype=dtype, device=member.device)
     return found
-
-
-def _plain_state(member: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
-    if kind == "count":
-        return torch.tensor(0.0)
-    if kind == "like":
-        return torch.zeros_like(member, dtype=dtype)
-    return torch.zeros(shape_of(kind), dtype=dtype, device=member.device)
 
 
 def laid_out(whole: Tensor, member: Tensor, kind: str) -> Tensor:
     """A whole state of a parameter that lies over ranks now, cut as it lies. Every rank keeps its part of its own."""
-    if kind == "count":
+    if kind == "count" or not isinstance(member, DTensor):
         return whole
-    mesh: DeviceMesh = member.device_mesh  # type: ignore[attr-defined]  # of DTensor
-    placements = member.placements  # type: ignore[attr-defined]  # of DTensor
-    placements = list(placements) if kind == "like" else elsewhere(placements, kind)
-    sizes = tuple(mesh.mesh.shape)
+    mesh, sizes = member.device_mesh, tuple(member.device_mesh.mesh.shape)
+    placements = member.placements if kind == "like" else elsewhere(member.placements, kind)
     part = held(whole.shape, sizes, placements).parts[_number(mesh.get_coordinate() or [], sizes)]
     own = whole.new_empty(tuple(sum(stop - start for start, stop in runs) for runs in part))
     for outer, inner in boxes(whole, part, own):
@@ -197,9 +185,9 @@ class Ranked:
         self.back: list[Exchange] = []
         values: list[tuple[Value, int]] = []
         for team, group in enumerate(teams):
-            crossing = [spread for spread in spreads if spread.team == team and spread.owner is not None]
-            there = [self._value(spread, one) for spread in crossing for one in spread.there]
-            back = [self._value(spread, one) for spread in crossing for one in spread.back]
+            owned_here = [spread for spread in spreads if spread.team == team and spread.owner is not None]
+            there = [self._value(spread, one) for spread in owned_here for one in spread.there]
+            back = [self._value(spread, one) for spread in owned_here for one in spread.back]
             self.there.append(Exchange(there, group, device, True))
             self.back.append(Exchange(back, group, device, False))
             values += [(value, team) for value in there + back]
@@ -241,9 +229,8 @@ class Ranked:
     def _held(self, spread: Spread, kind: str) -> Held:
         """Of a value of another shape, which only states have."""
         member = self.members[spread.name]
-        if not hasattr(member, "placements"):
-            return everywhere(shape_of(kind), len(spread.held.parts))
-        return held(shape_of(kind), member.device_mesh.mesh.shape, elsewhere(member.placements, kind))  # type: ignore[attr-defined]  # of DTensor
+        assert isinstance(member, DTensor)
+        return held(shape_of(kind), member.device_mesh.mesh.shape, elsewhere(member.placements, kind))
 
     @property
     def names(self) -> list[str]:
@@ -253,11 +240,15 @@ class Ranked:
     def align(self, live: Sequence[str]) -> None:
         """Lay gradients as their parameters lie: those of a sharded table may be whole on every rank."""
         for name in live:
-            member: Any = self.members[name]
-            if member.grad is not None and getattr(member.grad, "placements", None) != getattr(
-                member, "placements", None
-            ):
-                member.grad = member.grad.redistribute(member.device_mesh, member.placements)
+            member = self.members[name]
+            grad = member.grad
+            if isinstance(member, DTensor) and isinstance(grad, DTensor) and grad.placements != member.placements:
+                member.grad = grad.redistribute(member.device_mesh, member.placements)
+
+    @property
+    def shares(self) -> bool:
+        """Whether a rank steps anything for others."""
+        return any(spread.owner is not None for spread in self.spreads.values())
 
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]

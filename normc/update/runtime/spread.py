@@ -59,9 +59,10 @@ def held(shape: Sequence[int], mesh: Sequence[int], placements: Sequence[Any]) -
     return Held(tuple(shape), tuple(parts), tuple(alike))
 
 
-def everywhere(shape: Sequence[int], ranks: int) -> Held:
-    """Of a plain tensor, which every rank has whole."""
-    return Held(tuple(shape), (tuple(((0, size),) for size in shape),) * ranks, tuple(range(ranks)))
+def copied(shape: Sequence[int], ranks: int) -> Held:
+    """Of a tensor that every rank has whole."""
+    part = tuple(((0, size),) for size in shape)
+    return Held(tuple(shape), (part,) * ranks, tuple(range(ranks)))
 
 
 def _first_axis(placement: Any) -> Any:

@@ -26,7 +26,13 @@ _TENSORS = (Tensor, torch.nn.Parameter)
 class Ranked(Protocol):
     """A step over ranks, which a file that is exported for one process hasn't."""
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]:
+        """The parameters that are stepped."""
+
+    @property
+    def shares(self) -> bool:
+        """Whether a rank steps anything for others."""
 
     def align(self, live: Sequence[str]) -> None:
         """Lay gradients as their parameters lie."""
