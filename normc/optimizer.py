@@ -260,7 +260,7 @@ class Optimizer(MeasuredOptimizer):
         """As of any; of gradients that lie over ranks, all ranks say the same."""
         if not any(hasattr(parameter.grad, "placements") for _, parameter in self._idle):
             return super()._woken()
-        from normc.spreading import moving
+        from normc.update.runtime.ranked import moving
 
         return moving({name: parameter.grad for name, parameter in self._idle if parameter.grad is not None})
 

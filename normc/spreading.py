@@ -70,15 +70,6 @@ def _compare(plan: NormPlan, members: Mapping[str, Tensor], teams: Sequence[Any]
         )
 
 
-def moving(gradients: Mapping[str, Tensor]) -> list[str]:
-    """Which of these gradients aren't zeros alone, on any rank of the meshes that some of them lie over."""
-    found = torch.stack([local(gradient).any().float() for gradient in gradients.values()])
-    for mesh in dict.fromkeys(gradient.device_mesh for gradient in gradients.values() if isinstance(gradient, DTensor)):
-        for axis in range(mesh.ndim):
-            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=mesh.get_group(axis))
-    return [name for name, moves in zip(gradients, found.tolist(), strict=True) if moves]
-
-
 _GROUPS: dict[tuple[int, ...], Any] = {}
 
 
