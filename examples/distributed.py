@@ -1,7 +1,7 @@
 """The demo's model on two CPU processes: `python -m examples.distributed [--steps N] [--quick]`.
 
-One process alone, then DDP, FSDP2 and tensor parallelism (TP) on two. All see the same batches and end at the same loss,
-but for the order in which sums are taken.
+One process alone, then DDP, FSDP2 and tensor parallelism (TP) on two. All see the same batches, and end at the same
+loss but for the order in which sums are taken.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module, distribute_tensor
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -33,13 +33,33 @@ def wrapped(model: nn.Module, way: str) -> nn.Module:
     if way == "DDP":
         return DistributedDataParallel(model)
     if way == "FSDP2":
-        for block in model.transformer.h:  # type: ignore[union-attr, operator]
+        for block in model.transformer.h:  # type: ignore[union-attr]
             fully_shard(block)
         fully_shard(model)
     if way == "TP":
-        layers = {"transformer.h.*.mlp.c_fc": RowwiseParallel(), "transformer.h.*.mlp.c_proj": ColwiseParallel()}
-        parallelize_module(model, init_device_mesh("cpu", (RANKS,)), layers)
+        mesh = init_device_mesh("cpu", (RANKS,))
+        for block in model.transformer.h:  # type: ignore[union-attr]
+            over_ranks(block.mlp.c_fc, mesh, out=True)
+            over_ranks(block.mlp.c_proj, mesh, out=False)
     return model
+
+
+def over_ranks(layer: nn.Module, mesh: DeviceMesh, *, out: bool) -> None:
+    """Cut a layer of HF's GPT-2, whose weight is [in, out], along one of the two: ColwiseParallel takes Linear alone."""
+
+    def cut(name: str, module: nn.Module, mesh: DeviceMesh) -> None:
+        placed = {"weight": Shard(1 if out else 0), "bias": Shard(0) if out else Replicate()}
+        for key, parameter in list(module.named_parameters()):
+            module.register_parameter(key, nn.Parameter(distribute_tensor(parameter, mesh, [placed[key]])))
+
+    def whole(module: nn.Module, inputs: tuple[Tensor, ...], mesh: DeviceMesh) -> Tensor:
+        return DTensor.from_local(inputs[0], mesh, [Replicate()])
+
+    def together(module: nn.Module, result: DTensor, mesh: DeviceMesh) -> Tensor:
+        return result.redistribute(placements=[Replicate()]).to_local()
+
+    before, after = (whole, None) if out else (None, together)
+    distribute_module(layer, mesh, cut, before, after)  # type: ignore[arg-type]  # of torch, whose hooks do return
 
 
 def share(batch: Batch, way: str) -> Batch:
@@ -52,7 +72,7 @@ def share(batch: Batch, way: str) -> Batch:
 def train(task: Task, way: str, steps: int) -> tuple[float, float]:
     """Train; return the last batch's loss and the median milliseconds of a step of the optimizer."""
     model = wrapped(task.model(), way)
-    opt = normc.compile(model, share(task.batch(0), way), compile=False)
+    opt = normc.compile(model, share(task.batch(0), way), backend="cpu:fp32", compile=False)
     rates, times, loss = normc.schedule(opt, steps), [], torch.zeros(())
     for step in range(steps):
         loss = task.loss(model, share(task.batch(step), way))
@@ -93,7 +113,7 @@ def main() -> None:
             ranks = 1 if way == "one process" else RANKS
             spawn(on_rank, (way, given.quick, given.steps, folder), nprocs=ranks)
             loss, ms = map(float, Path(folder, f"{way}.txt").read_text().split())
-            print(f"  {way:12} {ranks} process{'es' if ranks > 1 else '  '}  last loss {loss:.5f}  opt.step {ms:7.1f} ms")
+            print(f"  {way:12} x {ranks}   last loss {loss:.5f}   opt.step {ms:7.1f} ms")
 
 
 if __name__ == "__main__":

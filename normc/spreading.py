@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,8 @@ from normc.recipe.by_name import recipe_of
 from normc.update.program.build import Build
 from normc.update.program.rewriting import rewrites
 from normc.update.program.storage import PLAIN
-from normc.update.runtime.ranked import Ranked, Updates
+from normc.update.runtime.ranked import Ranked, Updates, compared
+from normc.update.runtime.rounding import local
 from normc.update.runtime.spread import Held, copied, held
 
 
@@ -35,16 +36,18 @@ def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: An
     meshes = list(dict.fromkeys(tensor.device_mesh for tensor in members.values() if isinstance(tensor, DTensor)))
     teams = [_group(mesh) for mesh in meshes] or [group]
     sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
+    widest = max(range(len(teams)), key=lambda team: sizes[team][0])
     places: dict[str, tuple[int, Held]] = {}
     for name, tensor in members.items():
-        if not isinstance(tensor, DTensor):
-            places[name] = (0, copied(tensor.shape, sizes[0][0]))
+        if not isinstance(tensor, DTensor):  # a tensor-parallel model's gains are plain ones, alike on all ranks
+            places[name] = (widest, copied(tensor.shape, sizes[widest][0]))
             continue
         team = meshes.index(tensor.device_mesh)
         try:
             places[name] = (team, _held(tensor, teams[team]))
         except ValueError as error:
             raise NormcError(f"{name!r}: {error}", "reduce it first: redistribute to Replicate or Shard") from None
+    _compare(plan, members, teams)
     program, recipe = lowered(plan, build), recipe_of(plan)
     if "laws" not in build.without:  # on whole chains: in a part of one, a state reaches no weight
         program = rewrites["laws"](program)
@@ -52,7 +55,33 @@ def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: An
     plain = [name for name, tensor in members.items() if not isinstance(tensor, DTensor)]
     spreads, programs = distribute(program, recipe, places, sizes, cost, plain)
     updates = Updates(*(backends[build.backend].load(rewritten(program), recipe).update for program in programs))
-    return Ranked(members, spreads, updates, teams, build.compile, kept)
+    return Ranked(members, spreads, updates, teams, build.compile, kept, plan.hash)
+
+
+def _compare(plan: NormPlan, members: Mapping[str, Tensor], teams: Sequence[Any]) -> None:
+    """NormcError on all ranks where one has another plan than the rest."""
+    device = local(next(iter(members.values()))).device
+    same, _ = compared("\n".join(["plan", plan.hash, *(row.name for row in plan.rows)]), 0.0, teams, device)
+    if not same:
+        rank = torch.distributed.get_rank()
+        raise NormcError(
+            f"ranks have different plans; that of rank {rank} is {plan.hash[:16]}, of {len(plan)} rows",
+            f"normc.save(opt.plan, 'plan{rank}.json') on every rank and compare two by `normc diff`. Plan on the same "
+            "inputs, or give all ranks one plan: normc.compile(model, plan=normc.load(path))",
+        )
+
+
+def moving(gradients: Mapping[str, Tensor]) -> list[str]:
+    """Which of these gradients aren't zeros alone, on any rank of the meshes that some of them lie over."""
+    found = torch.stack([local(gradient).any().float() for gradient in gradients.values()])
+    meshes: list[Any] = []
+    for mesh in (getattr(gradient, "device_mesh", None) for gradient in gradients.values()):
+        if mesh is not None and mesh not in meshes:
+            meshes.append(mesh)
+    for mesh in meshes:
+        for axis in range(mesh.ndim):
+            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=mesh.get_group(axis))
+    return [name for name, moves in zip(gradients, found.tolist(), strict=True) if moves]
 
 
 _GROUPS: dict[tuple[int, ...], Any] = {}
