@@ -45,7 +45,7 @@ def wrapped(model: nn.Module, way: str) -> nn.Module:
 
 
 def over_ranks(layer: nn.Module, mesh: DeviceMesh, *, out: bool) -> None:
-    """Cut a layer of HF's GPT-2, whose weight is [in, out], along one of the two: ColwiseParallel takes Linear alone."""
+    """Cut a layer of HF's GPT-2, whose weight is [in, out], along one: ColwiseParallel takes Linear alone."""
 
     def cut(name: str, module: nn.Module, mesh: DeviceMesh) -> None:
         placed = {"weight": Shard(1 if out else 0), "bias": Shard(0) if out else Replicate()}
