@@ -36,10 +36,11 @@ def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: An
     meshes = list(dict.fromkeys(tensor.device_mesh for tensor in members.values() if isinstance(tensor, DTensor)))
     teams = [_group(mesh) for mesh in meshes] or [group]
     sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
+    widest = max(range(len(teams)), key=lambda team: sizes[team][0])
     places: dict[str, tuple[int, Held]] = {}
     for name, tensor in members.items():
-        if not isinstance(tensor, DTensor):
-            places[name] = (0, copied(tensor.shape, sizes[0][0]))
+        if not isinstance(tensor, DTensor):  # a tensor-parallel model's gains are plain ones, alike on all ranks
+            places[name] = (widest, copied(tensor.shape, sizes[widest][0]))
             continue
         team = meshes.index(tensor.device_mesh)
         try:

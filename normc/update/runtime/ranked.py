@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, Shard, zeros
 from normc.update.runtime.faults import flags, named
 from normc.update.runtime.rounding import local
 from normc.update.runtime.run import Update
-from normc.update.runtime.spread import Exchange, Held, Value, boxes, held
+from normc.update.runtime.spread import Exchange, Held, Value, boxes, copied, held
 from normc.update.runtime.step import UpdateOptimizer
 
 Key = tuple[str, str]  # a parameter's name, and that of a state or of a value that crosses ranks
@@ -238,7 +238,8 @@ class Ranked:
     def _held(self, spread: Spread, kind: str) -> Held:
         """Of a value of another shape, which only states have."""
         member = self.members[spread.name]
-        assert isinstance(member, DTensor)
+        if not isinstance(member, DTensor):
+            return copied(shape_of(kind), len(spread.held.parts))
         return held(shape_of(kind), member.device_mesh.mesh.shape, elsewhere(member.placements, kind))
 
     @property
