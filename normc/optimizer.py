@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from normc.arguments import instance
 from normc.errors import NormcError, NormcWarning
-from normc.metrics import MeasuredOptimizer
+from normc.following import FollowingOptimizer, Known
 from normc.plans.plan import NormPlan
 from normc.recipe.recipe import Recipe
 from normc.update.program.build import Build
@@ -43,20 +43,11 @@ class Maker(Protocol):
         """The plan, with the bytes of state that this build keeps for each row."""
 
 
-class Source(Protocol):
+class Source(Known, Protocol):
     """What plans again: the model, as far as it is remembered, and how it was planned."""
 
     def again(self, plan: NormPlan) -> NormPlan:
         """On what is remembered. NormcError where that is nothing."""
-
-    def parameters(self) -> Mapping[str, Tensor] | None:
-        """Those of the model as it now is, by all their names; None where it isn't known."""
-
-    def gone(self, members: Mapping[str, Tensor]) -> bool:
-        """Whether the model holds other tensors in place of some of these."""
-
-    def parameter(self, name: str) -> Tensor | None:
-        """One of them; None where the model isn't known, or has none of that name."""
 
     def with_model(
         self, plan: NormPlan, model: nn.Module, example_inputs: Any, moved: Collection[str]
@@ -75,7 +66,7 @@ class Awaited(Protocol):
         """The model, as long as it is awaited."""
 
 
-class Optimizer(MeasuredOptimizer):
+class Optimizer(FollowingOptimizer):
     """A torch optimizer that runs a plan's generated update. Group 0 holds the matrices, group 1 the rest.
 
     `make` makes an update of a plan, now and whenever the plan changes; `origin` remembers the model. Without a plan it
@@ -84,10 +75,6 @@ class Optimizer(MeasuredOptimizer):
 
     origin: Source | None = None
     awaited: Awaited | None = None
-    # The parameters that `_changed` looks at in turn, and whether each has a gradient; of which members they are.
-    _turn = 0
-    _looked: Sequence[tuple[str, Tensor, bool]] = ()
-    _of: Mapping[str, Tensor] | None = None
     # The process group of a model that is copied to every rank (DDP); each then steps a share for all.
     group: Any = None
     # The step over ranks, and what it was made of.
@@ -146,27 +133,6 @@ class Optimizer(MeasuredOptimizer):
         self.origin = origin
         return self.plan
 
-    def _changed(self) -> bool:
-        """Look for one parameter in the model, another each step; at all of them where it is another now, or its
-        gradient has come or gone. Who replaces a parameter may leave the old one its last gradient.
-        """
-        if self.origin is None:
-            return False
-        if self._of is not self._members:
-            self._note()
-        if not self._looked:
-            return False
-        if _among_ranks() and self.origin.gone(self._members):  # sharding may replace a few parameters of many
-            self._note()
-            return self._follow(self._members)
-        self._turn = (self._turn + 1) % len(self._looked)
-        name, parameter, had_gradient = self._looked[self._turn]
-        now = self.origin.parameter(name)
-        if (now is parameter or now is None) and (parameter.grad is not None) is had_gradient:
-            return False
-        self._note()
-        return self._follow(self._members)
-
     def _over_ranks(self, members: Mapping[str, Tensor]) -> Ranked | None:
         """Made anew where parameters, states or the update are others than at the last step."""
         seen = (members, self.state, self.update)
@@ -182,90 +148,6 @@ class Optimizer(MeasuredOptimizer):
     def _shares_work(self) -> bool:
         """Whether others have the same parameters, and step some of them for this process."""
         return self.group is not None and torch.distributed.get_world_size(self.group) > 1
-
-    def _note(self) -> None:
-        """Note whether parameters have gradients."""
-        members, entries = self._members, self.update.entries
-        self._looked = [(name, p, p.grad is not None) for name, p in members.items() if not entries[name].idle]
-        self._of = members
-
-    def _follow(self, members: Mapping[str, Tensor]) -> bool:
-        """Take the model's parameters in place of those that it no longer has, by name, with their states. NormcError
-        where the plan has no row for what has a gradient.
-        """
-        now = None if self.origin is None else self.origin.parameters()
-        if now is None:
-            return False
-        current = {id(parameter) for parameter in now.values()}
-        own = {id(parameter): name for name, parameter in members.items()}
-        replaced: dict[int, Tensor] = {}
-        for given, parameter in now.items():
-            name = self.update.name_of(given)
-            old = None if name is None else members.get(name)
-            if old is parameter or (id(parameter) in own and old is None):
-                continue
-            if id(parameter) in own and id(old) not in current:
-                self._refuse_edit(f"{given!r} is now {own[id(parameter)]!r}, which the plan has another row for")
-            cut = old is not None and id(old) not in current and _lies(parameter) != _lies(old)
-            if id(parameter) in own or (parameter.grad is None and not cut):
-                continue
-            if old is None or id(old) in current:
-                self._refuse_edit(f"{given!r} has a gradient, but wasn't in the model when it was planned")
-            if parameter.shape != old.shape:
-                self._refuse_edit(f"{given!r} is {tuple(parameter.shape)} now, the plan says {tuple(old.shape)}")
-            replaced[id(old)] = parameter
-        self._replace(replaced)
-        if replaced:
-            text = (
-                f"{len(replaced)} parameters of the model were replaced: the optimizer has taken the new ones, by name"
-            )
-            self._tell("replaced", f"{text}\n  fix: make the optimizer after what replaces parameters")
-        return bool(replaced)
-
-    def _replace(self, replaced: Mapping[int, Tensor]) -> None:
-        """Put parameters in the place of others, given by id, with their states. Of whole states that have to be cut,
-        every rank keeps its own part.
-        """
-        kinds = {name: dict(bucket.states) for bucket in self.update.buckets for name in bucket.names}
-        places = [
-            (group["params"], place, old, replaced[id(old)], kinds.get(name, {}))
-            for group in self.param_groups
-            for place, (name, old) in enumerate(zip(group["param_names"], group["params"], strict=True))
-            if id(old) in replaced
-        ]
-        states = [self._laid(old, new, kinds) for _, _, old, new, kinds in places]
-        for (parameters, place, old, new, _), state in zip(places, states, strict=True):
-            parameters[place] = new
-            if state is not None:
-                del self.state[old]
-                self.state[new] = state
-
-    def _laid(self, old: Tensor, new: Tensor, kinds: Mapping[str, str]) -> dict[str, Any] | None:
-        """The old parameter's states, as the new one lies. None where there are none, or on another device."""
-        state: dict[str, Any] | None = self.state.get(old)
-        if not state or old.device != new.device:
-            return None
-        if _lies(old) == _lies(new):
-            return state
-        if _lies(old) is not None:
-            self._fail(
-                "parameters lie over ranks in another way than at the step before, and their states don't",
-                "save a checkpoint, make model and optimizer anew, the optimizer last, and load it",
-            )
-        from normc.update.runtime.ranked import laid_out
-
-        return {name: laid_out(value, new, kinds.get(name, "count")) for name, value in state.items()}
-
-    def _woken(self) -> list[str]:
-        """As of any; of gradients that lie over ranks, all ranks say the same."""
-        if not any(hasattr(parameter.grad, "placements") for _, parameter in self._idle):
-            return super()._woken()
-        from normc.update.runtime.ranked import moving
-
-        return moving({name: parameter.grad for name, parameter in self._idle if parameter.grad is not None})
-
-    def _refuse_edit(self, problem: str) -> NoReturn:
-        self._fail(problem, "call normc.compile again after the model is edited; or freeze it: requires_grad_(False)")
 
     def _renew(self, plan: NormPlan) -> None:
         """Take a plan some of whose rows have changed."""
@@ -356,16 +238,6 @@ class Optimizer(MeasuredOptimizer):
 
 def _lie_over_ranks(members: Mapping[str, Tensor]) -> bool:
     return any(hasattr(parameter, "placements") for parameter in members.values())
-
-
-def _lies(parameter: Any) -> tuple[Any, Any] | None:
-    """How a parameter lies over ranks; None for a plain tensor."""
-    return (parameter.device_mesh, parameter.placements) if hasattr(parameter, "placements") else None
-
-
-def _among_ranks() -> bool:
-    """Whether parameters may be cut over ranks."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _stand_in(named: list[tuple[str, Tensor]], make: Maker) -> Update:

@@ -209,7 +209,7 @@ class Maker:
         """The plan's step over ranks."""
         from normc.spreading import spread
 
-        return spread(plan, self.build, members, kept, group)
+        return spread(plan, lowered(plan, self.build), rewritten, members, kept, group)
 
     def counted(self, plan: NormPlan) -> NormPlan:
         """The plan, with the bytes of state that this build keeps for each row; the same where it says so already."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,23 +13,32 @@ from torch.distributed.tensor import DTensor
 from normc.backends.backend import backends
 from normc.errors import NormcError
 from normc.passes.rewrites.distribute import distribute
-from normc.pipeline import lowered, rewritten
 from normc.plans.plan import NormPlan
 from normc.plans.row import Row
 from normc.recipe.by_name import recipe_of
-from normc.update.program.build import Build
+from normc.update.program.program import Program
 from normc.update.program.rewriting import rewrites
 from normc.update.program.storage import PLAIN
-from normc.update.runtime.ranked import Ranked, Updates, compared
+from normc.update.runtime.agreeing import compared
+from normc.update.runtime.ranked import Ranked, Updates
 from normc.update.runtime.rounding import local
 from normc.update.runtime.spread import Held, copied, held
 
 
-def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: Any, group: Any = None) -> Ranked:
-    """The step of this rank; of plain tensors over the ranks of `group`, all of which have them.
+def spread(
+    plan: NormPlan,
+    program: Program,
+    rewritten: Callable[[Program], Program],
+    members: Mapping[str, Tensor],
+    kept: Any,
+    group: Any = None,
+) -> Ranked:
+    """The step of this rank; of plain tensors over the ranks of `group`, all of which have them. `program` is the
+    plan's, as it is lowered; its parts are `rewritten`.
 
-    NormcError for parameters that lie in a way that no scheme is for.
+    NormcError for parameters that lie in a way that no scheme is for, and where ranks have different plans.
     """
+    build, recipe = program.build, recipe_of(plan)
     if build.storage != PLAIN:
         said = "state_dtype, state_device and stochastic_rounding"
         raise NormcError(f"{said} aren't there for parameters that lie over several ranks", "leave them out")
@@ -48,7 +57,6 @@ def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: An
         except ValueError as error:
             raise NormcError(f"{name!r}: {error}", "reduce it first: redistribute to Replicate or Shard") from None
     _compare(plan, members, teams)
-    program, recipe = lowered(plan, build), recipe_of(plan)
     if "laws" not in build.without:  # on whole chains: in a part of one, a state reaches no weight
         program = rewrites["laws"](program)
         program = replace(program, build=replace(build, without=(*build.without, "laws")))

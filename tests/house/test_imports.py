@@ -12,7 +12,17 @@ from normc.update.runtime.door import EMBEDDED, MATRICES
 from tests.house.tree import imported, modules, room
 
 BASE = ("arguments", "errors", "files", "moved", "nodes", "registry", "version")
-PIPELINE = ("checks", "watching", "pipeline", "replanning", "compiler", "exporting", "initialise", "saving")
+PIPELINE = (
+    "checks",
+    "watching",
+    "spreading",
+    "pipeline",
+    "replanning",
+    "compiler",
+    "exporting",
+    "initialise",
+    "saving",
+)
 # Low to high: a wing, and the wings that it may import beside itself. Model and update side don't see each other: the
 # plan is all that passes between them. Nor do passes and backends; nor do analyses and rewrites.
 SEES: dict[str, tuple[str, ...]] = {
@@ -27,7 +37,8 @@ SEES: dict[str, tuple[str, ...]] = {
     "passes.rewrites": (*BASE, "plans", "recipe", "update"),
     "backends": (*BASE, "plans", "recipe", "update"),
 }
-SEES |= dict.fromkeys(("metrics", "optimizer"), (*BASE, "plans", "recipe", "update", "metrics"))  # no pass: it is given
+OPTIMIZER = ("metrics", "following", "optimizer")  # no pass: it is given
+SEES |= dict.fromkeys(OPTIMIZER, (*BASE, "plans", "recipe", "update", *OPTIMIZER))
 SEES |= dict.fromkeys(PIPELINE, (*SEES, *PIPELINE))
 SEES |= {"tools": tuple(SEES)}
 SEES |= dict.fromkeys(("normc", "cbs", "cli", "__main__"), (*SEES, "normc", "cbs", "cli"))

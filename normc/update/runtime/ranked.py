@@ -6,19 +6,20 @@ packed message between any two.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard, zeros
+from torch.distributed.tensor import DTensor
 
+from normc.update.runtime.agreeing import compared
 from normc.update.runtime.faults import flags, named
+from normc.update.runtime.lying import elsewhere, shape_of, states_of
 from normc.update.runtime.rounding import local
 from normc.update.runtime.run import Update
-from normc.update.runtime.spread import Exchange, Held, Value, boxes, copied, held
+from normc.update.runtime.spread import Exchange, Held, Value, copied, held
 from normc.update.runtime.step import UpdateOptimizer
 
 Key = tuple[str, str]  # a parameter's name, and that of a state or of a value that crosses ranks
@@ -65,76 +66,6 @@ class Updates:
     before: Update
     whole: Update
     after: Update
-
-
-def shape_of(kind: str) -> tuple[int, ...]:
-    """Of a kind as "3x64"."""
-    return tuple(map(int, kind.split("x")))
-
-
-def elsewhere(placements: Sequence[Any], kind: str) -> list[Any]:
-    """How a state of a shape of its own lies: along its longest axis, over the ranks that its parameter is cut over."""
-    shape = shape_of(kind)
-    along = Shard(max(range(len(shape)), key=lambda axis: shape[axis]))
-    return [placement if placement.is_replicate() else along for placement in placements]
-
-
-def states_of(member: Tensor, states: Sequence[tuple[str, str]], dtype: torch.dtype) -> dict[str, Tensor]:
-    """A parameter's states, all zero. Those of a distributed one lie as it does, or as `elsewhere` says."""
-    found: dict[str, Tensor] = {}
-    for name, kind in states:
-        shape = tuple(member.shape) if kind == "like" else () if kind in ("count", "grad") else shape_of(kind)
-        if kind == "count":
-            found[name] = torch.tensor(0.0)
-        elif kind != "grad" and isinstance(member, DTensor):
-            placed = member.placements if kind == "like" else elsewhere(member.placements, kind)
-            found[name] = zeros(shape, dtype=dtype, device_mesh=member.device_mesh, placements=placed)
-        elif kind != "grad":
-            found[name] = torch.zeros(shape, dtype=dtype, device=member.device)
-    return found
-
-
-def laid_out(whole: Tensor, member: Tensor, kind: str) -> Tensor:
-    """A whole state of a parameter that lies over ranks now, cut as it lies. Every rank keeps its part of its own."""
-    if kind == "count" or not isinstance(member, DTensor):
-        return whole
-    mesh, sizes = member.device_mesh, tuple(member.device_mesh.mesh.shape)
-    placements = member.placements if kind == "like" else elsewhere(member.placements, kind)
-    part = held(whole.shape, sizes, placements).parts[_number(mesh.get_coordinate() or [], sizes)]
-    own = whole.new_empty(tuple(sum(stop - start for start, stop in runs) for runs in part))
-    for outer, inner in boxes(whole, part, own):
-        inner.copy_(outer)
-    whole = whole.contiguous()
-    return DTensor.from_local(own, mesh, placements, run_check=False, shape=whole.shape, stride=whole.stride())
-
-
-def _number(place: Sequence[int], sizes: Sequence[int]) -> int:
-    """Of a place in a mesh, counting along its last axis first."""
-    number = 0
-    for index, size in zip(place, sizes, strict=True):
-        number = number * size + index
-    return number
-
-
-def compared(said: str, wrong: float, teams: Sequence[Any], device: torch.device) -> tuple[bool, float]:
-    """Whether all ranks of these teams say the same, and the largest of their numbers. One message a team, whatever it
-    is about: ranks that ask about different things differ.
-    """
-    number = float(int.from_bytes(hashlib.sha256(said.encode()).digest()[:6], "big"))
-    found = torch.tensor([wrong, number, -number], dtype=torch.float64, device=device)
-    for team in teams:
-        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=team)
-    largest, most, least = found.tolist()
-    return most == -least, largest
-
-
-def moving(gradients: Mapping[str, Tensor]) -> list[str]:
-    """Which of these gradients aren't zeros alone, on any rank of the meshes that some of them lie over."""
-    found = torch.stack([local(gradient).any().float() for gradient in gradients.values()])
-    for mesh in dict.fromkeys(gradient.device_mesh for gradient in gradients.values() if isinstance(gradient, DTensor)):
-        for axis in range(mesh.ndim):
-            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=mesh.get_group(axis))
-    return [name for name, moves in zip(gradients, found.tolist(), strict=True) if moves]
 
 
 class PartOptimizer(UpdateOptimizer):
