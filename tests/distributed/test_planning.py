@@ -23,9 +23,10 @@ Case = tuple[str, str]  # a wrapper, and when the optimizer is made
 # Ranks add up gradients, and a row-parallel layer its features, in another order than one process does. In float64
 # that moves last places: 2e-16 was seen.
 CLOSE = 1e-12
+MIXED = 0.05  # activations and gradients of eight bits
 TRAINED_BY_TWO: tuple[Case, ...] = (
     ("fsdp", "after"), ("fsdp", "before, waiting"), ("fsdp", "between"),
-    ("tp", "after"), ("tp", "between"), ("ddp", "after, waiting"),
+    ("tp", "after"), ("tp", "between"), ("ddp", "after, waiting"), ("fsdp mixed", "before, waiting"),
 )  # fmt: skip
 TRAINED_BY_FOUR: tuple[Case, ...] = (("hsdp", "after"), ("fsdp over tp", "after"))
 
@@ -127,6 +128,11 @@ def trained(cases: tuple[Case, ...]) -> dict[Case, float]:
     return found
 
 
+def far_ones(found: dict[Case, float]) -> dict[Case, float]:
+    """Those that trained in another way than one process."""
+    return {case: far for case, far in found.items() if far > (MIXED if "mixed" in case[0] else CLOSE)}
+
+
 def disagreeing() -> list[str]:
     """What a step says where a rank's plan is another, and where one rank alone has planned again."""
     rank, ids = torch.distributed.get_rank(), batch(0)
@@ -218,7 +224,7 @@ def by_four() -> dict[str, Any]:
 def test_two_ranks(tmp_path: Path) -> None:
     for rank, found in enumerate(on_ranks(2, tmp_path, by_two)):
         assert found["planned"] == []
-        assert {case: far for case, far in found["trained"].items() if far > CLOSE} == {}
+        assert far_ones(found["trained"]) == {}
         first, second = found["disagreeing"]
         assert first.startswith(f"ranks have different plans; that of rank {rank} is ") and "`normc diff`" in first
         assert ("ranks have different plans" if rank else "or another plan by now") in second
@@ -230,4 +236,4 @@ def test_two_ranks(tmp_path: Path) -> None:
 def test_four_ranks(tmp_path: Path) -> None:
     for found in on_ranks(4, tmp_path, by_four):
         assert found["planned"] == []
-        assert {case: far for case, far in found["trained"].items() if far > CLOSE} == {}
+        assert far_ones(found["trained"]) == {}
