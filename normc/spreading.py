@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from normc.errors import NormcError
 from normc.passes.rewrites.distribute import distribute
 from normc.pipeline import lowered, rewritten
 from normc.plans.plan import NormPlan
-from normc.plans.row import Row
 from normc.recipe.by_name import recipe_of
 from normc.update.program.build import Build
+from normc.update.program.work import cost
 from normc.update.runtime.ranked import Ranked, Updates
 from normc.update.runtime.spread import Held, held
 
@@ -29,16 +29,18 @@ def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: An
         )
     teams: list[Any] = []
     meshes: list[Any] = []
+    orders: list[list[int]] = []
     places: dict[str, tuple[int, Held]] = {}
     for name, tensor in members.items():
         if not hasattr(tensor, "placements"):
             raise NormcError(f"{name!r} is a plain tensor beside sharded ones", "shard the whole model, or none of it")
-        mesh = tensor.device_mesh
+        mesh = tensor.device_mesh  # type: ignore[attr-defined]  # of DTensor
         if mesh not in meshes:
             meshes.append(mesh)
             teams.append(_group(mesh))
+            orders.append(_order(mesh, teams[-1]))
         try:
-            places[name] = (meshes.index(mesh), _held(tensor, teams[meshes.index(mesh)]))
+            places[name] = (meshes.index(mesh), _held(tensor, orders[meshes.index(mesh)]))
         except ValueError as error:
             raise NormcError(f"{name!r}: {error}", "reduce it first: redistribute to Replicate or Shard") from None
     sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
@@ -63,16 +65,15 @@ def _group(mesh: Any) -> Any:
     return _GROUPS[ranks]
 
 
-def _held(tensor: Any, group: Any) -> Held:
+def _order(mesh: Any, group: Any) -> list[int]:
+    """Places of a mesh, as its ranks come one after another in the group."""
+    ranks = mesh.mesh.flatten().tolist()
+    return sorted(range(len(ranks)), key=lambda index: torch.distributed.get_group_rank(group, ranks[index]))
+
+
+def _held(tensor: Any, order: Sequence[int]) -> Held:
     """Who holds what, in the order of the group's ranks."""
-    ranks = tensor.device_mesh.mesh.flatten().tolist()
     found = held(tensor.shape, tuple(tensor.device_mesh.mesh.shape), tensor.placements)
-    order = sorted(range(len(ranks)), key=lambda index: torch.distributed.get_group_rank(group, ranks[index]))
+    if list(order) == list(range(len(order))):
+        return found
     return Held(found.shape, tuple(found.parts[index] for index in order), tuple(found.alike[i] for i in order))
-
-
-def cost(row: Row) -> float:
-    """What the whole part of a row's step takes, in any unit: products of Newton-Schulz in the Gram form."""
-    short, long = sorted((max(row.fan_in, 1), max(row.fan_out, 1)))
-    blocks = max(len(row.blocks), 1)
-    return float(row.numel) + short**3 * (6.0 * (long / short - 1) + 20.0) / blocks**2

@@ -91,9 +91,8 @@ def cut(chain: Chain) -> Cut:
     graph = chain.graph
     calls = [node for node in graph.nodes if node.op == "call_function"]
     states = chain.states
-    kinds = dict(states)
-    counts = _counts(graph, kinds)
-    needs_whole = {node for node in calls if node not in counts and not by_entry(node)}
+    counts = _counts(graph, dict(states))
+    needs_whole = set(needing_whole(chain))
     if not needs_whole:
         return Cut(None, None, graph, states=states)
     down = _closure(calls, needs_whole, lambda node: node.all_input_nodes)
@@ -102,6 +101,13 @@ def cut(chain: Chain) -> Cut:
     first = {node for node in calls if node in up and node not in whole and node not in counts}
     last = {node for node in calls if node not in whole and node not in first and node not in counts}
     return _Parts(chain, counts, (first, whole, last)).cut()
+
+
+def needing_whole(chain: Chain) -> list[fx.Node]:
+    """The calls of a chain that can't do with a shard. Its graph's values are annotated."""
+    counts = _counts(chain.graph, dict(chain.states))
+    calls = (node for node in chain.graph.nodes if node.op == "call_function")
+    return [node for node in calls if node not in counts and not by_entry(node)]
 
 
 def _counts(graph: fx.Graph, kinds: Mapping[str, str]) -> set[fx.Node]:
@@ -158,8 +164,8 @@ class _Parts:
         across = [self._crossing(node, f"across_{index}") for index, node in enumerate(across_nodes)]
 
         first_new = {name: node for name, node in self.kept.items() if node in first}
-        fresh = {one.name: node for one, node in [*zip(there, into_whole, strict=True),
-                                                  *zip(across, across_nodes, strict=True)] if one.source is None}  # fmt: skip
+        handed = [*zip(there, into_whole, strict=True), *zip(across, across_nodes, strict=True)]
+        fresh = {one.name: node for one, node in handed if one.source is None}
         before = None
         if first:
             before = self._write(first, {}, first_new | fresh, None)
@@ -240,36 +246,57 @@ class _Parts:
         return any(user in part or (user in self.counts and self._wanted(user, part)) for user in node.users)
 
 
+Places = Mapping[str, tuple[int, Held]]
+Cost = Callable[[Chain], int]
+
+
+def cuts_of(program: Program) -> dict[int, Cut]:
+    """The cut of every graph of a plain program, by the graph's id."""
+    found: dict[int, Cut] = {}
+    for chain in program.chains:
+        if id(chain.graph) not in found:
+            found[id(chain.graph)] = cut(annotate(chain))
+    return found
+
+
+def spreads_of(
+    program: Program, places: Places, ranks: Sequence[int], cost: Cost, cuts: Mapping[int, Cut]
+) -> list[Spread]:
+    """How each row is stepped: the same on every rank. `ranks` are how many each team has."""
+    costs = {id(chain.graph): cost(chain) for chain in {id(own.graph): own for own in program.chains}.values()}
+    owners: dict[str, int] = {}
+    for team, number in enumerate(ranks):
+        own = [chain for chain in program.chains
+               if places[chain.row.name][0] == team and cuts[id(chain.graph)].whole is not None]  # fmt: skip
+        chosen = shared_out([costs[id(chain.graph)] for chain in own], number)
+        owners |= zip((chain.row.name for chain in own), chosen, strict=True)
+    spreads = []
+    for chain in program.chains:
+        own_cut, name = cuts[id(chain.graph)], chain.row.name
+        team, held = places[name]
+        more = (own_cut.there, own_cut.back, own_cut.across, own_cut.states)
+        spreads.append(Spread(name, held, team, owners.get(name), *more))
+    return spreads
+
+
 def distribute(
-    program: Program, places: Mapping[str, tuple[int, Held]], teams: Sequence[tuple[int, int]],
-    cost: Callable[[Row], float],
+    program: Program, places: Places, teams: Sequence[tuple[int, int]], cost: Cost
 ) -> tuple[list[Spread], tuple[Program, Program, Program]]:
     """Cut a plain program over ranks: how each row is stepped, and what this rank runs.
 
-    `places` says of each row over which team it lies, and who holds what; `teams` are (ranks, this rank). `cost` is what
-    a row's whole part takes: owners get about the same.
+    `places` says of each row over which team it lies, and who holds what; `teams` are (ranks, this rank). `cost` is
+    what the whole part of a chain takes: owners get about the same.
     """
-    cuts: dict[int, Cut] = {}
-    for chain in program.chains:
-        if id(chain.graph) not in cuts:
-            cuts[id(chain.graph)] = cut(annotate(chain))
-    owners: dict[str, int] = {}
-    for team, (ranks, _) in enumerate(teams):
-        own = [chain.row for chain in program.chains
-               if places[chain.row.name][0] == team and cuts[id(chain.graph)].whole is not None]  # fmt: skip
-        owners |= zip((row.name for row in own), shared_out([cost(row) for row in own], ranks), strict=True)
-    spreads = []
+    cuts = cuts_of(program)
+    spreads = spreads_of(program, places, [ranks for ranks, _ in teams], cost, cuts)
     parts: tuple[list[Chain], list[Chain], list[Chain]] = ([], [], [])
-    for chain in program.chains:
+    for chain, spread in zip(program.chains, spreads, strict=True):
         own_cut, row = cuts[id(chain.graph)], chain.row
-        (team, held), owner = places[row.name], owners.get(row.name)
-        rank = teams[team][1]
-        more = (own_cut.there, own_cut.back, own_cut.across, own_cut.states)
-        spreads.append(Spread(row.name, held, team, owner, *more))
-        shard = _shard(row, held.local(rank))
+        rank = teams[spread.team][1]
+        shard = _shard(row, spread.held.local(rank))
         for graph, part, is_mine, of in (
             (own_cut.before, parts[0], True, shard),
-            (own_cut.whole, parts[1], owner == rank, row),
+            (own_cut.whole, parts[1], spread.owner == rank, row),
             (own_cut.after, parts[2], True, shard),
         ):
             if graph is not None and is_mine and of.numel:

@@ -93,6 +93,22 @@ def states_of(member: Tensor, states: Sequence[tuple[str, str]], dtype: torch.dt
     return found
 
 
+def value_of(
+    spread: Spread,
+    one: Crossing,
+    lies: tuple[Sequence[int], Sequence[Any]],
+    wide: torch.dtype,
+    dtypes: Mapping[str, torch.dtype],
+) -> Value:
+    """What crosses: in `wide`, or in the dtype of the state that it is. The parameter `lies` on a mesh of this shape,
+    so placed; states of other shapes lie as `elsewhere` says.
+    """
+    assert spread.owner is not None
+    mesh, placements = lies
+    own = spread.held if one.kind == "like" else held(shape_of(one.kind), mesh, elsewhere(placements, one.kind))
+    return Value((spread.name, one.name), own, dtypes.get(str(one.source), wide), spread.owner)
+
+
 class PartOptimizer(UpdateOptimizer):
     """One of the three. Whoever runs it has judged its gradients."""
 
@@ -149,9 +165,9 @@ class Ranked:
         self.back: list[Exchange] = []
         values: list[tuple[Value, int]] = []
         for team, group in enumerate(teams):
-            own = [spread for spread in spreads if spread.team == team and spread.owner is not None]
-            there = [self._value(spread, one) for spread in own for one in spread.there]
-            back = [self._value(spread, one) for spread in own for one in spread.back]
+            owned_ones = [spread for spread in spreads if spread.team == team and spread.owner is not None]
+            there = [self._value(spread, one) for spread in owned_ones for one in spread.there]
+            back = [self._value(spread, one) for spread in owned_ones for one in spread.back]
             self.there.append(Exchange(there, group, device, True))
             self.back.append(Exchange(back, group, device, False))
             values += [(value, team) for value in there + back]
@@ -174,22 +190,18 @@ class Ranked:
             for name, spread in self.spreads.items()
             if spread.owner == self.ranks[spread.team]
         }
-        for update, own in ((updates.before, self.shards), (updates.whole, self._dummies), (updates.after, self.shards)):
-            named = [(name, own[name]) for name in update.entries]
+        for update, tensors in zip(
+            (updates.before, updates.whole, updates.after), (self.shards, self._dummies, self.shards), strict=True
+        ):
+            named = [(name, tensors[name]) for name in update.entries]
             self._parts.append(PartOptimizer(named, update, 0.0, compile, "ignore") if named else None)
 
     def _value(self, spread: Spread, one: Crossing) -> Value:
-        assert spread.owner is not None
-        dtype = self._wide[spread.name]
-        if dict(spread.states).get(str(one.source), "grad") != "grad":
-            dtype = self.kept[self.members[spread.name]][one.source].dtype  # type: ignore[index]
-        held = spread.held if one.kind == "like" else self._held(spread, one.kind)
-        return Value((spread.name, one.name), held, dtype, spread.owner)
-
-    def _held(self, spread: Spread, kind: str) -> Held:
-        """Of a value of another shape, which only states have."""
         member = self.members[spread.name]
-        return held(shape_of(kind), member.device_mesh.mesh.shape, elsewhere(member.placements, kind))  # type: ignore[attr-defined]  # of DTensor
+        kept = self.kept.get(member, {})
+        dtypes = {state: kept[state].dtype for state, kind in spread.states if kind != "grad" and state in kept}
+        lies = (tuple(member.device_mesh.mesh.shape), tuple(member.placements))  # type: ignore[attr-defined]  # of DTensor
+        return value_of(spread, one, lies, self._wide[spread.name], dtypes)
 
     @property
     def names(self) -> list[str]:
@@ -199,7 +211,7 @@ class Ranked:
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
     ) -> list[str]:
-        """Whose gradients aren't finite, on any rank. Fails on all ranks where they have gradients of other parameters."""
+        """Whose gradients aren't finite, on any rank. Fails on all where they have other parameters' gradients."""
         found = flags([local(gradient) for gradient in gradients]) if judged and gradients else None
         device = next(iter(self.shards.values())).device
         wrong = 0.0 if found is None else found[-1].item()
@@ -210,7 +222,8 @@ class Ranked:
         any_wrong, most, least = said.tolist()
         if most != -least:
             fail(
-                f"ranks have gradients of other parameters; rank {self.ranks[0]} has {len(live)} of {len(self.spreads)}",
+                "ranks have gradients of other parameters; "
+                f"rank {self.ranks[0]} has {len(live)} of {len(self.spreads)}",
                 "let every rank run the same layers, or give zeros as gradients",
             )
         if not any_wrong:
