@@ -19,7 +19,7 @@ Line = tuple[str, Text]
 
 
 class Distribution(Result):
-    """A plan's step on a mesh: `rows`, bytes, load, predicted times. Prints as a table; `normc.distribution` makes it."""
+    """A plan's step on a mesh: rows, bytes, load, times. Prints as a table; `normc.distribution` makes it."""
 
     def text(self, width: int | None = None) -> str:
         """The table as text, by default as wide as the terminal."""
