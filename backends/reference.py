@@ -19,10 +19,11 @@ from normc.update.runtime.run import Bucket, Entry, Run, Update
 def interpret(chain: Chain, run: Run) -> None:
     """Run one row's plain graph on its own tensors, seen as a stack of one."""
     inputs: dict[str, object] = {"w": run.weights[0].unsqueeze(0), "g": run.grads[0].unsqueeze(0)}
-    inputs |= {name: run.states[name][0].unsqueeze(0) for name, _ in chain.states}
+    states = [node.name for node in placeholders(chain.graph, "state")]
+    inputs |= {name: run.states[name][0].unsqueeze(0) for name in states}
     inputs |= {node.name: run.number(node.name) for node in placeholders(chain.graph, "number")}
     outputs = evaluate(chain.graph, inputs)
-    kept: list[Tensor] = [run.weights[0], *(run.states[name][0] for name, _ in chain.states)]
+    kept: list[Tensor] = [run.weights[0], *(run.states[name][0] for name in states)]
     for tensor, value in zip(kept, outputs, strict=True):
         tensor.copy_(value[0])
 
@@ -49,8 +50,9 @@ def load(program: Program, recipe: Recipe) -> Loaded:
         tuple(buckets),
         compute_dtype=torch.float64,
         labels=recipe.labels,
-        state=program.build.storage.state,
+        state=program.build.storage.like,
         stochastic=program.build.storage.stochastic,
+        offload=program.build.storage.offload,
         reads=reads(program, len(defaults)),
         options=altered(recipe),
     )

@@ -114,6 +114,7 @@ def compile(  # noqa: A001  # the public name
     compile: bool = True,
     without: Sequence[str] = (),
     state_dtype: torch.dtype | None = None,
+    state_device: str | None = None,
     stochastic_rounding: bool = False,
     nonfinite: str = "raise",
     **group_options: float | tuple[float, ...],
@@ -128,7 +129,9 @@ def compile(  # noqa: A001  # the public name
     `recipe`, `tare`, `heads`, `frontend` and `strict` are those of `plan()`; with several recipes, `lr` may be
     {recipe: lr}. `compile=False` runs the generated code eagerly. `without` leaves rewrites out, by name (listed in
     docs/performance.md): the same steps, slower.
-    `state_dtype=torch.bfloat16` keeps states of a parameter's shape in half the memory; arithmetic stays float32.
+    `state_dtype=torch.bfloat16` keeps states of a parameter's shape in half the memory, torch.int8 those of them that
+    average gradients or steps in about a quarter; arithmetic stays float32. `state_device="cpu"` keeps states in the
+    host's memory; where parameters are on a CPU that says nothing. See docs/memory.md.
     `stochastic_rounding` rounds what is written to bf16, states and weights, up or down by chance, right on average
     (Gupta et al. 2015, arXiv:1502.02551): steps smaller than half a last place aren't lost. See docs/recipes.md.
     `nonfinite` is what a step does about a gradient that isn't finite: "raise" NormcError, "skip" the step, count such
@@ -141,7 +144,13 @@ def compile(  # noqa: A001  # the public name
     for device in {parameter.device for _, parameter in named}:
         prepare(device)
     how = build_of(
-        _target_of(named) if backend is None else backend, without, state_dtype, stochastic_rounding, compile, nonfinite
+        _target_of(named) if backend is None else backend,
+        without,
+        state_dtype,
+        stochastic_rounding,
+        compile,
+        nonfinite,
+        state_device,
     )
     if plan is not None:
         find_ladder(frontend)
@@ -186,6 +195,7 @@ def build(
     compile: bool = True,
     without: Sequence[str] = (),
     state_dtype: torch.dtype | None = None,
+    state_device: str | None = None,
     stochastic_rounding: bool = False,
     nonfinite: str = "raise",
     **options: float | tuple[float, ...],
@@ -195,7 +205,11 @@ def build(
     backend  "cpu", "cuda", "reference", or a whole target ("cuda:sm_90"); None takes that of the parameters' device.
     lr       one for all, or {recipe: lr} where the plan mixes recipes; None takes the recipe's own.
     without  rewrites to leave out, by name.
-    state_dtype          torch.bfloat16 for states of a parameter's shape; None is float32 (float64 of float64 weights).
+    state_dtype          torch.bfloat16 for states of a parameter's shape; torch.int8 for those of them that average
+                         gradients or steps, with a scale for every 256 entries; None is float32 (float64 of float64
+                         weights).
+    state_device         "cpu" keeps states in the host's memory, pinned where parameters are on a GPU; None beside the
+                         parameters.
     stochastic_rounding  what is written to bf16, states and weights, is rounded up or down by chance, right on average
                          (Gupta et al. 2015, arXiv:1502.02551); else to the nearest.
     nonfinite  "raise", "skip", "zero" or "ignore", as for normc.compile.
@@ -203,7 +217,13 @@ def build(
     """
     named = list(items("named_parameters", named_parameters, "pass model.named_parameters()"))
     how = build_of(
-        _target_of(named) if backend is None else backend, without, state_dtype, stochastic_rounding, compile, nonfinite
+        _target_of(named) if backend is None else backend,
+        without,
+        state_dtype,
+        stochastic_rounding,
+        compile,
+        nonfinite,
+        state_device,
     )
     opt = optimizer_of(plan, named, how, _rate(recipe_of(plan), lr), **options)
     opt.origin = Source(request_of(plan))
@@ -219,6 +239,7 @@ def defer(
     compile: bool = True,
     without: Sequence[str] = (),
     state_dtype: torch.dtype | None = None,
+    state_device: str | None = None,
     stochastic_rounding: bool = False,
     nonfinite: str = "raise",
     **options: float | tuple[float, ...],
@@ -229,7 +250,13 @@ def defer(
     """
     named = list(items("named_parameters", named_parameters, "pass model.named_parameters()"))
     how = build_of(
-        _target_of(named) if backend is None else backend, without, state_dtype, stochastic_rounding, compile, nonfinite
+        _target_of(named) if backend is None else backend,
+        without,
+        state_dtype,
+        stochastic_rounding,
+        compile,
+        nonfinite,
+        state_device,
     )
     return Optimizer(named, None, Maker(recipe, how), _rate(recipe, lr), **options)
 

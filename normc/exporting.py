@@ -105,19 +105,21 @@ def export(
     without: Sequence[str] | None = None,
     *,
     state_dtype: torch.dtype | None = None,
+    state_device: str | None = None,
     stochastic_rounding: bool = False,
 ) -> Path:
     """Write `source`, an optimizer or a plan, to `path` and return it. Needs no device of the target's kind.
 
     `target` None is the optimizer's own, and "cpu:fp32" for a plan. The optimizer's own generated code is written as it
     runs. `without` are rewrites to leave out, by name; None leaves out those that the optimizer does, if the target has
-    them. `state_dtype` and `stochastic_rounding` are those of normc.compile, for a plan; an optimizer's own are kept.
+    them. `state_dtype`, `state_device` and `stochastic_rounding` are those of normc.compile, for a plan; an optimizer
+    keeps its own.
     NormcError for a target without generated code, for a `source` of another type, and where the file can't be written.
     """
     if target is not None:
         instance("target", target, str, "give cpu, or cuda:sm_90")
     path_of(path)  # a wrong one is said before anything is made
-    kept = storage(state_dtype, stochastic_rounding)
+    kept = storage(state_dtype, stochastic_rounding, state_device)
     if isinstance(source, Optimizer):
         if kept not in (PLAIN, source.build.storage):
             raise NormcError("an optimizer is exported with its own options", "make it with these, or export its plan")
@@ -128,8 +130,8 @@ def export(
         )
     else:
         instance("source", source, NormPlan, "give an optimizer of normc.compile, or a plan")
-        left_out = () if without is None else without
-        text = update_of(source, build_of(target or "cpu:fp32", left_out, state_dtype, stochastic_rounding)).text
+        how = build_of(target or "cpu:fp32", () if without is None else without)
+        text = update_of(source, replace(how, storage=kept)).text
     if not text.doc:
         raise NormcError("the reference backend generates no code", "export for cpu or cuda")
     return write_text(path, exported(text))

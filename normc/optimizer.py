@@ -36,6 +36,9 @@ class Maker(Protocol):
     def over_ranks(self, plan: NormPlan, members: Mapping[str, Tensor], kept: Mapping[Tensor, Any]) -> Ranked:
         """The plan's step over the ranks that parameters lie on, whose states are `kept`."""
 
+    def counted(self, plan: NormPlan) -> NormPlan:
+        """The plan, with the bytes of state that this build keeps for each row."""
+
 
 class Source(Protocol):
     """What plans again: the model, as far as it is remembered, and how it was planned."""
@@ -93,8 +96,8 @@ class Optimizer(MeasuredOptimizer):
     ) -> None:
         named = list(named_parameters)
         self.make = make
-        self._plan = plan
         self._loaded = None if plan is None else make(plan)
+        self._plan = None if plan is None else make.counted(plan)
         update = _stand_in(named, make) if self._loaded is None else self._loaded.update
         super().__init__(named, update, lr, make.build.compile, make.build.nonfinite, **options)
 
@@ -116,7 +119,7 @@ class Optimizer(MeasuredOptimizer):
             self._fail(f"the plan is of recipe {plan.recipe}, the optimizer of {self.recipe.name}", fix)
         loaded = self.make(plan)
         self.take(loaded.update)
-        self._plan, self._loaded = plan, loaded
+        self._plan, self._loaded = self.make.counted(plan), loaded
 
     def replan(self, model: nn.Module, example_inputs: Any = None) -> NormPlan:
         """Plan again what no gradient reached, on inputs that reach it; return the plan. All other rows and all state
@@ -132,7 +135,7 @@ class Optimizer(MeasuredOptimizer):
         found, origin = self.origin.with_model(self.plan, model, example_inputs, self._woken())
         self._renew(found)
         self.origin = origin
-        return found
+        return self.plan
 
     def _changed(self) -> bool:
         """Look for one parameter in the model, another each step; at all of them where it is another now, or its
@@ -212,7 +215,7 @@ class Optimizer(MeasuredOptimizer):
             return
         loaded = self.make(plan)
         self.take(loaded.update)
-        self._plan, self._loaded = plan, loaded
+        self._plan, self._loaded = self.make.counted(plan), loaded
 
     def _wake(self, names: Sequence[str]) -> None:
         """Plan again for what has a gradient now, if the model as it now stands uses it on the plan's example."""
@@ -307,6 +310,7 @@ def _stand_in(named: list[tuple[str, Tensor]], make: Maker) -> Update:
         (),
         ready=False,
         labels=recipe.labels,
-        state=kept.state,
+        state=kept.like,
         stochastic=kept.stochastic,
+        offload=kept.offload,
     )

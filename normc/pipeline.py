@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ from normc.update.program.build import ON_CPU, Build
 from normc.update.program.module import Loaded
 from normc.update.program.program import Program, annotate
 from normc.update.program.rewriting import rewrites
-from normc.update.program.storage import check_kinds
+from normc.update.program.storage import check_kinds, with_codes
 from normc.update.runtime.progress import progress
 from normc.watching import checking, print_decision, print_evidence, to_print
 
@@ -169,7 +170,9 @@ def lowered(plan: NormPlan, build: Build) -> Program:
     """The plain program: what every row's recipe says, one chain of ops a row."""
     device = backends[build.backend].device(build.target)
     program = replace(lower(plan, recipe_of(plan)), build=build, device=device)
-    check_kinds(build.storage, ((chain.row.name, kind) for chain in program.chains for _, kind in chain.states))
+    with_codes(build.storage, (chain.graph for chain in program.chains))
+    kinds = ((chain.row.name, kind) for chain in program.chains for _, kind in chain.states)
+    check_kinds(build.storage, kinds, plan.recipe)
     return program
 
 
@@ -206,6 +209,15 @@ class Maker:
         from normc.spreading import spread
 
         return spread(plan, self.build, members, kept)
+
+    def counted(self, plan: NormPlan) -> NormPlan:
+        """The plan, with the bytes of state that this build keeps for each row; the same where it says so already."""
+        recipe, kept = recipe_of(plan), self.build.storage
+        rows = tuple(
+            row if row.state_bytes == (held := recipe.state_bytes(row, kept)) else replace(row, state_bytes=held)
+            for row in plan.rows
+        )
+        return plan if all(map(is_, rows, plan.rows)) else replace(plan, rows=rows)
 
 
 def optimizer_of(

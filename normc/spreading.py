@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from normc.backends.backend import backends
 from normc.errors import NormcError
@@ -15,6 +17,9 @@ from normc.pipeline import lowered, rewritten
 from normc.plans.plan import NormPlan
 from normc.recipe.by_name import recipe_of
 from normc.update.program.build import Build
+from normc.update.program.program import Program
+from normc.update.program.rewriting import rewrites
+from normc.update.program.storage import PLAIN
 from normc.update.program.work import cost
 from normc.update.runtime.ranked import Ranked, Updates
 from normc.update.runtime.spread import Held, held
@@ -22,19 +27,17 @@ from normc.update.runtime.spread import Held, held
 
 def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: Any) -> Ranked:
     """The step of this rank. NormcError for parameters that lie in a way that no scheme is for."""
-    if build.storage.state is not None or build.storage.stochastic:
-        raise NormcError(
-            "state_dtype and stochastic_rounding are not there for parameters that lie over several ranks",
-            "leave them out",
-        )
+    if build.storage != PLAIN:
+        said = "state_dtype, state_device and stochastic_rounding"
+        raise NormcError(f"{said} aren't there for parameters that lie over several ranks", "leave them out")
     teams: list[Any] = []
     meshes: list[Any] = []
     orders: list[list[int]] = []
     places: dict[str, tuple[int, Held]] = {}
     for name, tensor in members.items():
-        if not hasattr(tensor, "placements"):
+        if not isinstance(tensor, DTensor):
             raise NormcError(f"{name!r} is a plain tensor beside sharded ones", "shard the whole model, or none of it")
-        mesh = tensor.device_mesh  # type: ignore[attr-defined]  # of DTensor
+        mesh = tensor.device_mesh
         if mesh not in meshes:
             meshes.append(mesh)
             teams.append(_group(mesh))
@@ -44,10 +47,19 @@ def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: An
         except ValueError as error:
             raise NormcError(f"{name!r}: {error}", "reduce it first: redistribute to Replicate or Shard") from None
     sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
-    spreads, programs = distribute(lowered(plan, build), places, sizes, cost)
+    spreads, programs = distribute(uncut(plan, build), places, sizes, cost)
     recipe = recipe_of(plan)
     updates = Updates(*(backends[build.backend].load(rewritten(program), recipe).update for program in programs))
     return Ranked(members, spreads, updates, teams, build.compile, kept)
+
+
+def uncut(plan: NormPlan, build: Build) -> Program:
+    """The program that is cut over ranks."""
+    program = lowered(plan, build)
+    if "laws" not in build.without:  # on whole chains: in a part of one, a state reaches no weight
+        program = rewrites["laws"](program)
+        program = replace(program, build=replace(build, without=(*build.without, "laws")))
+    return program
 
 
 _GROUPS: dict[tuple[int, ...], Any] = {}

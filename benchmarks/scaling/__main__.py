@@ -28,6 +28,22 @@ RANKS = tuple(2**power for power in range(1, 13))
 SHOWN = (2, 8, 64, 512, 4096)
 TP = (2, 4, 8)
 
+SAID = f"""\
+These are predictions, not measurements. They assume {{assumed}}.
+
+Recipe `{RECIPE}`; float32 parameters, cut along axis 0 over all ranks (`fsdp=P`); every expert's matrix is a parameter.
+A cell holds the most bytes that a rank sends, the load (most over mean), milliseconds, and the part of perfect scaling.
+
+- All schemes are given the same operations: Newton-Schulz in the Gram form, five steps.
+- normc's messages are not hidden behind work. They carry float32.
+- DistMuon (torchtitan) runs buckets of two layers, two at a time, and hides messages behind work. It can keep stacked
+  experts where they lie, which this table leaves out.
+- Megatron's layer-wise optimizer sends nothing beyond what ZeRO-1 sends, and keeps all weights on every rank: the
+  larger models fit only with tensor and pipeline parallelism beside it."""
+SAID_TP = """\
+Tensor parallelism alone (`tp=P`, within a node), beside Megatron's two modes. `duplicated` gathers matrices in bf16 and
+repeats all work; `distributed` sums Gram matrices in every iteration."""
+
 
 def model(name: str, rates: Rates) -> dict[str, Any]:
     """Every scheme of one model, by number of ranks."""
@@ -71,11 +87,7 @@ def _entry(priced: Priced, alone: float, ranks: int) -> dict[str, float]:
 def tables(results: dict[str, Any]) -> str:
     """Both tables, and what they assume."""
     lines = [
-        f"Predictions, no measurements: {results['assumed']}. Recipe `{RECIPE}`, float32 parameters cut along axis 0 over "
-        "all ranks (`fsdp=P`). Each cell: most bytes that a rank sends, load (most over mean), milliseconds, part of "
-        "perfect scaling. All schemes are given the same operations (Newton-Schulz in the Gram form). normc's messages "
-        "aren't hidden behind work, DistMuon's are, by buckets of two layers. Megatron's layer-wise optimizer sends "
-        "nothing beyond ZeRO-1, and holds all weights on every rank. Experts are matrices of their own.",
+        SAID.format(assumed=results["assumed"]),
         "",
         "| model | ranks | normc | DistMuon | Megatron, layer-wise |",
         "| --- | --- | --- | --- | --- |",
@@ -87,8 +99,7 @@ def tables(results: dict[str, Any]) -> str:
             lines.append(f"| {name} | {ranks:,} | {cells} |")
     lines += [
         "",
-        "Tensor parallelism alone (`tp=P`, within a node), beside Megatron's two modes, which gather matrices in bf16 or "
-        "sum Gram matrices in every iteration:",
+        SAID_TP,
         "",
         "| model | ranks | normc | duplicated | distributed |",
         "| --- | --- | --- | --- | --- |",
@@ -124,9 +135,9 @@ def main() -> None:
     print(shown)
     if given.write:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        page = (
-            PAGE.read_text() if PAGE.is_file() else f"# Steps over many ranks\n\n## Predicted scaling\n\n{BEGIN}{END}"
-        )
+        page = PAGE.read_text() if PAGE.is_file() else "# Steps over many ranks\n"
+        if BEGIN not in page:
+            page += f"\n## Predicted scaling\n\n{BEGIN}{END}"
         head, _, rest = page.partition(BEGIN)
         PAGE.write_text(f"{head}{BEGIN}\n{shown}\n\n{END}{rest.partition(END)[2]}")
 

@@ -4,13 +4,13 @@ All are given normc's operations (the Gram form), so that the table compares how
 kernels.
 
 DistMuon   torchtitan's distributed Muon: parameters cut along axis 0 over all ranks; buckets of two layers, those of
-           experts apart; in each, owners by longest processing time first on steps * s^2 (2 l + s) for sides s <= l, ties
-           by bytes, then by the load of earlier buckets; one exchange there and one back a bucket, in the parameters'
-           float32; the messages of the next and of the last bucket hide behind the work of this one
+           experts apart; in each, owners by longest processing time first on steps * s^2 (2 l + s) for sides s <= l,
+           ties by bytes, then by the load of earlier buckets; one exchange there and one back a bucket, in the
+           parameters' float32; two buckets are under way at a time, and messages hide behind work
 Megatron   the layer-wise optimizer: whole parameters on owners that keep their states, within each bucket of gradients
-           (40 M entries, or 1 M a rank if that is more) by longest processing time first on l s^2, loads carried on, a
-           rank's entries capped at 1.3 times the mean; matrices cross with the reduce-scatter and all-gather that ZeRO-1
-           has anyway, so no bytes of its own. Every rank holds all weights
+           (40 M entries, or 1 M a rank if that is more) by longest processing time first on l s^2, loads carried on,
+           a rank's entries capped at 1.3 times the mean; matrices cross with the reduce-scatter and all-gather that
+           ZeRO-1 has anyway, so no bytes of its own. Every rank holds all weights
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ STEPS = 5
 LAYERS = 2  # of a bucket of DistMuon's
 WIRE = torch.float32
 CAP = 1.3
-ENTRY = (
-    20  # bytes that elementwise work moves for an entry in float32: gradient read, average and weight read and written
-)
+SLOTS = 2  # buckets of DistMuon's that are under way at a time
+ENTRY = 20  # bytes that elementwise work moves for an entry: gradient read, average and weight read and written
+CROSSING = 24  # and what goes there and back, moved three times each way on either side
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def matrices(rows: Iterable[Row]) -> list[Matrix]:
     for row in rows:
         if row.role == "hidden":
             short, long = sorted(row.shape)
-            flops = sum(newton_schulz(*sorted(fans), STEPS) for fans in row.block_fans)
+            flops = sum(newton_schulz(min(fans), max(fans), STEPS) for fans in row.block_fans)
             layer = int(next(iter(re.findall(r"\.(\d+)\.", row.name))))
             shape = (row.shape[0], row.shape[1])
             found.append(Matrix(row.name, shape, (short, long), layer, ".experts." in row.name, flops))
@@ -97,7 +97,9 @@ def distmuon(found: Sequence[Matrix], ranks: int, rates: Rates, moved: float) ->
     total = [0] * ranks
     operations = np.zeros(ranks)
     sent = torch.zeros(ranks, dtype=torch.int64)
-    there, work, back = [], [], []
+    there: list[float] = []
+    back: list[float] = []
+    work: list[np.ndarray] = []
     for bucket in buckets(found):
         heap = [(0, 0, total[rank], rank) for rank in range(ranks)]
         heapq.heapify(heap)
@@ -107,20 +109,31 @@ def distmuon(found: Sequence[Matrix], ranks: int, rates: Rates, moved: float) ->
             load, size, earlier, rank = heap[0]
             heapq.heapreplace(heap, (load + _titan_cost(each), size + each.numel, earlier, rank))
             total[rank] += _titan_cost(each)
-            own[rank] += each.flops
+            own[rank] += each.flops / rates.flops + CROSSING * each.numel / rates.memory
+            operations[rank] += each.flops
             lies = held(each.shape, (ranks,), (Shard(0),))
             values.append(Value((each.name, ""), lies, WIRE, rank))
-        operations += own
         for inward, seconds in ((True, there), (False, back)):
             crossing = traffic(values, ranks, rates.node, inward, kinds)
             sent += crossing.sent
             seconds.append(crossing.seconds(rates))
-        work.append(float(own.max()) / rates.flops)
-    hidden = [
-        max(own, coming + going) for own, coming, going in zip(work, [*there[1:], 0.0], [0.0, *back[:-1]], strict=True)
-    ]
-    seconds_all = there[0] + sum(hidden) + back[-1] + moved
-    return Priced(float(sent.max()), _load(operations), seconds_all * 1e3)
+        work.append(own)
+    packed = CROSSING * sum(each.numel for each in found) / ranks / rates.memory
+    return Priced(float(sent.max()), _load(operations), (_pipelined(there, work, back) + packed + moved) * 1e3)
+
+
+def _pipelined(there: list[float], work: list[np.ndarray], back: list[float]) -> float:
+    """Seconds until the last bucket is back: one stream of messages, each rank's work in order, `SLOTS` under way."""
+    stream, done = 0.0, np.zeros_like(work[0])
+    arrived: list[float] = []
+    for place in range(len(work)):
+        while len(arrived) < min(place + SLOTS, len(work)):
+            stream += there[len(arrived)]
+            arrived.append(stream)
+        busy = work[place] > 0
+        done = np.where(busy, np.maximum(done, arrived[place]) + work[place], done)
+        stream = max(stream, float(done[busy].max())) + back[place]
+    return stream
 
 
 def megatron(found: Sequence[Matrix], ranks: int, rates: Rates, moved: float, all_entries: int) -> Priced:
@@ -138,11 +151,7 @@ def megatron(found: Sequence[Matrix], ranks: int, rates: Rates, moved: float, al
             cap = max(CAP * size / ranks, max(own.numel for own in bucket))
             for own in sorted(bucket, key=lambda own: -(own.sides[1] * own.sides[0] ** 2)):
                 open_ones = held_entries + own.numel <= cap
-                rank = (
-                    int(np.argmin(np.where(open_ones, loads, np.inf)))
-                    if open_ones.any()
-                    else int(np.argmin(held_entries))
-                )
+                rank = int(np.argmin(np.where(open_ones, loads, np.inf) if open_ones.any() else held_entries))
                 held_entries[rank] += own.numel
                 loads[rank] += own.sides[1] * own.sides[0] ** 2
                 operations[rank] += own.flops
@@ -167,8 +176,8 @@ def duplicated(found: Sequence[Matrix], ranks: int, rates: Rates) -> Priced:
 def reduced(found: Sequence[Matrix], ranks: int, rates: Rates, cut: Sequence[int]) -> Priced:
     """Megatron's tensor parallelism, distributed: Gram matrices are summed over ranks in every iteration, in bf16.
 
-    The n x n products are repeated on all ranks: T n^3 (4 a / P + 2) operations, 2 T n^2 numbers twice (P - 1) / P. `cut`
-    is the axis that each matrix is cut along: n is the other side, be it the longer one.
+    The n x n products are repeated on all ranks: T n^3 (4 a / P + 2) operations, 2 T n^2 (P - 1) / P numbers sent.
+    `cut` is the axis that each matrix is cut along: n is the other side, be it the longer one.
     """
     sent = operations = 0.0
     for own, axis in zip(found, cut, strict=True):

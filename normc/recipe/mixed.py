@@ -60,6 +60,7 @@ class Mixed(Recipe):
             "source": "; ".join(dict.fromkeys(member.source for member in self.members)),
             "formula": "; ".join(dict.fromkeys(f"{member.name}: {member.formula}" for member in self.members)),
             "known": {name: value for member in self.members for name, value in member.known.items()},
+            "choices": {name: member.choices_of(name) for member in self.members for name in member.known},
             "defaults": tuple(values for member in self.distinct() for values in member.defaults),
         }
         for name, value in own.items():

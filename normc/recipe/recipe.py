@@ -5,21 +5,34 @@ from __future__ import annotations
 import difflib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import ClassVar, cast
 
 import sympy
+import torch
 
 from normc.errors import NormcError
 from normc.plans.convention import CONVENTIONS, Convention
 from normc.plans.geometry import NORMED, Geometry, norms
 from normc.plans.row import Row, Scale
+from normc.recipe.stages.apply import DECAYS
 from normc.recipe.stages.build import Stage, chain_of
+from normc.update.polynomials.by_name import families, polynomials
+from normc.update.polynomials.minimax import Coefficients
+from normc.update.program.storage import PLAIN, Storage
+from normc.update.runtime.codes import blocks_of
 
 Option = str | int | float | bool | None
 Values = dict[str, float]
+
+# The values of options that several recipes have. A polynomial's may have its own options after a colon.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "decay": tuple(DECAYS),
+    "gains": CONVENTIONS,
+    "polynomial": tuple(families),
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,9 @@ class Recipe(ABC):
     `options` are fixed when a plan is made; `defaults` are values of the two parameter groups (matrices, the rest) that
     may change while training. Both groups have the same keys. `lr` is the learning rate where none is given; None
     means that one has to be given. `normed` are the rules whose step is as large as a unit step of the row's norm.
+
+    `choices` are the values of each option that is a name; those in CHOICES need no entry. An option with neither takes
+    any text.
     """
 
     name: ClassVar[str]
@@ -39,6 +55,7 @@ class Recipe(ABC):
     formula: ClassVar[str]
     known: ClassVar[Mapping[str, Option]]
     defaults: ClassVar[tuple[Values, ...]]
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     assumes: ClassVar[str] = ""
     lr: ClassVar[float | None] = None
     normed: ClassVar[tuple[str, ...]] = NORMED
@@ -55,17 +72,20 @@ class Recipe(ABC):
         return type(self).lr
 
     def configure(self, **options: Option) -> Recipe:
-        """This recipe with some options set. NormcError for an unknown one, or one of another type."""
+        """Return this recipe with some options set. NormcError for an unknown one, or a value that it can't have."""
         merged = dict(self.options)
         for name, value in options.items():
             if name not in self.known:
-                near = difflib.get_close_matches(name, self.known, n=1)
-                guess = f"did you mean {near[0]!r}? " if near else ""
-                raise NormcError(
-                    f"the recipe {self.name} has no option {name!r}", f"{guess}known: {', '.join(sorted(self.known))}"
-                )
-            merged[name] = _checked(self.name, name, value, self.known[name])
-        return replace(self, options=merged)
+                raise NormcError(f"the recipe {self.name} has no option {name!r}", _known(name, sorted(self.known)))
+            merged[name] = _checked(self.name, name, value, self.known[name], self.choices_of(name))
+        made = replace(self, options=merged)
+        if {"polynomial", "ns_steps"} <= self.known.keys():
+            made.steps()  # refuses what a polynomial can't be, used or not
+        return made
+
+    def choices_of(self, option: str) -> tuple[str, ...]:
+        """Return the values of an option that is a name; none if it is a number, or takes any text."""
+        return self.choices.get(option, CHOICES.get(option, ())) if isinstance(self.known[option], str) else ()
 
     def option(self, name: str) -> Option:
         """An option's value, or its default."""
@@ -91,10 +111,11 @@ class Recipe(ABC):
     @property
     def gains(self) -> Convention:
         """How local gains become sensitivities: as the recipe's option `gains` says, if it has one."""
-        found = self.text("gains") if "gains" in self.known else "average"
-        if found not in CONVENTIONS:
-            raise NormcError(f"option gains of the recipe {self.name} is {found!r}", f"known: {', '.join(CONVENTIONS)}")
-        return cast("Convention", found)
+        return cast("Convention", self.text("gains") if "gains" in self.known else "average")
+
+    def steps(self) -> tuple[Coefficients, ...]:
+        """Return the steps of Newton-Schulz that the options `polynomial` and `ns_steps` say."""
+        return polynomials(self.text("polynomial"), int(self.number("ns_steps")))
 
     def mass_of(self, what: str, default: float) -> float:
         """The option `<what>_mass`, as `blocks_mass` or `vector_mass`, if the recipe has it; else the default."""
@@ -114,11 +135,11 @@ class Recipe(ABC):
     def stages(self, rule: str) -> tuple[Stage, ...]:
         """The chain of stages called `rule`; none for "none"."""
 
-    def state_bytes(self, row: Row) -> int:
-        """Bytes of state that a row with its rule set will hold: read off its chain."""
+    def state_bytes(self, row: Row, kept: Storage = PLAIN) -> int:
+        """Bytes of state that a row with its rule set will hold, kept like this: read off its chain."""
         if row.rule == "none" or row.numel == 0:
             return 0
-        return _state_bytes(self.stages_of(row), _bare(row))
+        return _state_bytes(self.stages_of(row), _bare(row), kept.state)
 
     def stages_of(self, row: Row) -> tuple[Stage, ...]:
         """The stages that update a row."""
@@ -175,10 +196,18 @@ def _bare(row: Row) -> Row:
 
 
 @lru_cache(maxsize=4096)
-def _state_bytes(stages: tuple[Stage, ...], row: Row) -> int:
-    kinds = [node.meta["state"] for node in chain_of(row, stages).nodes if "state" in node.meta]
-    width = state_width(row)
-    return sum(4 if kind == "count" else width * entries_of(kind, row.numel) for kind in kinds)
+def _state_bytes(stages: tuple[Stage, ...], row: Row, narrow: torch.dtype | None) -> int:
+    total = 0
+    for node in (node for node in chain_of(row, stages).nodes if "state" in node.meta):
+        kind = node.meta["state"]
+        if kind == "count":
+            total += 4
+        elif narrow is torch.int8 and node.meta.get("average"):
+            total += row.numel + 4 * blocks_of(row.numel)
+        else:
+            width = 2 if narrow is torch.bfloat16 and kind == "like" else state_width(row)
+            total += width * entries_of(kind, row.numel)
+    return total
 
 
 def entries_of(kind: str, numel: int) -> int:
@@ -188,8 +217,15 @@ def entries_of(kind: str, numel: int) -> int:
     return numel if kind == "like" else math.prod(map(int, kind.split("x")))
 
 
-def _checked(recipe: str, name: str, value: Option, default: Option) -> Option:
-    """`value`, if it is of the default's type: any number for a number, a whole one for a whole one, text for text."""
+def _checked(recipe: str, name: str, value: Option, default: Option, choices: tuple[str, ...]) -> Option:
+    """Return `value`, if it is one of `choices`; without any, if it is of the default's type: any number for a number,
+    a whole one for a whole one, text for text. NormcError for another.
+    """
+    if choices:
+        head = value.partition(":")[0].strip() if isinstance(value, str) and name == "polynomial" else value
+        if head not in choices:
+            raise NormcError(f"option {name} of the recipe {recipe} can't be {value!r}", _known(head, choices))
+        return value
     same = isinstance(value, bool) == isinstance(default, bool)
     if isinstance(default, int | float) and isinstance(value, int | float) and same:
         if not abs(value) < float("inf"):
@@ -202,6 +238,13 @@ def _checked(recipe: str, name: str, value: Option, default: Option) -> Option:
     raise NormcError(
         f"option {name} of the recipe {recipe} can't be {value!r}", f"give one like its default, {default!r}"
     )
+
+
+def _known(given: Option, known: Sequence[str]) -> str:
+    """Return the fix for a name that isn't known: the nearest, and all."""
+    near = difflib.get_close_matches(given, known, n=1) if isinstance(given, str) else ()
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return f"{guess}known: {', '.join(known)}"
 
 
 def state_width(row: Row) -> int:

@@ -23,6 +23,7 @@ from normc.update.program.program import (
     Split,
     annotate,
     evaluate,
+    exits,
     split,
     state_dtype,
 )
@@ -135,7 +136,8 @@ def _keys(chain: Chain) -> tuple[tuple[object, ...], set[object]]:
         for node in (*parts.before, *parts.after)
     )
     dtype = state_dtype(chain.row)
-    common = (chain.group, dtype, chain.row.frozen, bool(parts.core), lists, chain.states)
+    given = tuple(sorted(exits(chain.graph).values()))
+    common = (chain.group, dtype, chain.row.frozen, bool(parts.core), lists, given, chain.states)
     sizes: set[object] = set(polar_sizes(chain.graph))
     return common, sizes or {"lists" if not parts.core else "vectors"}
 
@@ -192,7 +194,8 @@ def merge(chains: tuple[Chain, ...]) -> Core:
         for source in dict.fromkeys(source for node in core for source in node.all_input_nodes if source not in core):
             inputs.append((index, source))
             values[index, source] = graph.placeholder(f"x{len(inputs) - 1}")
-        outputs += [(index, node) for node in core if any(user not in core for user in node.users)]
+        given = {places: node for node, places in exits(chain.graph).items()}
+        outputs += [(index, given[places]) for places in exits(chains[0].graph).values()]
     while waiting:
         waiting = _copy(graph, waiting, values)
         ready = [(i, node) for i, node in waiting if all((i, source) in values for source in node.all_input_nodes)]

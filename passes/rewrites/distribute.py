@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from normc.plans.row import Row
 from normc.update.ops.matrices import polar
-from normc.update.program.program import Chain, Program, annotate, placeholders, returned
+from normc.update.program.program import Chain, Program, annotate, each_form, placeholders, returned
 from normc.update.runtime.ranked import Crossing, Spread
 from normc.update.runtime.spread import Held, shared_out
 
@@ -98,6 +98,9 @@ def cut(chain: Chain) -> Cut:
     down = _closure(calls, needs_whole, lambda node: node.all_input_nodes)
     up = _closure(calls[::-1], needs_whole, lambda node: list(node.users))
     whole = needs_whole | (down & up)
+    for node in calls:  # what has no form for lists would be a core of the last part's own
+        if each_form(node.target) is None and set(node.all_input_nodes) <= whole | counts:
+            whole.add(node)
     first = {node for node in calls if node in up and node not in whole and node not in counts}
     last = {node for node in calls if node not in whole and node not in first and node not in counts}
     return _Parts(chain, counts, (first, whole, last)).cut()

@@ -48,7 +48,7 @@ def kernels(program: Program) -> Program:
         turns += number
         most = max(most, _held(family, number))
         functions += 1
-        moved = in_kernels(family, plan, program.build.storage.state)
+        moved = in_kernels(family, plan, program.build.storage.like)
         decisions.append(
             Decision(
                 "kernels",

@@ -291,7 +291,7 @@ def test_exported_files_keep_the_options(tmp_path: Path, monkeypatch: pytest.Mon
 def test_mistakes_are_explained() -> None:
     model = nn.Linear(4, 3)
     for dtype in (torch.float16, torch.float64, "bfloat16"):
-        with pytest.raises(NormcError, match=r"state_dtype is .*\n.*torch.bfloat16, or None"):
+        with pytest.raises(NormcError, match=r"state_dtype is .*\n.*torch.bfloat16, torch.int8, or None"):
             normc.compile(model, torch.zeros(2, 4), lr=1.0, state_dtype=dtype)  # type: ignore[arg-type]
     with pytest.raises(NormcError, match=r"'embed.weight' is its gradient(.|\n)*leave state_dtype out"):
         made("scion-light", state_dtype=torch.bfloat16)

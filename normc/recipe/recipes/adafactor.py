@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from normc.errors import NormcError
 from normc.recipe.by_name import recipes
 from normc.recipe.recipe import EntryByEntry, Option, Recipe, Values
 from normc.recipe.stages.apply import Decay, Descend
@@ -53,6 +52,7 @@ class Adafactor(EntryByEntry):
         "clip": 1.0,
         "matrices": "blocks",
     }
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"variant": tuple(_VALUES), "matrices": ("blocks", "stored")}
     defaults: ClassVar[tuple[Values, ...]] = (_TORCH, _TORCH)
     lr: ClassVar[float | None] = 1e-2  # torch's
 
@@ -61,13 +61,8 @@ class Adafactor(EntryByEntry):
         return self.lr if self.text("variant") == "torch" else None
 
     def configure(self, **options: Option) -> Recipe:
-        """As any recipe; the groups' values are the variant's. NormcError for an unknown one."""
+        """As any recipe; the groups' values are the variant's."""
         made = super().configure(**options)
-        for option, known in (("variant", tuple(_VALUES)), ("matrices", ("blocks", "stored"))):
-            if made.text(option) not in known:
-                raise NormcError(
-                    f"{option} of the recipe {self.name} can't be {made.text(option)!r}", f"known: {', '.join(known)}"
-                )
         values = _VALUES[made.text("variant")]
         object.__setattr__(made, "defaults", (values, values))
         return made

@@ -24,7 +24,6 @@ from normc.recipe.stages.moments import Ema, Nesterov
 from normc.recipe.stages.norm import Lmo, NeuronLmo
 from normc.recipe.stages.precondition import AdamDirection
 from normc.recipe.stages.size import Radius
-from normc.update.polynomials.by_name import polynomials
 
 # Roles whose weights belong elsewhere than at zero: decay would pull them off.
 SPARED: tuple[Role, ...] = ("gain", "state", "scalar")
@@ -65,19 +64,12 @@ class Auto(ModularDual):
         "polynomial": "polar-express",
         "ns_steps": 5,
     }
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"kernels": ("flat", "slices"), "tied": ("adam", "sign")}
     defaults: ClassVar[tuple[Values, ...]] = (_VALUES, _VALUES)
     lr: ClassVar[float | None] = 0.8
     normed: ClassVar[tuple[str, ...]] = (*NORMED, "adam")
 
     tied_widths: tuple[int, ...] = ()
-
-    def configure(self, **options: Option) -> Recipe:
-        """As any recipe. NormcError for a choice that isn't known."""
-        made = super().configure(**options)
-        for option, known in (("kernels", ("flat", "slices")), ("tied", ("adam", "sign"))):
-            if made.text(option) not in known:
-                raise NormcError(f"{option} can't be {made.text(option)!r}", f"known: {', '.join(known)}")
-        return made
 
     def seeing(self, rows: Iterable[Row], blocks: int = 0) -> Recipe:
         """Also with the widths of tables that are heads too."""
@@ -119,8 +111,7 @@ class Auto(ModularDual):
 
     def stages(self, rule: str) -> tuple[Stage, ...]:
         """A direction of the row's norm or Adam's, the step, then the weights' own decay."""
-        steps = polynomials(self.text("polynomial"), int(self.number("ns_steps")))
-        unit = NeuronLmo(steps) if self.option("neurons") else Lmo(steps)
+        unit = NeuronLmo(self.steps()) if self.option("neurons") else Lmo(self.steps())
         moment = Nesterov() if self.option("nesterov") else Ema()
         chains: dict[str, tuple[Stage, ...]] = {
             "lmo": (moment, unit, Descend(), Regularize(SPARED)),

@@ -15,7 +15,7 @@ from normc.errors import NormcError
 from normc.plans.geometry import Geometry
 from normc.plans.row import D_IN, D_OUT, Role, Row
 from normc.recipe.by_name import recipes
-from normc.recipe.exponents.widths import Exponents, Layer, exponents
+from normc.recipe.exponents.widths import ALIGNMENTS, PARAMETERISATIONS, Exponents, Layer, exponents
 from normc.recipe.recipe import Option, Recipe, Values
 from normc.recipe.stages.apply import Descend, decay_named
 from normc.recipe.stages.build import Stage
@@ -25,7 +25,6 @@ from normc.recipe.stages.precondition import Fading, Floor, Plus, Precondition, 
 from normc.recipe.stages.size import Radius, RelativeToWeights
 from normc.recipe.stages.statistics import Factored
 
-_OPTIMIZERS = ("sgd", "adam", "adafactor")
 # What passing a multiplier n^-a on to the weights adds to the exponent of a rate, in units of a.
 _SHIFT = {"sgd": 2, "adam": 1, "adafactor": 0}
 # Which kind of layer a role is. Vectors, and what multiplies each channel, are looked up like an embedding's rows.
@@ -83,19 +82,20 @@ class Everett(Recipe):
         "multipliers": "model",
         "decay": "decoupled",
     }
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "parameterisation": tuple(PARAMETERISATIONS),
+        "optimizer": tuple(_SHIFT),
+        "alignment": tuple(ALIGNMENTS),
+        "multipliers": ("model", "folded"),
+    }
     defaults: ClassVar[tuple[Values, ...]] = (
         {"momentum": 0.9, "weight_decay": 0.0, "beta2": 0.95, "eps": 1e-9},
         {"momentum": 0.9, "weight_decay": 0.0, "beta2": 0.95, "eps": 1e-9},
     )
 
     def configure(self, **options: Option) -> Recipe:
-        """As any recipe. NormcError for what is unknown to it, or leaves no largest learning rates."""
+        """As any recipe. NormcError for a base width below 0, and where no learning rates are the largest."""
         made = super().configure(**options)
-        for option, known in (("optimizer", _OPTIMIZERS), ("multipliers", ("model", "folded"))):
-            if made.text(option) not in known:
-                raise NormcError(
-                    f"{option} of the recipe {self.name} can't be {made.text(option)!r}", f"known: {', '.join(known)}"
-                )
         if not made.number("base_width") > 0:
             raise NormcError(f"a base width of {made.number('base_width')} means nothing", "give a positive number")
         exponents(made.text("parameterisation"), made.text("optimizer"), made.text("alignment"))

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import sympy
 
-from normc.errors import NormcError
 from normc.recipe.by_name import recipes
 from normc.recipe.recipe import Option, Values
 from normc.recipe.recipes.muon import Muon
@@ -43,6 +42,7 @@ class Hyperball(Muon):
         "adamw_lr_ratio": 1.0,
         "decay": "decoupled",
     }
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"direction": ("adam", "muon")}
     defaults: ClassVar[tuple[Values, ...]] = (
         _VALUES | {"momentum": 0.9, "weight_decay": 0.0},
         _VALUES | {"momentum": 0.9, "weight_decay": 0.0},
@@ -56,9 +56,7 @@ class Hyperball(Muon):
         """A direction, and the step along the sphere."""
         if self.text("direction") == "adam":
             return (AdamDirection(), Radius(), Sphere())
-        if self.text("direction") == "muon":
-            return (self.moment(), Lmo(self.steps()), Sphere())
-        raise NormcError(f"direction can't be {self.text('direction')!r}", "known: adam, muon")
+        return (self.moment(), Lmo(self.steps()), Sphere())
 
 
 recipes.add("hyperball", Hyperball(), __name__)

@@ -20,7 +20,6 @@ from normc.recipe.stages.apply import Descend, Project, Regularize
 from normc.recipe.stages.build import Stage
 from normc.recipe.stages.moments import Ema, WarmEma
 from normc.recipe.stages.norm import Lmo, Rescale
-from normc.update.polynomials.by_name import polynomials
 
 # The norm of each role, and why.
 _ROLES: dict[Role, tuple[str, str]] = {
@@ -123,7 +122,7 @@ class ModularDual(Recipe):
         return (*self._direction(), Descend(), Regularize(), *project)
 
     def _direction(self) -> tuple[Stage, ...]:
-        return Ema(), Lmo(polynomials(self.text("polynomial"), int(self.number("ns_steps"))))
+        return Ema(), Lmo(self.steps())
 
 
 @dataclass(frozen=True)

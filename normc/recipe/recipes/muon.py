@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
 
 import sympy
@@ -19,7 +19,6 @@ from normc.recipe.stages.moments import Ema, Moment, Nesterov
 from normc.recipe.stages.norm import Lmo
 from normc.recipe.stages.precondition import AdamDirection
 from normc.recipe.stages.size import Radius
-from normc.update.polynomials.by_name import polynomials
 
 
 class Dialect(NamedTuple):
@@ -45,6 +44,14 @@ DIALECTS: Mapping[str, Dialect] = {
         {"momentum": 0.9, "weight_decay": 0.1, "beta2": 0.95, "eps": 1e-8},
     ),
     "spectral": Dialect("spectral", _TORCH, _TORCH | {"momentum": 0.9, "weight_decay": 0.01}),
+}
+
+_FAN_IN = D_IN * KERNEL
+# The factor of lr that `adjust_lr` names, of a matrix's sides.
+ADJUSTMENTS: Mapping[str, Callable[[], sympy.Expr]] = {
+    "original": lambda: sympy.sqrt(sympy.Max(1, D_OUT / _FAN_IN)),
+    "match_rms_adamw": lambda: sympy.Rational(1, 5) * sympy.sqrt(sympy.Max(D_OUT, _FAN_IN)),
+    "spectral": lambda: sympy.sqrt(D_OUT / _FAN_IN),
 }
 
 
@@ -78,6 +85,10 @@ class Muon(Recipe):
         "cautious": False,
         "qk_clip": 0.0,
     }
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "dialect": tuple(DIALECTS),
+        "adjust_lr": ("auto", *ADJUSTMENTS),
+    }
     defaults: ClassVar[tuple[Values, ...]] = (DIALECTS["torch"].matrices, DIALECTS["torch"].rest)
     rule: ClassVar[str] = "lmo"
     lr: ClassVar[float | None] = 1e-3  # torch's
@@ -90,7 +101,7 @@ class Muon(Recipe):
         """As any recipe; the groups' values are the dialect's."""
         made = super().configure(**options)
         if "dialect" in made.known:
-            found = _dialect(made.text("dialect"))
+            found = DIALECTS[made.text("dialect")]
             object.__setattr__(made, "defaults", (found.matrices, found.rest))
         return made
 
@@ -106,7 +117,7 @@ class Muon(Recipe):
 
     def _adjusted(self) -> sympy.Expr:
         adjust = self.text("adjust_lr")
-        return adjustment(_dialect(self.text("dialect")).adjust if adjust == "auto" else adjust)
+        return adjustment(DIALECTS[self.text("dialect")].adjust if adjust == "auto" else adjust)
 
     def stages(self, rule: str) -> tuple[Stage, ...]:
         """Two chains, one for matrices, and "adamw"."""
@@ -128,28 +139,11 @@ class Muon(Recipe):
         """The average, looked at one step ahead if `nesterov`."""
         return Nesterov() if self.option("nesterov") else Ema()
 
-    def steps(self) -> tuple[tuple[float, float, float], ...]:
-        """Those of Newton-Schulz."""
-        return polynomials(self.text("polynomial"), int(self.number("ns_steps")))
-
 
 @functools.cache  # sympy takes milliseconds for a maximum
 def adjustment(name: str) -> sympy.Expr:
-    """The factor of lr that `adjust_lr` names, of a matrix's sides. NormcError for another name."""
-    fan_in = D_IN * KERNEL
-    if name == "original":
-        return sympy.sqrt(sympy.Max(1, D_OUT / fan_in))
-    if name == "match_rms_adamw":
-        return sympy.Rational(1, 5) * sympy.sqrt(sympy.Max(D_OUT, fan_in))
-    if name == "spectral":
-        return sympy.sqrt(D_OUT / fan_in)
-    raise NormcError(f"adjust_lr can't be {name!r}", "known: original, match_rms_adamw, spectral; muon's auto")
-
-
-def _dialect(name: str) -> Dialect:
-    if name not in DIALECTS:
-        raise NormcError(f"Muon has no dialect {name!r}", f"known: {', '.join(DIALECTS)}")
-    return DIALECTS[name]
+    """Return the factor of lr that `adjust_lr` names."""
+    return ADJUSTMENTS[name]()
 
 
 recipes.add("muon", Muon(), __name__)

@@ -9,7 +9,7 @@ import sympy
 
 from normc.recipe.by_name import recipes
 from normc.recipe.recipe import Option, Values
-from normc.recipe.recipes.muon import Muon, adjustment
+from normc.recipe.recipes.muon import ADJUSTMENTS, Muon, adjustment
 from normc.recipe.stages.build import Stage
 from normc.recipe.stages.norm import Lmo
 from normc.recipe.stages.rows import AcrossRows, RowStep
@@ -44,6 +44,7 @@ class Muown(Muon):
         "adamw_lr_ratio": 1.0,
         "decay": "decoupled",
     }
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"adjust_lr": tuple(ADJUSTMENTS)}
     defaults: ClassVar[tuple[Values, ...]] = (_VALUES | {"momentum": 0.95}, _VALUES | {"momentum": 0.9})
     rule: ClassVar[str] = "muown"
 

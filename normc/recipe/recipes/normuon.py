@@ -7,10 +7,9 @@ from typing import ClassVar
 
 import sympy
 
-from normc.errors import NormcError
 from normc.recipe.by_name import recipes
 from normc.recipe.recipe import Option, Values
-from normc.recipe.recipes.muon import Muon
+from normc.recipe.recipes.muon import ADJUSTMENTS, Muon, adjustment
 from normc.recipe.stages.apply import Descend, decay_named
 from normc.recipe.stages.build import Stage
 from normc.recipe.stages.norm import NeuronLmo
@@ -41,15 +40,17 @@ class NorMuon(Muon):
         "adamw_lr_ratio": 1.0,
         "decay": "decoupled",
     }
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "update_scale": ("preserve_norm", "match_rms"),
+        "adjust_lr": tuple(ADJUSTMENTS),
+    }
     defaults: ClassVar[tuple[Values, ...]] = (_VALUES | {"momentum": 0.95}, _VALUES | {"momentum": 0.9})
     rule: ClassVar[str] = "normuon"
 
     def _adjusted(self) -> sympy.Expr:
         if self.text("update_scale") == "match_rms":
             return sympy.Rational(1, 5)
-        if self.text("update_scale") == "preserve_norm":
-            return super()._adjusted()
-        raise NormcError(f"update_scale can't be {self.text('update_scale')!r}", "known: preserve_norm, match_rms")
+        return adjustment(self.text("adjust_lr"))
 
     def matrices(self) -> tuple[Stage, ...]:
         """As Muon's, neuron by neuron."""

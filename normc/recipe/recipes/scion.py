@@ -16,7 +16,6 @@ from normc.recipe.stages.apply import Cap, Cautious, Descend, Shrink, decay_name
 from normc.recipe.stages.build import Stage
 from normc.recipe.stages.moments import Ema
 from normc.recipe.stages.norm import Lmo
-from normc.update.polynomials.by_name import polynomials
 
 # The norm of each role, the option that holds its radius, and why.
 _ROLES: dict[Role, tuple[str, str, str]] = {
@@ -95,7 +94,7 @@ class Scion(Recipe):
     def _lmo(self, rule: str) -> Lmo:
         if rule != "lmo":
             raise NormcError(f"the recipe {self.name} has no rule {rule!r}", "known: lmo, none")
-        return Lmo(polynomials(self.text("polynomial"), int(self.number("ns_steps"))))
+        return Lmo(self.steps())
 
 
 class UnconstrainedScion(Scion):

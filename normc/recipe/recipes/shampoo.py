@@ -47,6 +47,7 @@ class Shampoo(Recipe):
         "one_sided": False,
         "max_precond_dim": 10000,
     }
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"power": tuple(_POWERS), "vectors": ("full", "diagonal")}
     defaults: ClassVar[tuple[Values, Values]] = (
         {"momentum": 0.9, "weight_decay": 0.0, "beta2": 1.0, "eps": 1e-6},
         {"momentum": 0.9, "weight_decay": 0.0, "beta2": 1.0, "eps": 1e-6},
@@ -71,8 +72,6 @@ class Shampoo(Recipe):
         if rule not in ("shampoo", "adagrad"):
             raise NormcError(f"the recipe {self.name} has no rule {rule!r}", "known: shampoo, adagrad, none")
         power, trace = self.text("power"), bool(self.option("trace"))
-        if power not in _POWERS or self.text("vectors") not in ("full", "diagonal"):
-            raise NormcError(f"power {power!r}, vectors {self.text('vectors')!r}", "known: 1/4, 1/2; full, diagonal")
         if trace and power != "1/2":
             raise NormcError("trace is of power 1/2: with 1/4 the step has no scale left to mend", "set power 1/2")
         largest = int(self.number("max_precond_dim")) if rule == "shampoo" else 0

@@ -7,10 +7,9 @@ from typing import ClassVar
 
 import sympy
 
-from normc.errors import NormcError
 from normc.recipe.by_name import recipes
 from normc.recipe.recipe import Option, Values
-from normc.recipe.recipes.muon import Muon, adjustment
+from normc.recipe.recipes.muon import ADJUSTMENTS, Muon, adjustment
 from normc.recipe.recipes.soap import BASES, bases
 from normc.recipe.stages.apply import Descend, Sphere, decay_named
 from normc.recipe.stages.build import Stage
@@ -45,6 +44,10 @@ class SoapMuon(Muon):
         "adamw_lr_ratio": 1.0,
         "decay": "decoupled",
     }
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "radius": ("none", "sphere"),
+        "adjust_lr": tuple(ADJUSTMENTS),
+    }
     defaults: ClassVar[tuple[Values, ...]] = (_VALUES | {"momentum": 0.95}, _VALUES | {"momentum": 0.9})
     rule: ClassVar[str] = "soap-muon"
 
@@ -52,8 +55,6 @@ class SoapMuon(Muon):
         return sympy.Integer(1) if self._on_sphere() else adjustment(self.text("adjust_lr"))
 
     def _on_sphere(self) -> bool:
-        if self.text("radius") not in ("none", "sphere"):
-            raise NormcError(f"radius can't be {self.text('radius')!r}", "known: none, sphere")
         return self.text("radius") == "sphere"
 
     def matrices(self) -> tuple[Stage, ...]:

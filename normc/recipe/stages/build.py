@@ -45,6 +45,15 @@ class Builder:
             self._states[name].meta["state"] = kind
         return self._states[name]
 
+    def average(self, name: str) -> fx.Node:
+        """`state` like the parameter that averages gradients or steps, signs and all: 8 bits may be enough for it. What
+        is divided by, as an average of squares, isn't one: an entry that rounding makes zero would blow up the step.
+        """
+        node = self.state(name)
+        if node.op == "placeholder":
+            node.meta["average"] = True
+        return node
+
     def keep(self, name: str, value: fx.Node) -> fx.Node:
         """Set the new value of a state."""
         self._states[name] = value

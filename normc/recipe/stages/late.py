@@ -36,7 +36,7 @@ class LateAdam(Preconditioner):
 
     def divided(self, build: Builder, direction: fx.Node) -> fx.Node:
         """m / (sqrt(v) + eps)."""
-        first, second = build.state("exp_avg"), build.state("exp_avg_sq")
+        first, second = build.average("exp_avg"), build.state("exp_avg_sq")
         first = build.call("m", arithmetic.ema, first, direction, build.number("momentum"))
         second = build.call("v", arithmetic.second_moment, second, direction, build.number("beta2"))
         build.keep("exp_avg", first)

@@ -25,7 +25,7 @@ class Ema(Moment):
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """m <- momentum m + (1 - momentum) g; the direction is m."""
-        state, momentum = build.state("momentum_buffer"), build.number("momentum")
+        state, momentum = build.average("momentum_buffer"), build.number("momentum")
         return build.keep("momentum_buffer", build.call("m", arithmetic.ema, state, direction, momentum))
 
 
@@ -45,7 +45,7 @@ class WarmEma(Moment):
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """m <- m + (1 - momentum)^((t - 1) / t) (g - m); the direction is m."""
-        step, state, momentum = build.state("step", "count"), build.state("momentum_buffer"), build.number("momentum")
+        step, state, momentum = build.state("step", "count"), build.average("momentum_buffer"), build.number("momentum")
         step = build.keep("step", build.call("t", arithmetic.count, step))
         return build.keep("momentum_buffer", build.call("m", arithmetic.warm_ema, state, direction, step, momentum))
 
@@ -62,7 +62,7 @@ class HeavyBall(Moment):
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """m <- momentum m + (1 - dampening) g; the direction is m, or g + momentum m."""
-        state, momentum = build.state("momentum_buffer"), build.number("momentum")
+        state, momentum = build.average("momentum_buffer"), build.number("momentum")
         if self.dampening:
             step = build.keep("step", build.call("t", arithmetic.count, build.state("step", "count")))
             damping = {"dampening": self.dampening}
@@ -79,7 +79,7 @@ class LionMoment(Moment):
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """The direction is momentum m + (1 - momentum) g; then m <- beta2 m + (1 - beta2) g."""
-        state = build.state("momentum_buffer")
+        state = build.average("momentum_buffer")
         step = build.call("d", arithmetic.ahead, state, direction, build.number("momentum"))
         build.keep("momentum_buffer", build.call("m", arithmetic.ema, state, direction, build.number("beta2")))
         return step

@@ -79,7 +79,7 @@ class Rescale(Lmo):
 
 @dataclass(frozen=True, slots=True)
 class NeuronLmo(Lmo):
-    """A matrix's unit step, its neurons evened out by an average of each one's squares kept between steps (NorMuon).
+    """A matrix's unit step with its neurons evened out, by a kept average of each one's squares (NorMuon).
 
     The group's `beta2` is what the average keeps. The step keeps its 2-norm, or with `rms` has RMS 1.
     """

@@ -46,7 +46,7 @@ class UnbiasedEma(Preconditioner):
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """m <- momentum m + (1 - momentum) g; the direction is m / (1 - momentum^t)."""
-        step, state, momentum = this_step(build), build.state("exp_avg"), build.number("momentum")
+        step, state, momentum = this_step(build), build.average("exp_avg"), build.number("momentum")
         average = build.keep("exp_avg", build.call("m", arithmetic.ema, state, direction, momentum))
         return build.call("h", precondition.debiased, average, step, momentum)
 

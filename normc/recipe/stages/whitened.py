@@ -83,7 +83,7 @@ class WhitenedKron(WhitenedRotate):
             return into(bases, back=True)(build, x, part)
 
         direction = build.call("d", late.later, direction, step)
-        average = build.call("m", arithmetic.ema, build.state("exp_avg"), direction, build.number("momentum"))
+        average = build.call("m", arithmetic.ema, build.average("exp_avg"), direction, build.number("momentum"))
         direction = partwise(build, build.keep("exp_avg", average), parts, unit)
         self.refreshed(build, step, self.factors(build, step, bases), bases)
         return build.call("d", relative.even, direction) if self.normalize else direction

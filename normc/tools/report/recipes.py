@@ -56,11 +56,17 @@ def _facts(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.assumes:
         yield "assumes", recipe.assumes
     if recipe.known:
-        yield "options", ", ".join(f"{key} {value}" for key, value in recipe.known.items())
+        yield "options", ", ".join(f"{key} {_values(recipe, key)}" for key in recipe.known)
     lr = recipe.own_lr()
     groups = [f"lr {'to be given' if lr is None else f'{lr:g}'}"]
     yield "groups", ", ".join(groups + [f"{key} {_both(recipe, key)}" for key in recipe.defaults[0]])
     yield "source", recipe.source
+
+
+def _values(recipe: Recipe, option: str) -> str:
+    """Return an option's default, and behind it the other values that it can have, if it is a name."""
+    default = str(recipe.known[option])
+    return "|".join([default, *(value for value in recipe.choices_of(option) if value != default)])
 
 
 def _both(recipe: Recipe, key: str) -> str:

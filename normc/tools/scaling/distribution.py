@@ -13,8 +13,8 @@ import torch
 
 from normc.arguments import instance
 from normc.passes.rewrites.distribute import Cut, cuts_of, needing_whole, spreads_of
-from normc.pipeline import lowered
 from normc.plans.plan import NormPlan
+from normc.spreading import uncut
 from normc.tools.scaling.mesh import Mesh, biased, read_mesh
 from normc.tools.scaling.rates import Rates, rates_of
 from normc.tools.scaling.result import Placed, Work
@@ -46,7 +46,7 @@ class Distributed:
 
     def __init__(self, plan: NormPlan) -> None:
         self.plan = plan
-        self.program: Program = lowered(plan, ON_CPU)
+        self.program: Program = uncut(plan, ON_CPU)
         self.cuts: dict[int, Cut] = cuts_of(self.program)
         graphs = {id(chain.graph): chain for chain in self.program.chains}
         self.flops = {key: flops(chain) for key, chain in graphs.items()}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from normc.update.fused.coding import loaded, stored
 from normc.update.fused.dithering import SALT, dithered
 from normc.update.fused.expressions import statements
 from normc.update.ops.arithmetic import count
@@ -25,6 +26,7 @@ from normc.update.program.program import (
     split,
 )
 from normc.update.program.source import INDENT, literal
+from normc.update.runtime.codes import CODES, SCALES, scale_of
 from normc.update.runtime.faults import FINITE
 
 # What only moves entries on the way to `polar`: its stacks may be as narrow as that works in.
@@ -68,8 +70,7 @@ class Kernel:
 class Fused:
     """How a family runs on a device: kernels around its core, and the tables that they read.
 
-    `roles` are what every row has a tensor of: "w", "g", and its states by name. `inputs` are the core's, in order: a
-    stack by its name, or a number.
+    `roles` are what every row has a tensor of: "w", "g", and its states by name, of which `codes` are in 8 bits.
     """
 
     roles: tuple[str, ...]
@@ -78,6 +79,7 @@ class Fused:
     rowwise: tuple[Rowwise, ...]
     before: Kernel | None
     after: Kernel | None
+    codes: tuple[str, ...] = ()
 
 
 def fused(family: Family) -> Fused | None:
@@ -85,7 +87,7 @@ def fused(family: Family) -> Fused | None:
     first = family.chains[0]
     parts = split(first.graph)
     kinds = {kind for _, kind in first.states}
-    if family.pieces or family.again or not kinds <= {"like", "count"} or first.row.numel == 0:
+    if family.pieces or family.again or not kinds <= {"like", "count", CODES, SCALES} or first.row.numel == 0:
         return None
     final = dict(zip((*placeholders(first.graph, "weight"), *placeholders(first.graph, "state")),
                      returned(first.graph), strict=True))  # fmt: skip
@@ -99,10 +101,12 @@ def fused(family: Family) -> Fused | None:
     kept = {before: after for before, after in final.items() if before is not after and before not in counted}
     early = {before: after for before, after in kept.items() if after in parts.before}
     late = {before: after for before, after in kept.items() if after not in parts.before}
-    crossing = [node for call in parts.after for node in call.all_input_nodes if node in parts.before]
-    crossing = [node for node in dict.fromkeys(crossing) if node not in early.values() and node.target is not count]
-    before = _kernel(f"before_{family.name}", parts.before, early, [*stacked, *crossing], [], first)
+    across = dict.fromkeys(node for call in parts.after for node in call.all_input_nodes if node in parts.before)
     reread = {after: source for source, after in early.items()}
+    if any(reread[node].meta.get("state") == CODES for node in across if node in reread):
+        return None  # read again, codes say something else than what was encoded
+    crossing = [node for node in across if node not in reread and node.target is not count]
+    before = _kernel(f"before_{family.name}", parts.before, early, [*stacked, *crossing], [], first)
     after = _kernel(f"after_{family.name}", parts.after, late, [], [*parts.core, *crossing], first, reread)
     if (before is None) or (after is None):
         return None
@@ -113,12 +117,13 @@ def fused(family: Family) -> Fused | None:
         for reader in (reader for own in readers.values() for reader in own):
             reader.meta["flag"] = "unit"
     return Fused(
-        roles=("w", "g", *(name for name, kind in first.states if kind == "like")),
+        roles=("w", "g", *(name for name, kind in first.states if kind != "count")),
         counts=tuple(name for name, kind in first.states if kind == "count"),
         numbers=(*(node.name for node in placeholders(first.graph, "number")), FINITE),
         rowwise=tuple(_rowwise(family, parts)),
         before=before if before.states or before.stacks else None,
         after=after if after.states or after.stacks else None,
+        codes=tuple(name for name, kind in first.states if kind == CODES),
     )
 
 
@@ -141,7 +146,7 @@ def _kernel(
         source = (reread or {}).get(node, node)
         if source.op == "placeholder":
             kind = "number" if source.meta["kind"] == "number" else source.meta.get("state", "tensor")
-            inputs[node] = ("tensor" if kind == "like" else kind, _role(source))
+            inputs[node] = ("tensor" if kind in ("like", CODES) else kind, _role(source))
         elif node in given:
             inputs[node] = ("tensor", node.name)
         else:
@@ -226,7 +231,7 @@ def printed(kernel: Kernel, plan: Fused) -> str:
     if SALT in kernel.reads:
         above, within, states = dithered(states, plan.roles)
         head, body = head + above, body + within
-    body += [f"tl.store({role}_at + here, {value}, mask=inside)" for role, value in states]
+    body += [stored(role, value, plan.codes) for role, value in states]
     for name, value in kernel.stacks:
         body += _into_stack(name, value, name in kernel.measured)
     head.append(f"stop = entries * tl.load(numbers + {plan.numbers.index(FINITE)}).to(tl.int64)")
@@ -256,16 +261,17 @@ def _stacks(kernel: Kernel) -> list[str]:
 
 def _loaded(kernel: Kernel, plan: Fused) -> tuple[list[str], list[str]]:
     """What is read once a row, addresses and numbers, and what is read for every block of entries."""
-    stored = [name for name, _ in kernel.states]
+    needed = {*kernel.reads, *(name for name, _ in kernel.states)}
+    needed |= {scale_of(name) for name in plan.codes if name in needed}
     head = ["row = tl.program_id(1)"]
     head += [f"{name}_peak, {name}_total, {name}_power = 0.0, 0.0, 1.0" for name in kernel.measured]
     body = ["here = start + tl.arange(0, BLOCK)", "inside = here < entries"]
     head += ["slot = tl.load(slots + row).to(tl.int64)"] if _stacks(kernel) else []
-    for role in (role for role in plan.roles if role in kernel.reads or role in stored):
+    for role in (role for role in plan.roles if role in needed):
         place = f"table + {plan.roles.index(role)} * stride + row"
         head.append(f"{role}_at = tl.multiple_of(tl.load({place}).to(tl.pointer_type({role.upper()})), ALIGN)")
         if role in kernel.reads:
-            body.append(f"{role} = tl.load({role}_at + here, mask=inside, other=0.0).to(WIDE)")
+            body.append(f"{role} = {loaded(role, plan.codes)}.to(WIDE)")
     body += [
         f"{name} = tl.load({name}_stack + slot * entries + here, mask=inside, other=0.0).to(WIDE)"
         for name in kernel.loads
@@ -276,8 +282,8 @@ def _loaded(kernel: Kernel, plan: Fused) -> tuple[list[str], list[str]]:
     ]
     varying = [item for item in plan.rowwise if item.constant is None]
     for item in (item for item in plan.rowwise if item.variable in kernel.reads):
-        loaded = f"tl.load(rows + {varying.index(item)} * stride + row)" if item in varying else ""
-        head.append(f"{item.variable} = {loaded or literal(item.constant)}")
+        own = f"tl.load(rows + {varying.index(item)} * stride + row)" if item in varying else ""
+        head.append(f"{item.variable} = {own or literal(item.constant)}")
     return head, body
 
 

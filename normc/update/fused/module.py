@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from normc.update.fused.dithering import HELPERS, SALT
+from normc.update.fused import coding, dithering
+from normc.update.fused.dithering import SALT
 from normc.update.fused.kernels import Fused, Kernel, Rowwise, fused, printed, stack_dtype
 from normc.update.kernels.newton_schulz import newton_schulz
 from normc.update.ops.matrices import polar
@@ -48,9 +49,11 @@ class FusedForm:
     @property
     def helpers(self) -> list[str]:
         """Functions that kernels call."""
-        if not any(self._plans.values()) or "kernels" in self._without:
+        plans = [plan for plan in self._plans.values() if plan is not None]
+        if not plans or "kernels" in self._without:
             return []
-        return [POWER, HELPERS] if self._stochastic else [POWER]
+        found = [POWER, dithering.HELPERS] if self._stochastic else [POWER]
+        return [*found, coding.HELPERS] if any(plan.codes for plan in plans) else found
 
     def step(self, family: Family) -> str | None:
         """The kernels and the function that launches them; None for a family that stays as it is."""

@@ -25,6 +25,7 @@ def in_kernels(family: Family, plan: Fused, state: torch.dtype | None = None) ->
         results = max(narrow.values(), default=wide)  # Newton-Schulz of 16 bits comes out in 16 bits
         narrow |= {node.name: results for place, node in core.outputs if place == 0}
     sizes = {"w": weight, "g": weight} | dict.fromkeys(plan.roles[2:], wide if state is None else state.itemsize)
+    sizes |= dict.fromkeys(plan.codes, torch.int8.itemsize)  # their scales are a 64th of it
 
     def moved(kernel: Kernel | None) -> int:
         if kernel is None:

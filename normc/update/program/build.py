@@ -42,9 +42,7 @@ class Build:
         return self.target.split(":")[0]
 
     def __str__(self) -> str:
-        kept = str(self.storage.state or "").removeprefix("torch.")
-        said = [f"without {', '.join(self.without)}" if self.without else "", f"states in {kept}" if kept else "",
-                "stochastic rounding" if self.storage.stochastic else ""]  # fmt: skip
+        said = (f"without {', '.join(self.without)}" if self.without else "", str(self.storage))
         return "; ".join([self.target, *filter(None, said)])
 
 
@@ -58,10 +56,13 @@ def build_of(
     stochastic_rounding: bool = False,
     compile: bool = True,
     nonfinite: str = "raise",
+    state_device: str | None = None,
 ) -> Build:
-    """As the options of normc.compile say it. NormcError for a rewrite that the target's backend hasn't, or a dtype."""
+    """As the options of normc.compile say it. NormcError for a rewrite that the target's backend hasn't, and for a
+    dtype or a place that states can't have.
+    """
     instance("the target", target, str, 'give "cpu", "cuda" or "reference"')
-    kept = storage(state_dtype, stochastic_rounding)
+    kept = storage(state_dtype, stochastic_rounding, state_device)
     return Build(target, flag("compile", compile), checked(without, target.split(":")[0]), kept, nonfinite)
 
 

@@ -53,6 +53,7 @@ WIDTH = 120  # of a line
 
 def tables(program: Program, recipe: Grouped, printer: Printer, form: Form | None) -> str:
     """ENTRIES, ALIASES, BUCKETS and the UPDATE of them all, as source."""
+    kept = program.build.storage
     lines = ["ENTRIES = {"]
     groups = [(row, chain.group, False) for chain in program.chains for row in chain.rows]
     rows = sorted([*groups, *((row, 1, True) for row in program.idle)], key=lambda item: item[0].name)
@@ -77,8 +78,9 @@ def tables(program: Program, recipe: Grouped, printer: Printer, form: Form | Non
         *labels,
         *([f"{INDENT}options={{{_pairs(changed)}}},"] if (changed := altered(recipe)) else []),
         *([f"{INDENT}without={literal(program.build.without)},"] if program.build.without else []),
-        *([f"{INDENT}state={program.build.storage.state},"] if program.build.storage.state is not None else []),
-        *([f"{INDENT}stochastic=True,"] if program.build.storage.stochastic else []),
+        *([f"{INDENT}state={kept.like},"] if kept.like is not None else []),
+        *([f"{INDENT}stochastic=True,"] if kept.stochastic else []),
+        *([f"{INDENT}offload=True,"] if kept.offload else []),
         f"{INDENT}reads={literal(reads(program, len(recipe.defaults)))},",
         ")",
     ]

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from normc.plans.row import Row
 from normc.update.ops.matrices import polar
 from normc.update.program.build import ANY_CPU, ON_CPU, Build, Device
+from normc.update.runtime.codes import CODES, SCALES, scale_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,12 @@ class Chain:
     def states(self) -> tuple[tuple[str, str], ...]:
         """(name, kind) of the tensors kept per parameter.
 
-        Kind "like" is shaped like it, "grad" is its gradient itself, "count" is a 0-d number, "3x64" has that shape.
+        Kind "like" is shaped like it, "grad" is its gradient itself, "count" is a 0-d number, "3x64" has that shape;
+        "codes" are shaped like it and have "scales" beside them, of which the graph knows nothing.
         """
-        return tuple((node.name, node.meta["state"]) for node in placeholders(self.graph, "state"))
+        states = [(node.name, node.meta["state"]) for node in placeholders(self.graph, "state")]
+        beside = {name: ((scale_of(name), SCALES),) for name, kind in states if kind == CODES}
+        return tuple(pair for name, kind in states for pair in ((name, kind), *beside.get(name, ())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +180,7 @@ def _fake(node: fx.Node, number: int, row: Row) -> Tensor | float:
     if node.meta.get("state") == "count":
         return torch.empty(number)
     kind = node.meta.get("state", "like")
-    shape = row.shape if kind in ("like", "grad") else tuple(map(int, kind.split("x")))
+    shape = row.shape if kind in ("like", "grad", CODES) else tuple(map(int, kind.split("x")))
     return torch.empty((number, *shape), dtype=state_dtype(row))
 
 
@@ -204,6 +208,19 @@ def split(graph: fx.Graph) -> Split:
     after = _closure(calls, downstream | late, lambda node: node.all_input_nodes) - core
     before = tuple(node for node in calls if node not in core and node not in after)
     return Split(before, tuple(node for node in calls if node in core), tuple(n for n in calls if n in after))
+
+
+def exits(graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
+    """Return what the core hands on, in the graph's order: each value's places among the arguments of the ops after it
+    and the returned values. Chains of one function have the same places, whatever order they compute the values in.
+    """
+    parts = split(graph)
+    readers: list[fx.Node] = []
+    for node in parts.after:
+        fx.node.map_arg((node.args, node.kwargs), readers.append)
+    readers += returned(graph)
+    found = {node: tuple(place for place, source in enumerate(readers) if source is node) for node in parts.core}
+    return {node: places for node, places in found.items() if places}
 
 
 def _closure(nodes: list[fx.Node], seeds: set[fx.Node], neighbours: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:

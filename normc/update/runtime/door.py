@@ -14,6 +14,7 @@ EMBEDDED = (
     "normc.update.kernels.ahead",
     "normc.update.runtime.progress",
     "normc.update.runtime.rounding",
+    "normc.update.runtime.codes",
     "normc.update.runtime.faults",
     "normc.update.runtime.fused",
     "normc.update.runtime.run",

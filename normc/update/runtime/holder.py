@@ -140,8 +140,14 @@ class GradientHolder(torch.optim.Optimizer):
             seen.version, seen.touched = parameter.grad._version, False
         self._watched = watched
 
+    def _land(self) -> None:
+        """Wait for states that a device is still writing to the host."""
+        if self.update.offload and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+
     def _with_gradients(self) -> defaultdict[Any, Any]:
         """The states, with the gradients that hold an average as they now are."""
+        self._land()
         held = {p: {**self.state.get(p, {}), "gradient": p.grad} for p in self._holding() if p.grad is not None}
         return defaultdict(dict, {**self.state, **held})
 

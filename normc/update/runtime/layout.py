@@ -269,7 +269,7 @@ def _live_stack(update: Update, bucket: Bucket, place: int, members: Mapping[str
                 stack.counts[name] = store.counts((bucket.name, place, name), stack)
             else:
                 stack.names.append(name)
-                stack.states.append([store.like(parameter, name) for parameter in stack.parameters])
+                stack.states.append([store.like(parameter, name, kind) for parameter in stack.parameters])
     return stack
 
 

@@ -9,11 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from normc.update.runtime.codes import CODES, decode, encode, scale_of, shape_of
 from normc.update.runtime.decomposing import decomposed_by
 from normc.update.runtime.faults import listed
 from normc.update.runtime.loading import LoadingOptimizer
 from normc.update.runtime.rounding import SEED, local, round_stochastically
 from normc.update.runtime.run import Bucket, Run
+
+# Entries of parameters that are stepped at once: a bound on copies of them, and of their states.
+_PART = 2**24
 
 
 class Share(NamedTuple):
@@ -42,6 +46,7 @@ class ListOptimizer(LoadingOptimizer):
             found = [members.get(name) for name in bucket.names]
             live = [index for index, tensor in enumerate(found) if tensor is not None and tensor.grad is not None]
             if live:
+                self._check_whole(bucket, [members[bucket.names[index]] for index in live])
                 names = [bucket.names[index] for index in live]
                 parameters = [members[name] for name in names]
                 shares.append(Share(bucket, live, names, parameters, list(map(self._gradient, names, parameters))))
@@ -55,10 +60,53 @@ class ListOptimizer(LoadingOptimizer):
         if bucket.pieces:
             self._step_pieces(share, finite)
         else:
-            states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
-            self._update(bucket, share.live, parameters, share.gradients, states, finite)
+            for part in self._parts(share):
+                self._step_part(part, finite)
         if bucket.holds_gradients:
             self._watch_held(share.names, parameters)
+
+    def _parts(self, share: Share) -> Iterator[Share]:
+        """A share in parts of about `_PART` entries, if its function works on each parameter by itself."""
+        if not share.bucket.apart:
+            yield share
+            return
+        start, entries = 0, 0
+        for stop, parameter in enumerate(share.parameters):
+            if entries and entries + parameter.numel() > _PART:
+                yield _cut(share, start, stop)
+                start, entries = stop, 0
+            entries += parameter.numel()
+        yield _cut(share, start, len(share.parameters))
+
+    def _step_part(self, share: Share, finite: Tensor | None) -> None:
+        bucket, parameters = share.bucket, share.parameters
+        states = {name: [self._state(p, name, kind) for p in parameters] for name, kind in bucket.states}
+        near = self._brought(bucket, states, parameters)
+        self._update(bucket, share.live, parameters, share.gradients, dict(near), finite)
+        for name, own in states.items():
+            for home, here in zip(own, near[name], strict=True):
+                if home is not here:
+                    home.copy_(here, non_blocking=here.is_cuda)  # which `_land` waits for
+
+    def _brought(
+        self, bucket: Bucket, states: Mapping[str, list[Tensor]], parameters: list[Tensor]
+    ) -> Mapping[str, list[Tensor]]:
+        """A bucket's states, copied beside their parameters where they are kept elsewhere. The host's counts stay."""
+        if not self.update.offload:
+            return states
+        return {
+            name: states[name] if kind == "count" else list(map(_beside, states[name], parameters))
+            for name, kind in bucket.states
+        }
+
+    def _check_whole(self, bucket: Bucket, parameters: list[Tensor]) -> None:
+        """Fails on parameters that are spread over processes, whose states can't be kept as codes or on the host."""
+        coded = any(kind == CODES for _, kind in bucket.states)
+        if (coded or self.update.offload) and any(hasattr(parameter, "to_local") for parameter in parameters):
+            self._fail(
+                f"{bucket.names[0]!r} is spread over processes (DTensor): its states can't be in int8, nor on the host",
+                "leave state_dtype=torch.int8 and state_device out; torch.bfloat16 works",
+            )
 
     def _step_pieces(self, share: Share, finite: Tensor | None) -> None:
         """`_step` of parameters one after another, in pieces. Their gradients are their only state."""
@@ -103,7 +151,12 @@ class ListOptimizer(LoadingOptimizer):
         weights, grads = _converted(parameters, compute_dtypes), _converted(gradients, compute_dtypes)
         group = self.param_groups[bucket.group]
         written = [(parameters, weights)]
+        coded = []
         for name, kind in bucket.states:
+            if kind == CODES:
+                codes, scales = states[name], states[scale_of(name)]
+                states[name] = list(map(decode, codes, scales, compute_dtypes))
+                coded.append((states[name], codes, scales))
             if kind == "grad" or (kind == "like" and self.update.state is not None):
                 written.append(
                     (gradients, grads) if kind == "grad" else (states[name], _converted(states[name], compute_dtypes))
@@ -125,6 +178,9 @@ class ListOptimizer(LoadingOptimizer):
                     nearest.append((old, new))
         if nearest:
             torch._foreach_copy_([old for old, _ in nearest], [new for _, new in nearest])
+        for lists in coded:
+            for value, codes_of, scales_of in zip(*lists, strict=True):
+                encode(value, codes_of, scales_of)
 
     def _count_undecomposed(self, names: Sequence[str]) -> None:
         """Count the parameters a factor of which has no eigenpairs, and say so once."""
@@ -149,18 +205,36 @@ class ListOptimizer(LoadingOptimizer):
             return parameter.grad
         state = self.state[parameter]
         if name not in state:
-            if kind == "count":
-                state[name] = torch.tensor(0.0)
-            elif kind == "like":
-                dtype = self._kept_in(parameter, kind)
-                state[name] = torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
-            else:
-                shape = tuple(map(int, kind.split("x")))
-                state[name] = torch.zeros(shape, dtype=self._dtype(parameter), device=parameter.device)
+            state[name] = self._new_state(parameter, kind)
         elif kind == "like" and self.update.state not in (None, state[name].dtype):  # loaded before the plan was known
             state[name] = state[name].to(self.update.state)
         value: Tensor = state[name]
+        if self.update.offload and kind != "count" and parameter.is_cuda and not value.is_pinned():  # out of a pickle
+            value = state[name] = self._at_home(parameter, value)
         return value
+
+    def _new_state(self, parameter: Tensor, kind: str) -> Tensor:
+        """A parameter's state before its first step: zero."""
+        if kind == "count":
+            return torch.tensor(0.0)
+        dtype = self._kept_in(parameter, kind)
+        device = torch.device("cpu") if self.update.offload else parameter.device
+        if kind == "like":
+            made = torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format, device=device)
+        else:
+            made = torch.zeros(shape_of(kind, parameter.shape), dtype=dtype, device=device)
+        return self._at_home(parameter, made)
+
+
+def _cut(share: Share, start: int, stop: int) -> Share:
+    """Some of the parameters of a share."""
+    own = slice(start, stop)
+    return Share(share.bucket, share.live[own], share.names[own], share.parameters[own], share.gradients[own])
+
+
+def _beside(state: Tensor, parameter: Tensor) -> Tensor:
+    """A state where its parameter is: itself, or a copy that is under way."""
+    return state.to(parameter.device, non_blocking=True)
 
 
 def _kept(bucket: Bucket, states: Mapping[str, list[Tensor]]) -> list[Tensor]:

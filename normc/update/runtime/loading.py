@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normc.update.runtime.codes import kept_as
 from normc.update.runtime.named import NO_FLOAT, NamedOptimizer, told
 from normc.update.runtime.rounding import SEED
 from normc.update.runtime.run import Update
@@ -51,6 +52,7 @@ class LoadingOptimizer(NamedOptimizer):
         or has one of another name, shape or kind, and where no optimizer of normc wrote it. If the plan isn't known
         yet, `adopt` and the first forward check the rest.
         """
+        self._land()  # what is replaced may be written to no more
         given: Any = dict(state_dict) if isinstance(state_dict, Mapping) else state_dict
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             changed = hook(self, given)
@@ -89,9 +91,7 @@ class LoadingOptimizer(NamedOptimizer):
                 self.state.pop(parameter, None)
             elif parameter in self.state:
                 kinds = self._kinds(update).get(name, {})
-                self.state[parameter] = {
-                    key: self._cast(parameter, key, value, kinds) for key, value in self.state[parameter].items()
-                }
+                self.state[parameter] = self._cast_all(parameter, self.state[parameter], kinds)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), **({"_early": self._early} if self._early is not None else {})}
@@ -128,14 +128,15 @@ class LoadingOptimizer(NamedOptimizer):
             if name is None:
                 found[given] = "the plan has no such parameter"
                 continue
-            own, wanted = saved.states.get(given, {}), kinds.get(name, {})
+            there, wanted = saved.states.get(given, {}), kinds.get(name, {})
+            own = kept_as(there, wanted)
             if name in found or update.entries[name].idle or not update.ready:
                 continue
             # Some hosts keep no list of what there was. A parameter without any state had no gradient yet; but an
             # average that this optimizer has must not be lost in silence.
             expected = held.get(given, ()) if held is not None else wanted if own or name in holding else ()
             shape = update.entries[name].shape
-            problems = [f"the state {key!r} is gone" for key in expected if key not in own]
+            problems = [f"the state {key!r} is gone" for key in expected if key not in own and key not in there]
             problems += [
                 misfit(key, value, wanted[key], shape) if key in wanted else f"it has no state {key!r}"
                 for key, value in own.items()
@@ -169,9 +170,12 @@ class LoadingOptimizer(NamedOptimizer):
         for given, own in saved.states.items():
             name = self.update.name_of(given)
             if name in members and name not in left:
-                known, parameter = kinds.get(name, {}), members[name]
-                found[parameter] = {key: self._cast(parameter, key, value, known) for key, value in own.items()}
+                found[members[name]] = self._cast_all(members[name], own, kinds.get(name, {}))
         return found
+
+    def _cast_all(self, parameter: Tensor, own: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
+        """A parameter's states as they are kept."""
+        return {key: self._cast(parameter, key, value, kinds) for key, value in kept_as(own, kinds).items()}
 
     def _cast(self, parameter: Tensor, key: str, value: Any, kinds: Mapping[str, str]) -> Any:
         """A state as it is kept. Before the plan is known, of unknown kinds."""
@@ -180,9 +184,11 @@ class LoadingOptimizer(NamedOptimizer):
             return torch.as_tensor(value).detach().to(device="cpu", dtype=torch.float32).reshape(())
         if not isinstance(value, Tensor):
             return deepcopy(value)
-        if kind == "grad" or not value.is_floating_point():
+        if kind == "grad":
             return value.detach().to(device=parameter.device)
-        return value.detach().to(device=parameter.device, dtype=self._kept_in(parameter, kind))
+        own = value.detach()
+        own = own.to(self._kept_in(parameter, kind)) if own.is_floating_point() else own.contiguous()
+        return self._at_home(parameter, own)
 
     def _values(self, saved: Saved, index: int, group: dict[str, Any]) -> dict[str, Any]:
         """A group with the values of the checkpoint's that shares most parameters with it."""

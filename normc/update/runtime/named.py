@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from normc.update.runtime.codes import CODES, SCALES
 from normc.update.runtime.faults import POLICIES
 from normc.update.runtime.holder import GradientHolder
 from normc.update.runtime.rounding import SEED
@@ -200,7 +201,16 @@ class NamedOptimizer(GradientHolder):
 
     def _kept_in(self, parameter: Tensor, kind: str) -> torch.dtype:
         """What a parameter's state of a kind is kept in."""
+        if kind in (CODES, SCALES):
+            return torch.int8 if kind == CODES else torch.float32
         return (self.update.state if kind == "like" else None) or self._dtype(parameter)
+
+    def _at_home(self, parameter: Tensor, state: Tensor) -> Tensor:
+        """A state where it is kept: beside its parameter, or on the host, where kernels read and write it in place."""
+        if not self.update.offload:
+            return state.to(parameter.device)
+        state = state.cpu().contiguous()
+        return state.pin_memory() if parameter.is_cuda else state
 
     def take(self, update: Update) -> None:
         """Take a plan's update: parameters move between the groups in place, states and group values stay.

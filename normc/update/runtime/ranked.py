@@ -165,9 +165,9 @@ class Ranked:
         self.back: list[Exchange] = []
         values: list[tuple[Value, int]] = []
         for team, group in enumerate(teams):
-            owned_ones = [spread for spread in spreads if spread.team == team and spread.owner is not None]
-            there = [self._value(spread, one) for spread in owned_ones for one in spread.there]
-            back = [self._value(spread, one) for spread in owned_ones for one in spread.back]
+            owned_here = [spread for spread in spreads if spread.team == team and spread.owner is not None]
+            there = [self._value(spread, one) for spread in owned_here for one in spread.there]
+            back = [self._value(spread, one) for spread in owned_here for one in spread.back]
             self.there.append(Exchange(there, group, device, True))
             self.back.append(Exchange(back, group, device, False))
             values += [(value, team) for value in there + back]
@@ -190,10 +190,12 @@ class Ranked:
             for name, spread in self.spreads.items()
             if spread.owner == self.ranks[spread.team]
         }
-        for update, tensors in zip(
-            (updates.before, updates.whole, updates.after), (self.shards, self._dummies, self.shards), strict=True
+        for update, own in (
+            (updates.before, self.shards),
+            (updates.whole, self._dummies),
+            (updates.after, self.shards),
         ):
-            named = [(name, tensors[name]) for name in update.entries]
+            named = [(name, own[name]) for name in update.entries]
             self._parts.append(PartOptimizer(named, update, 0.0, compile, "ignore") if named else None)
 
     def _value(self, spread: Spread, one: Crossing) -> Value:
@@ -211,7 +213,7 @@ class Ranked:
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
     ) -> list[str]:
-        """Whose gradients aren't finite, on any rank. Fails on all where they have other parameters' gradients."""
+        """Whose gradients aren't finite, on any rank. Fails, on all, where ranks have other parameters' gradients."""
         found = flags([local(gradient) for gradient in gradients]) if judged and gradients else None
         device = next(iter(self.shards.values())).device
         wrong = 0.0 if found is None else found[-1].item()
@@ -222,8 +224,7 @@ class Ranked:
         any_wrong, most, least = said.tolist()
         if most != -least:
             fail(
-                "ranks have gradients of other parameters; "
-                f"rank {self.ranks[0]} has {len(live)} of {len(self.spreads)}",
+                f"ranks have gradients of other parameters: rank {self.ranks[0]} has {len(live)} of {len(self.names)}",
                 "let every rank run the same layers, or give zeros as gradients",
             )
         if not any_wrong:

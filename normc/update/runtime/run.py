@@ -33,9 +33,9 @@ def bare(name: str) -> str:
 class Bucket:
     """Parameters that one generated function updates.
 
-    `states` are (name, kind) of what is kept per parameter: "like" it in shape, a "count", or of a shape ("3x64"); of
-    kind "grad" it is the gradient, which is never zeroed. If `pieces` isn't 0, parameters come one after another, at
-    most so many entries at a time.
+    `states` are (name, kind) of what is kept per parameter: "like" it in shape, a "count", or of a shape ("3x64");
+    "codes" in 8 bits, whose "scales" come next; of kind "grad" it is the gradient, which is never zeroed. If `pieces`
+    isn't 0, parameters come one after another, at most so many entries at a time.
     """
 
     name: str
@@ -50,6 +50,12 @@ class Bucket:
     def decomposes(self) -> bool:
         """Whether its function looks for eigenpairs of factors, and warns where there are none."""
         return any(name.startswith("factor_") for name, _ in self.states)
+
+    @property
+    def apart(self) -> bool:
+        """Whether its function works on each parameter by itself: it calls nothing that takes a stack of them."""
+        code = getattr(self.step, "__code__", None)
+        return code is not None and "core" not in code.co_names
 
     @property
     def holds_gradients(self) -> bool:
@@ -78,7 +84,8 @@ class Update:
 
     `defaults` has the values of each parameter group, `labels` the recipe that each is of. `without` are rewrites that
     were left out, among them "lanes" and "graph", which are of the running. `state` is the dtype of states shaped like
-    their parameter, None that of the arithmetic; `stochastic` says how bf16 is rounded to. `reads` are the values that
+    their parameter, None that of the arithmetic; `stochastic` says how bf16 is rounded to; with `offload` states are
+    kept in the host's memory. `reads` are the values that
     the functions of each group read; none where it isn't known. `options` are those of the recipe that differ from
     their default.
     """
@@ -97,6 +104,7 @@ class Update:
     stochastic: bool = False
     reads: tuple[tuple[str, ...], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    offload: bool = False
 
     @property
     def idle(self) -> tuple[str, ...]:

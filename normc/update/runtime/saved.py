@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from normc.update.runtime.codes import CODES, shape_of
 from normc.update.runtime.run import Update
 
 Failing = Callable[[str, str], NoReturn]
@@ -156,17 +157,16 @@ def differences(saved: Saved, update: Update, hashes: Callable[[], set[str]]) ->
 
 def misfit(name: str, value: object, kind: str, shape: Sequence[int]) -> str:
     """Why a state can't be what an update keeps of a parameter of this shape; empty if it can."""
-    if kind == "count":
-        wanted: tuple[int, ...] = ()
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return ""
-    else:
-        wanted = tuple(shape) if kind in ("like", "grad") else tuple(map(int, kind.split("x")))
+    if kind == "count" and isinstance(value, int | float) and not isinstance(value, bool):
+        return ""
+    wanted = shape_of(kind, shape)
     if not isinstance(value, Tensor):
         return f"{name!r} is a {type(value).__name__}, not a tensor"
     found = tuple(value.shape)
     if found != wanted and not (kind == "count" and value.numel() == 1):
         return f"{name!r} has shape {found}, not {wanted}"
+    if kind == CODES:
+        return "" if value.dtype is torch.int8 else f"{name!r} is of {value.dtype}, not of torch.int8"
     if not (value.is_floating_point() or (kind == "count" and value.dtype != torch.bool)):
         return f"{name!r} is of {value.dtype}, not of floating-point numbers"
     return ""

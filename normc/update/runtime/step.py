@@ -221,6 +221,7 @@ class UpdateOptimizer(JudgingOptimizer):
         parameter, in their order; 0 leaves one alone. Of several calls before a step, the largest count.
         """
         members = self._by_names()
+        self._land()
         for given, logits in largest.items():
             name = self._name(given)
             kept = [pair for bucket in self.update.buckets if name in bucket.names for pair in bucket.states]

@@ -92,9 +92,9 @@ class Store:
         self._starts: dict[tuple[str, int, str], int] = {}
         self._taken = 0
 
-    def like(self, parameter: Tensor, name: str) -> Tensor:
-        """A state of its parameter's shape, contiguous."""
-        found = self._make(parameter, name, "like")
+    def like(self, parameter: Tensor, name: str, kind: str) -> Tensor:
+        """A state of its parameter's shape, or its scales; contiguous."""
+        found = self._make(parameter, name, kind)
         if not found.is_contiguous():
             found = self.state[parameter][name] = found.contiguous()
         return found

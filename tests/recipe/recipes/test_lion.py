@@ -8,8 +8,6 @@ import pytest
 import torch
 
 from normc.compiler import build
-from normc.errors import NormcError
-from normc.recipe.by_name import recipes
 from tests.beside import apart, difference, fresh, rows_of, train
 from tests.handmade import draft, plan_of
 
@@ -45,8 +43,3 @@ def test_cautious_decay_shrinks_only_what_the_step_shrinks() -> None:
     w.grad = torch.tensor([1.0, 1.0, -1.0, -1.0])
     build(plan, [("w", w)], lr=0.1, weight_decay=0.5, compile=False).step()
     torch.testing.assert_close(w.detach(), torch.tensor([0.95 - 0.1, -1.0 - 0.1, 2.0 + 0.1, -1.9 + 0.1]))
-
-
-def test_an_unknown_decay_is_refused() -> None:
-    with pytest.raises(NormcError, match="known: decoupled, independent, cautious"):
-        recipes["lion"].configure(decay="none").stages("lion")

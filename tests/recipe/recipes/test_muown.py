@@ -97,3 +97,21 @@ def test_a_missing_gradient_is_no_step() -> None:
 def test_a_row_keeps_four_numbers_beside_its_momentum() -> None:
     (row,) = plan_of([draft("w", (8, 4), "hidden")], "muown").rows
     assert row.state_bytes == 4 * (32 + 4 * 8 + 1)
+
+
+def test_filters_and_a_plain_matrix_of_one_size_equal_the_authors() -> None:
+    """They share one function, in which a view makes the filters' chain compute its values in another order."""
+    generator = torch.Generator().manual_seed(4)
+    rows = [draft("filters", (4, 3, 2), "hidden", kernel_axes=(2,)), draft("plain", (4, 6), "hidden")]
+    named = [(row.name, nn.Parameter(torch.randn(row.shape, generator=generator).double())) for row in rows]
+    flat = [nn.Parameter(parameter.detach().flatten(1).clone()) for _, parameter in named]
+    plan = plan_of([replace(row, dtype="float64") for row in rows], "muown")
+    ours, theirs = build(plan, named, lr=0.1, compile=False, weight_decay=0.3), Authors(flat, 0.1, 0.3)
+    for _ in range(3):
+        for (_, parameter), other in zip(named, flat, strict=True):
+            parameter.grad = torch.randn(parameter.shape, generator=generator).double()
+            other.grad = parameter.grad.flatten(1).clone()
+        ours.step()
+        theirs.step()
+    for (_, parameter), other in zip(named, flat, strict=True):
+        torch.testing.assert_close(parameter.flatten(1), other, atol=1e-12, rtol=0)

@@ -13,7 +13,7 @@ from normc.recipe.by_name import recipes
 
 pytest.importorskip("triton")
 BUNCHES = [
-    ["auto", "adamw", "muon, output=shampoo", "scion-light"],
+    ["auto", "adamw", "muon, output=shampoo", "scion-light", "auto:int8", "adamw:int8"],
     *(pytest.param(bunch, marks=pytest.mark.slow) for bunch in (sorted(recipes)[start::4] for start in range(4))),
 ]
 

@@ -84,6 +84,68 @@ def test_narrow_states_and_their_dither_under_a_graph() -> None:
     assert float(1.0 - weight.detach().double().mean()) == pytest.approx(2.0**-8, rel=0.05)
 
 
+@pytest.mark.parametrize("recipe", ["muon", "adamw", "modular-dual", "soap"])
+@pytest.mark.parametrize("state_dtype", [None, torch.bfloat16, torch.int8])
+def test_states_on_the_host_step_to_the_bit_as_those_on_the_device(
+    recipe: str, state_dtype: torch.dtype | None
+) -> None:
+    """Kernels read and write pinned memory, under a graph as well; lists copy it. A copy of the optimizer goes on."""
+    torch.manual_seed(0)
+    ours = Small().cuda()
+    other = copy.deepcopy(ours)
+    plan = plan_of(small_rows(ours), recipe)
+    near, far = (
+        build(plan, model.named_parameters(), lr=5e-3, state_dtype=state_dtype, state_device=place)
+        for model, place in ((ours, None), (other, "cpu"))
+    )
+    for step in range(8):
+        give([ours, other], step, (1, 4) if step == 3 else ())
+        if step == 5:
+            other, far = copy.deepcopy((other, far))
+            give([ours, other], step)
+        near.step()
+        far.step()
+    assert farthest(ours, other) == 0.0
+    held = [value for state in far.state_dict()["state"].values() for value in state.values() if value.dim()]
+    assert all(not value.is_cuda for value in held)
+    far.load_state_dict(copy.deepcopy(near.state_dict()))
+    near.load_state_dict(copy.deepcopy(far.state_dict()))
+    for step in range(8, 10):
+        give([ours, other], step)
+        near.step()
+        far.step()
+    assert farthest(ours, other) == 0.0
+
+
+@pytest.mark.parametrize("recipe", ["muon", "adamw", "modular-dual"])
+def test_codes_on_a_gpu_are_those_on_lists(recipe: str) -> None:
+    """Under a graph; where rounding before it tips a code over, by one. Resumed to the bit."""
+    torch.manual_seed(0)
+    ours = Small().cuda()
+    plain, start = copy.deepcopy(ours), copy.deepcopy(ours)
+    plan = plan_of(small_rows(ours), recipe)
+    options: dict[str, Any] = {"lr": 5e-3, "state_dtype": torch.int8}
+    fast = build(plan, ours.named_parameters(), **options)
+    slow = build(plan, plain.named_parameters(), compile=False, without=["kernels"], **options)
+    for step in range(6):
+        give([ours, plain], step)
+        fast.step()
+        slow.step()
+    assert farthest(ours, plain) < 1e-2
+    pairs = zip(ours.parameters(), plain.parameters(), strict=True)
+    for one, two in pairs:
+        for name, value in fast.state[one].items():
+            assert value.dtype == slow.state[two][name].dtype
+    start.load_state_dict(ours.state_dict())
+    again = build(plan, start.named_parameters(), **options)
+    again.load_state_dict(copy.deepcopy(fast.state_dict()))
+    for step in range(6, 10):
+        give([ours, start], step)
+        fast.step()
+        again.step()
+    assert farthest(ours, start) == 0.0
+
+
 @pytest.mark.parametrize("width", [160, 768, 1000, 1001])
 @pytest.mark.parametrize("recipe", ["muon", "modular-dual"])
 def test_half_precision_steps_stay_near_the_reference(recipe: str, width: int) -> None:

@@ -219,3 +219,76 @@ def test_the_code_says_it_only_where_it_is_asked_for() -> None:
         own = build(dual, Small().named_parameters(), lr=0.1, backend=TARGET, **options)
         counts.append(own.source.count("\ndef before_"))
     assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize("state_device", [None, "cpu"])
+@pytest.mark.parametrize(
+    "recipe",
+    [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in EVERY if name != "adafactor"],
+)
+def test_codes_in_kernels_are_those_on_lists(
+    recipe: str, state_device: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of float32 weights: one code in a thousand may be another, by one, where rounding before it tipped it over."""
+    torch.manual_seed(0)
+    ours = Small()
+    lists = copy.deepcopy(ours)
+    options: dict[str, Any] = {"state_dtype": torch.int8, "state_device": state_device}
+    fast, slow = built(ours, recipe, **options), built(lists, recipe, "cpu:fp32", **options)
+    plain = built(copy.deepcopy(ours), recipe)
+    kinds = [[bucket.fused is None for bucket in opt.update.buckets] for opt in (fast, plain)]
+    assert kinds[0] == kinds[1]
+    with monkeypatch.context() as patches:
+        if not any(kinds[0]):
+            only_kernels(patches)
+        for step, without in enumerate(((), (1, 4), ())):
+            give([ours], step, without)
+            fast.step()
+    for step, without in enumerate(((), (1, 4), ())):
+        give([lists], step, without)
+        slow.step()
+    apart = 0
+    for one, other in zip(ours.parameters(), lists.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-5)
+        assert fast.state[one].keys() == slow.state[other].keys()
+        for name, value in fast.state[one].items():
+            found = slow.state[other][name]
+            assert value.dtype == found.dtype
+            if value.dtype == torch.int8:
+                away = (value.int() - found.int()).abs()
+                assert int(away.max()) <= 1
+                apart += int(away.sum())
+            else:
+                torch.testing.assert_close(value, found, rtol=1e-4, atol=1e-6)
+    assert apart < 4
+
+
+def test_codes_of_zeros_and_of_what_is_not_finite() -> None:
+    """Blocks of 256 in kernels, as on lists: 600 entries are two and a part."""
+    found = []
+    for target in (TARGET, "cpu:fp32"):
+        weight = nn.Parameter(torch.zeros(2, 300))
+        how: dict[str, Any] = {"lr": 0.0, "backend": target, "compile": False, "nonfinite": "ignore"}
+        opt = build(plan_of([draft("w", (2, 300), "hidden")], "adamw"), [("w", weight)], state_dtype=torch.int8, **how)
+        weight.grad = torch.zeros(2, 300)
+        weight.grad[0, 0], weight.grad[1, 299] = float("nan"), 3.0
+        opt.step()
+        found.append(opt.state[weight])
+    for state in found:
+        codes, scales = state["exp_avg"].flatten(), state["exp_avg_scale"]
+        assert not scales[0].isfinite() and scales[1:].tolist() == [0.0, pytest.approx(0.3)]
+        assert codes[256:].tolist() == [0] * 343 + [127]
+
+
+def test_the_first_step_is_that_without_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step goes along the average itself; only what is kept of it is rounded."""
+    found = []
+    for state_dtype in (None, torch.int8):
+        torch.manual_seed(0)
+        model = Small()
+        opt = built(model, "muon", state_dtype=state_dtype)
+        only_kernels(monkeypatch)
+        give([model], 0)
+        opt.step()
+        found.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert torch.equal(*found)

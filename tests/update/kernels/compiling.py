@@ -1,7 +1,8 @@
 """Steps whose kernels are compiled for a Hopper GPU, and not run: `python -m tests.update.kernels.compiling auto muon`.
 
-It needs no GPU: Triton and the assembler that comes with it need to know the target alone. Triton's interpreter takes
-code that its compiler refuses. A process of its own, as Triton is told before normc is imported.
+`auto:int8` is auto with states in int8 and stochastic rounding. It needs no GPU: Triton and the assembler that comes
+with it need to know the target alone. Triton's interpreter takes code that its compiler refuses. A process of its own,
+as Triton is told before normc is imported.
 """
 
 from __future__ import annotations
@@ -58,10 +59,12 @@ def step(recipe: str, width: int, dtype: torch.dtype, policy: str) -> None:
     from tests.handmade import Small, plan_of, small_rows
 
     model = Small(width=width, layers=2).to(dtype)
-    plan = plan_of(small_rows(model), recipe)
+    name, _, kept = recipe.partition(":")
+    plan = plan_of(small_rows(model), name)
     on_cpu()
     named = model.named_parameters()
-    optimizer = build(plan, named, lr=5e-3, backend=TARGET, compile=False, nonfinite=policy)
+    how: dict[str, Any] = {"state_dtype": getattr(torch, kept), "stochastic_rounding": True} if kept else {}
+    optimizer = build(plan, named, lr=5e-3, backend=TARGET, compile=False, nonfinite=policy, **how)
     on_cpu()  # modules that were imported by then
     for _ in range(2):
         for parameter in model.parameters():

@@ -1,0 +1,141 @@
+"""Steps over ranks equal those of one process: every recipe, every way that parameters lie."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed.tensor import DTensor
+
+import normc
+from normc.errors import NormcError
+from normc.recipe.by_name import recipes
+from tests.distributed.models import IDS, Small, give, gradients, lay_out, optimizer, whole
+from tests.distributed.world import on_ranks
+
+FEW = ["auto", "muon", "adamw", "soap", "scion-light", "hyperball", "normuon"]
+# Rewrites join ops across the cut in one process, which moves the last place.
+ROUNDED = {"adamuon": 1e-7, "scion-light": 1e-7}
+
+
+def farthest(recipe: str, layout: str, steps: int = 5) -> tuple[float, float, int]:
+    """The largest difference from one process, the largest step, and how often a whole tensor was asked for."""
+    plain, model = Small(), Small()
+    plan = normc.plan(plain, IDS, recipe=recipe)
+    members, start = lay_out(model, layout), {name: p.detach().clone() for name, p in plain.named_parameters()}
+    slow, fast = optimizer(plain, plan), optimizer(model, plan)
+    asked, full_tensor = [0], DTensor.full_tensor
+
+    def counted(self: DTensor, **options: Any) -> torch.Tensor:
+        asked[0] += 1
+        return full_tensor(self, **options)
+
+    for step in range(steps):
+        grads = gradients(plain, step, ("norm.bias",) if step == 2 else ())
+        held = recipe == "scion-light"
+        give(dict(plain.named_parameters()), grads if not held else gradients(plain, step), held)
+        give(members, grads if not held else gradients(plain, step), held)
+        DTensor.full_tensor = counted  # type: ignore[method-assign]
+        try:
+            slow.step()
+            fast.step()
+        finally:
+            DTensor.full_tensor = full_tensor  # type: ignore[method-assign]
+    ends = {name: whole(parameter) for name, parameter in members.items()}
+    apart = max(float((ends[name] - p).detach().abs().max()) for name, p in plain.named_parameters())
+    moved = min(float((ends[name] - old).abs().max()) for name, old in start.items())
+    return apart, moved, asked[0]
+
+
+def every(names: list[str], layouts: list[str]) -> dict[tuple[str, str], tuple[float, float, int]]:
+    return {(recipe, layout): farthest(recipe, layout) for recipe in names for layout in layouts}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "names", "layouts"),
+    [
+        (2, FEW, ["rows", "columns"]),
+        (4, ["auto", "soap"], ["hybrid", "both"]),
+        *(pytest.param(ranks, list(recipes)[start::3], layouts, marks=pytest.mark.slow)
+          for ranks, layouts in ((2, ["rows", "columns", "copies"]), (3, ["rows"]), (4, ["hybrid", "both"]))
+          for start in range(3)),
+    ],
+)  # fmt: skip
+def test_steps_equal_those_of_one_process(ranks: int, names: list[str], layouts: list[str], tmp_path: Path) -> None:
+    for found in on_ranks(ranks, tmp_path, every, names, layouts):
+        for (recipe, layout), (apart, moved, asked) in found.items():
+            assert apart <= ROUNDED.get(recipe, 0.0), (recipe, layout)
+            assert moved > 1e-4, (recipe, layout)
+            assert asked == 0, (recipe, layout)
+
+
+def more_rows_than_entries() -> float:
+    """Eight ranks, and tensors of three rows: some hold nothing."""
+    plain, model = Small(3, 3), Small(3, 3)
+    plan = normc.plan(plain, IDS, recipe="auto")
+    members = lay_out(model, "rows")
+    slow, fast = optimizer(plain, plan), optimizer(model, plan)
+    for step in range(3):
+        give(dict(plain.named_parameters()), gradients(plain, step))
+        give(members, gradients(plain, step))
+        slow.step()
+        fast.step()
+    return max(float((whole(members[name]) - p).detach().abs().max()) for name, p in plain.named_parameters())
+
+
+def test_ranks_may_hold_nothing(tmp_path: Path) -> None:
+    assert on_ranks(8, tmp_path, more_rows_than_entries) == [0.0] * 8
+
+
+def poisoned(policy: str) -> tuple[str, bool, int]:
+    """What a step says where one rank's shard has a NaN, whether anything moved, and what is counted."""
+    model = Small()
+    plan = normc.plan(Small(), IDS)
+    members = lay_out(model, "rows")
+    opt = optimizer(model, plan, nonfinite=policy)
+    give(members, gradients(Small(), 0))
+    opt.step()
+    grads = gradients(Small(), 1)
+    grads["qkv.weight"][0, 0] = math.nan  # the first rank's
+    give(members, grads)
+    before = {name: whole(parameter) for name, parameter in members.items()}
+    said = ""
+    try:
+        opt.step()
+    except NormcError as error:
+        said = str(error)
+    moved = any(not torch.equal(whole(parameter), before[name]) for name, parameter in members.items())
+    finite = all(bool(whole(parameter).isfinite().all()) for parameter in members.values())
+    assert finite
+    return said, moved, sum(opt.nonfinite.values())
+
+
+def test_all_ranks_step_or_none(tmp_path: Path) -> None:
+    for rank, (said, moved, counted) in enumerate(on_ranks(2, tmp_path, poisoned, "raise")):
+        assert "is not finite" in said and ("'qkv.weight'" in said) is (rank == 0)
+        assert not moved and counted == 1
+    assert on_ranks(2, tmp_path, poisoned, "skip") == [("", False, 1)] * 2
+    assert on_ranks(2, tmp_path, poisoned, "zero") == [("", True, 1)] * 2
+
+
+def disagreeing() -> str:
+    """What a step says where a rank lacks a gradient that others have."""
+    model = Small()
+    members = lay_out(model, "rows")
+    opt = optimizer(model, normc.plan(Small(), IDS))
+    give(members, gradients(Small(), 0))
+    if torch.distributed.get_rank():
+        members["up.weight"].grad = None
+    with pytest.raises(NormcError) as found:
+        opt.step()
+    give(members, gradients(Small(), 0))
+    opt.step()
+    return str(found.value)
+
+
+def test_ranks_that_disagree_say_so(tmp_path: Path) -> None:
+    for said in on_ranks(2, tmp_path, disagreeing):
+        assert "ranks have gradients of other parameters" in said

@@ -1,0 +1,35 @@
+"""Ranks on one machine: a function run by several processes of gloo, which meet in a file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+
+Job = Callable[..., Any]
+
+
+def on_ranks(ranks: int, folder: Path, job: Job, *arguments: Any) -> list[Any]:
+    """Run `job(*arguments)` on each rank, which finds the others by torch.distributed; return what each returned.
+
+    `job` is a function of a module. What a rank raises is raised here.
+    """
+    meeting = folder / f"meeting-{len(list(folder.iterdir()))}"
+    spawn(_rank, (ranks, meeting, job, arguments), nprocs=ranks)
+    return [torch.load(f"{meeting}-{rank}", weights_only=False) for rank in range(ranks)]
+
+
+def _rank(rank: int, ranks: int, meeting: Path, job: Job, arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks)
+    try:
+        torch.save(job(*arguments), f"{meeting}-{rank}")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
