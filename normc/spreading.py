@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,12 +12,10 @@ from torch.distributed.tensor import DTensor
 from normc.backends.backend import backends
 from normc.errors import NormcError
 from normc.passes.rewrites.distribute import distribute
-from normc.pipeline import lowered, rewritten
+from normc.pipeline import rewritten, uncut
 from normc.plans.plan import NormPlan
 from normc.recipe.by_name import recipe_of
 from normc.update.program.build import Build
-from normc.update.program.program import Program
-from normc.update.program.rewriting import rewrites
 from normc.update.program.storage import PLAIN
 from normc.update.program.work import cost
 from normc.update.runtime.ranked import Ranked, Updates
@@ -51,15 +48,6 @@ def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: An
     recipe = recipe_of(plan)
     updates = Updates(*(backends[build.backend].load(rewritten(program), recipe).update for program in programs))
     return Ranked(members, spreads, updates, teams, build.compile, kept)
-
-
-def uncut(plan: NormPlan, build: Build) -> Program:
-    """The program that is cut over ranks."""
-    program = lowered(plan, build)
-    if "laws" not in build.without:  # on whole chains: in a part of one, a state reaches no weight
-        program = rewrites["laws"](program)
-        program = replace(program, build=replace(build, without=(*build.without, "laws")))
-    return program
 
 
 _GROUPS: dict[tuple[int, ...], Any] = {}

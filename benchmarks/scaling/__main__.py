@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,17 @@ SHOWN = (2, 8, 64, 512, 4096)
 TP = (2, 4, 8)
 
 SAID = f"""\
-These are predictions, not measurements. They assume {{assumed}}.
+These are predictions, not measurements. They assume {{assumed}}. `normc plan MODEL --mesh fsdp=8` and
+`normc.distribution(plan, mesh="fsdp=8")` say the same of any model; `rates=` sets other assumptions.
 
 Recipe `{RECIPE}`; float32 parameters, cut along axis 0 over all ranks (`fsdp=P`); every expert's matrix is a parameter.
 A cell holds the most bytes that a rank sends, the load (most over mean), milliseconds, and the part of perfect scaling.
 
 - All schemes are given the same operations: Newton-Schulz in the Gram form, five steps.
 - normc's messages are not hidden behind work. They carry float32.
-- DistMuon (torchtitan) runs buckets of two layers, two at a time, and hides messages behind work. It can keep stacked
-  experts where they lie, which this table leaves out.
+- DistMuon (torchtitan) runs buckets of two layers, two at a time, and hides messages behind work. Ranks beyond the
+  matrices of two buckets wait; larger buckets, which it allows, would help. It can also keep stacked experts where they
+  lie, which this table leaves out.
 - Megatron's layer-wise optimizer sends nothing beyond what ZeRO-1 sends, and keeps all weights on every rank: the
   larger models fit only with tensor and pipeline parallelism beside it."""
 SAID_TP = """\
@@ -48,7 +49,6 @@ repeats all work; `distributed` sums Gram matrices in every iteration."""
 def model(name: str, rates: Rates) -> dict[str, Any]:
     """Every scheme of one model, by number of ranks."""
     planned = plan(name)
-    start = time.perf_counter()
     cut = Distributed(planned)
     found = matrices(planned.rows)
     entries = sum(row.numel for row in planned.rows)
@@ -63,7 +63,6 @@ def model(name: str, rates: Rates) -> dict[str, Any]:
             "DistMuon": _entry(distmuon(found, ranks, rates, moved), alone, ranks),
             "Megatron": _entry(megatron(found, ranks, rates, moved, entries), alone, ranks),
         }
-    seconds = time.perf_counter() - start
     tensor: dict[str, Any] = {}
     for ranks in TP:
         own = cut.over(Mesh(tp=ranks), rates)
@@ -74,8 +73,8 @@ def model(name: str, rates: Rates) -> dict[str, Any]:
             "duplicated": _entry(duplicated(found, ranks, rates), own.alone_ms, ranks),
             "distributed": _entry(reduced(found, ranks, rates, axes), own.alone_ms, ranks),
         }
-    print(f"{name}: {entries:,} parameters, {len(found):,} matrices, {seconds:.1f} s", flush=True)
-    return {"parameters": entries, "matrices": len(found), "seconds": round(seconds, 1), "alone_ms": round(alone, 3),
+    print(f"{name}: {entries:,} parameters, {len(found):,} matrices", flush=True)
+    return {"parameters": entries, "matrices": len(found), "alone_ms": round(alone, 3),
             "fsdp": over, "tp": tensor}  # fmt: skip
 
 
@@ -115,7 +114,8 @@ def tables(results: dict[str, Any]) -> str:
 def _cell(entry: dict[str, float]) -> str:
     ms = entry["ms"]
     shown = f"{ms:.3g}" if ms < 999.5 else f"{ms:,.0f}"
-    return f"{size(round(entry['sent']))} · {entry['load']:.2f} · {shown} ms · {entry['efficiency']:.0%}"
+    share = f"{entry['efficiency']:.{0 if entry['efficiency'] >= 0.1 else 1}%}"
+    return f"{size(round(entry['sent']))} · {entry['load']:.2f} · {shown} ms · {share}"
 
 
 def main() -> None:

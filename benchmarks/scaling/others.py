@@ -36,7 +36,8 @@ WIRE = torch.float32
 CAP = 1.3
 SLOTS = 2  # buckets of DistMuon's that are under way at a time
 ENTRY = 20  # bytes that elementwise work moves for an entry: gradient read, average and weight read and written
-CROSSING = 24  # and what goes there and back, moved three times each way on either side
+PACKED = 16  # and for one that goes there and back, on the rank that holds it
+WHOLE = 24  # and on its owner
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def distmuon(found: Sequence[Matrix], ranks: int, rates: Rates, moved: float) ->
             load, size, earlier, rank = heap[0]
             heapq.heapreplace(heap, (load + _titan_cost(each), size + each.numel, earlier, rank))
             total[rank] += _titan_cost(each)
-            own[rank] += each.flops / rates.flops + CROSSING * each.numel / rates.memory
+            own[rank] += each.flops / rates.flops + WHOLE * each.numel / rates.memory
             operations[rank] += each.flops
             lies = held(each.shape, (ranks,), (Shard(0),))
             values.append(Value((each.name, ""), lies, WIRE, rank))
@@ -118,7 +119,7 @@ def distmuon(found: Sequence[Matrix], ranks: int, rates: Rates, moved: float) ->
             sent += crossing.sent
             seconds.append(crossing.seconds(rates))
         work.append(own)
-    packed = CROSSING * sum(each.numel for each in found) / ranks / rates.memory
+    packed = PACKED * sum(each.numel for each in found) / ranks / rates.memory
     return Priced(float(sent.max()), _load(operations), (_pipelined(there, work, back) + packed + moved) * 1e3)
 
 

@@ -15,9 +15,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 import normc
+from normc.cli import main
 from normc.compiler import build
+from normc.pipeline import uncut
 from normc.plans.row import Block
-from normc.spreading import uncut
 from normc.tools.scaling.distribution import distribution
 from normc.tools.scaling.mesh import Mesh, biased, read_mesh
 from normc.update.program.build import ON_CPU
@@ -176,3 +177,16 @@ def test_the_table_names_schemes_and_bytes() -> None:
     assert "polar needs the whole 7x5" in lines["scheme"].plain
     assert "operations" in lines["owner"].plain
     assert len(uncut(found.plan, ON_CPU).chains) == len(found.rows)
+
+
+def test_the_command_says_it_of_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(model("muon").to_json())
+    assert main(["plan", str(file), "--mesh", "fsdp=2,tp=2", "--width", "150"]) == 0
+    assert "of perfect scaling" in capsys.readouterr().out
+    assert main(["plan", str(file), "--mesh", "hsdp=2x2", "--explain", "up_proj.*", "--width", "150"]) == 0
+    said = capsys.readouterr().out
+    assert "scheme  " in said
+    assert "polar needs the whole 7x5" in said
+    assert "every op sees each entry by itself" in said
+    assert main(["plan", str(file), "--mesh", "fsdp"]) == 2

@@ -13,8 +13,8 @@ import torch
 
 from normc.arguments import instance
 from normc.passes.rewrites.distribute import Cut, cuts_of, needing_whole, spreads_of
+from normc.pipeline import uncut
 from normc.plans.plan import NormPlan
-from normc.spreading import uncut
 from normc.tools.scaling.mesh import Mesh, biased, read_mesh
 from normc.tools.scaling.rates import Rates, rates_of
 from normc.tools.scaling.result import Placed, Work
@@ -105,8 +105,8 @@ class Distributed:
         )
 
     def _work(self, spreads: Sequence[Spread], mesh: Mesh, rates: Rates, kinds: Kinds) -> Work:
-        """By rank. A shard's weights and states are read and written, gradients read; what crosses is moved three times
-        on either side.
+        """By rank. A shard's weights and states are read and written, gradients read. What crosses is made and packed on
+        one side, unpacked and read on the other; a state or a weight that comes back is also written.
         """
         operations, costs, whole = [0] * mesh.ranks, [0] * mesh.ranks, [0] * mesh.ranks
         shards: dict[int, tuple[Held, int]] = {}
@@ -116,13 +116,14 @@ class Distributed:
             wide, own = state_dtype(row).itemsize, _itemsize(row.dtype)
             entry = 3 * own + 2 * wide * sum(kind == "like" for _, kind in spread.states)
             alone += row.numel * entry / rates.memory
-            crossing = 3 * wide * (len(spread.there) + len(spread.back)) if spread.owner is not None else 0
+            packed = wide * (3 * len(spread.there) + sum(1 if one.source is None else 3 for one in spread.back))
+            crossing = 0 if spread.owner is None else packed
             before = shards.get(id(spread.held), (spread.held, 0))[1]
             shards[id(spread.held)] = (spread.held, before + entry + crossing)
             if spread.owner is not None:
                 operations[spread.owner] += self.flops[key]
                 costs[spread.owner] += self.costs[key]
-                whole[spread.owner] += crossing * row.numel
+                whole[spread.owner] += 3 * wide * (len(spread.there) + len(spread.back)) * row.numel
                 alone += self.flops[key] / rates.flops
         moved = torch.tensor(whole, dtype=torch.int64)
         for own_held, entry in shards.values():

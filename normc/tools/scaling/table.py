@@ -81,7 +81,8 @@ def lines(found: Result) -> list[Line]:
     mean = sum(found.sent) / found.mesh.ranks
     sent = f"{words.size(round(mean))} sent a rank, at most {words.size(max(found.sent))}; {found.calls} calls a step"
     times = f"{_ms(found.ms)} a step: {_ms(found.compute_ms)} of work and {_ms(found.communication_ms)} of messages"
-    perfect = f"{_ms(found.alone_ms)} on one rank: {found.efficiency:.0%} of perfect scaling"
+    share = f"{found.efficiency:.{0 if found.efficiency >= 0.1 else 1}%}"
+    perfect = f"{_ms(found.alone_ms)} on one rank: {share} of perfect scaling"
     return [
         ("mesh", Text(f"{found.mesh}, {found.mesh.ranks:,} ranks")),
         ("schemes", Text(counted)),
