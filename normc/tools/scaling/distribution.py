@@ -105,8 +105,8 @@ class Distributed:
         )
 
     def _work(self, spreads: Sequence[Spread], mesh: Mesh, rates: Rates, kinds: Kinds) -> Work:
-        """By rank. A shard's weights and states are read and written, gradients read. What crosses is made and packed on
-        one side, unpacked and read on the other; a state or a weight that comes back is also written.
+        """By rank. A shard's weights and states are read and written, gradients read. What crosses is made and packed
+        on one side, unpacked and read on the other; a state or a weight that comes back is also written.
         """
         operations, costs, whole = [0] * mesh.ranks, [0] * mesh.ranks, [0] * mesh.ranks
         shards: dict[int, tuple[Held, int]] = {}
