@@ -10,11 +10,14 @@ LIBRARIES ?= .venv-libraries
 HOSTS ?= .venv-hosts
 JOBS ?= 6
 
-.PHONY: demo cnn examples readme picture test slow zoo lint format types bench workloads ablation transfer sweep libraries hosts finetuning check clean
+.PHONY: demo demo-distributed cnn examples readme picture test slow zoo lint format types bench workloads ablation transfer sweep libraries hosts finetuning check clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## train GPT-2 with AdamW, torch's Muon and normc; results in out/demo
 	$(BIN)/python -m examples.demo
+
+demo-distributed: $(READY)  ## the demo's model on two CPU processes: DDP, FSDP2 and tensor parallelism
+	$(BIN)/python -m examples.distributed
 
 cnn: $(READY) $(IMAGES)  ## the same for a small ResNet on images; results in out/cnn
 	$(BIN)/python -m examples.cnn

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from normc.arguments import by_text, flag, instance, items, number
 from normc.errors import NormcError
+from normc.model.trace.distributed import own_parameters
 from normc.model.trace.failures import ForwardError
 from normc.model.trace.frontend import find_ladder
 from normc.model.trace.inputs import example_inputs as read_inputs
@@ -140,7 +142,7 @@ def compile(  # noqa: A001  # the public name
     `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
     instance("model", model, nn.Module, "pass a torch.nn.Module")
-    named = list(model.named_parameters())
+    named = own_parameters(model)
     for device in {parameter.device for _, parameter in named}:
         prepare(device)
     how = build_of(
@@ -162,6 +164,7 @@ def compile(  # noqa: A001  # the public name
         opt = optimizer_of(given, named, how, _rate(recipe_of(given), lr), **group_options)
         known = None if example_inputs is None else read_inputs(model, example_inputs)
         opt.origin = Source(asked).of(model, known, given)
+        opt.group = _group_of(model)
         return opt
     asked = request(recipe, options, tare, overrides, heads, frontend, strict)
     rate = _rate(asked.recipe, lr)
@@ -178,10 +181,10 @@ def compile(  # noqa: A001  # the public name
         refuse_sparse(model, found)
         opt = optimizer_of(found, named, how, rate, **group_options)
         opt.origin = source.of(model, inputs, found)
+        opt.group = _group_of(model)
         return opt
     opt = Optimizer(named, None, Maker(asked.recipe, how), rate, **group_options)
-    opt.origin = source
-
+    opt.origin, opt.group = source, _group_of(model)
     source.wait(opt, model)
     return opt
 
@@ -259,6 +262,11 @@ def defer(
         state_device,
     )
     return Optimizer(named, None, Maker(recipe, how), _rate(recipe, lr), **options)
+
+
+def _group_of(model: nn.Module) -> Any:
+    """The ranks that have copies of a model, if DDP wraps it."""
+    return model.process_group if isinstance(model, DistributedDataParallel) else None
 
 
 def _target_of(named: Sequence[tuple[str, Tensor]]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from normc.arguments import instance
@@ -33,8 +34,10 @@ class Maker(Protocol):
     def __call__(self, plan: NormPlan) -> Loaded:
         """The plan's update."""
 
-    def over_ranks(self, plan: NormPlan, members: Mapping[str, Tensor], kept: Mapping[Tensor, Any]) -> Ranked:
-        """The plan's step over the ranks that parameters lie on, whose states are `kept`."""
+    def over_ranks(
+        self, plan: NormPlan, members: Mapping[str, Tensor], kept: Mapping[Tensor, Any], group: Any
+    ) -> Ranked:
+        """The plan's step over the ranks that parameters lie on, whose states are `kept`; or over those of `group`."""
 
     def counted(self, plan: NormPlan) -> NormPlan:
         """The plan, with the bytes of state that this build keeps for each row."""
@@ -48,6 +51,9 @@ class Source(Protocol):
 
     def parameters(self) -> Mapping[str, Tensor] | None:
         """Those of the model as it now is, by all their names; None where it isn't known."""
+
+    def gone(self, members: Mapping[str, Tensor]) -> bool:
+        """Whether the model holds other tensors in place of some of these."""
 
     def parameter(self, name: str) -> Tensor | None:
         """One of them; None where the model isn't known, or has none of that name."""
@@ -82,6 +88,8 @@ class Optimizer(MeasuredOptimizer):
     _turn = 0
     _looked: Sequence[tuple[str, Tensor, bool]] = ()
     _of: Mapping[str, Tensor] | None = None
+    # The process group of a model that is copied to every rank (DDP); each then steps a share for all.
+    group: Any = None
     # The step over ranks, and what it was made of.
     _ranked: Ranked | None = None
     _ranked_of: tuple[object, ...] = (None, None, None)
@@ -127,7 +135,8 @@ class Optimizer(MeasuredOptimizer):
 
         A step does so by itself where the model, as it then stands, uses the parameter on the plan's own example. It
         can't for other inputs, nor in a copy or out of a pickle, which don't know the model. `example_inputs` are as
-        for `normc.plan`. NormcError if the model can't be traced.
+        for `normc.plan`. Where parameters lie over ranks, call it on every rank. NormcError if the model can't be
+        traced.
         """
         if self.origin is None:
             self._fail("the optimizer doesn't know how its plan was asked for", "make it by normc.compile")
@@ -147,6 +156,9 @@ class Optimizer(MeasuredOptimizer):
             self._note()
         if not self._looked:
             return False
+        if _among_ranks() and self.origin.gone(self._members):  # sharding may replace a few parameters of many
+            self._note()
+            return self._follow(self._members)
         self._turn = (self._turn + 1) % len(self._looked)
         name, parameter, had_gradient = self._looked[self._turn]
         now = self.origin.parameter(name)
@@ -159,9 +171,18 @@ class Optimizer(MeasuredOptimizer):
         """Made anew where parameters, states or the update are others than at the last step."""
         seen = (members, self.state, self.update)
         if self._ranked is None or any(a is not b for a, b in zip(seen, self._ranked_of, strict=True)):
+            self._ranked = None
             self._ranked_of = seen
-            self._ranked = self.make.over_ranks(self.plan, members, self.state) if _lie_over_ranks(members) else None
+            self._ranked = None
+            if _lie_over_ranks(members) or self._shares_work():
+                self._ranked = self.make.over_ranks(self.plan, members, self.state, self.group)
+                if not _lie_over_ranks(members) and not self._ranked.shares:
+                    self._ranked = self.group = None  # nothing is worth another's work
         return self._ranked
+
+    def _shares_work(self) -> bool:
+        """Whether others have the same parameters, and step some of them for this process."""
+        return self.group is not None and torch.distributed.get_world_size(self.group) > 1
 
     def _note(self) -> None:
         """Note whether parameters have gradients."""
@@ -186,25 +207,63 @@ class Optimizer(MeasuredOptimizer):
                 continue
             if id(parameter) in own and id(old) not in current:
                 self._refuse_edit(f"{given!r} is now {own[id(parameter)]!r}, which the plan has another row for")
-            if id(parameter) in own or parameter.grad is None:
+            cut = old is not None and id(old) not in current and _lies(parameter) != _lies(old)
+            if id(parameter) in own or (parameter.grad is None and not cut):
                 continue
             if old is None or id(old) in current:
                 self._refuse_edit(f"{given!r} has a gradient, but wasn't in the model when it was planned")
             if parameter.shape != old.shape:
                 self._refuse_edit(f"{given!r} is {tuple(parameter.shape)} now, the plan says {tuple(old.shape)}")
             replaced[id(old)] = parameter
-        for group in self.param_groups if replaced else ():
-            for place, old in enumerate(group["params"]):
-                if id(old) in replaced:
-                    new = group["params"][place] = replaced[id(old)]
-                    if old in self.state and old.device == new.device:
-                        self.state[new] = self.state.pop(old)
+        self._replace(replaced)
         if replaced:
             text = (
                 f"{len(replaced)} parameters of the model were replaced: the optimizer has taken the new ones, by name"
             )
             self._tell("replaced", f"{text}\n  fix: make the optimizer after what replaces parameters")
         return bool(replaced)
+
+    def _replace(self, replaced: Mapping[int, Tensor]) -> None:
+        """Put parameters in the place of others, given by id, with their states. Of whole states that have to be cut,
+        every rank keeps its own part.
+        """
+        kinds = {name: dict(bucket.states) for bucket in self.update.buckets for name in bucket.names}
+        places = [
+            (group["params"], place, old, replaced[id(old)], kinds.get(name, {}))
+            for group in self.param_groups
+            for place, (name, old) in enumerate(zip(group["param_names"], group["params"], strict=True))
+            if id(old) in replaced
+        ]
+        states = [self._laid(old, new, kinds) for _, _, old, new, kinds in places]
+        for (parameters, place, old, new, _), state in zip(places, states, strict=True):
+            parameters[place] = new
+            if state is not None:
+                del self.state[old]
+                self.state[new] = state
+
+    def _laid(self, old: Tensor, new: Tensor, kinds: Mapping[str, str]) -> dict[str, Any] | None:
+        """The old parameter's states, as the new one lies. None where there are none, or on another device."""
+        state: dict[str, Any] | None = self.state.get(old)
+        if not state or old.device != new.device:
+            return None
+        if _lies(old) == _lies(new):
+            return state
+        if _lies(old) is not None:
+            self._fail(
+                "parameters lie over ranks in another way than at the step before, and their states don't",
+                "save a checkpoint, make model and optimizer anew, the optimizer last, and load it",
+            )
+        from normc.update.runtime.ranked import laid_out
+
+        return {name: laid_out(value, new, kinds.get(name, "count")) for name, value in state.items()}
+
+    def _woken(self) -> list[str]:
+        """As of any; of gradients that lie over ranks, all ranks say the same."""
+        if not any(hasattr(parameter.grad, "placements") for _, parameter in self._idle):
+            return super()._woken()
+        from normc.spreading import moving
+
+        return moving({name: parameter.grad for name, parameter in self._idle if parameter.grad is not None})
 
     def _refuse_edit(self, problem: str) -> NoReturn:
         self._fail(problem, "call normc.compile again after the model is edited; or freeze it: requires_grad_(False)")
@@ -270,7 +329,14 @@ class Optimizer(MeasuredOptimizer):
         """
         plan = None if self._plan is None else replace(self._plan)  # without what it has cached, some of it unpicklable
         waiting = {} if self.awaited is None else {"awaited": self.awaited.model}
-        own = {"_plan": plan, "origin": self.origin, "make": self.make, "_ranked": None, "_ranked_of": (None,) * 3}
+        own = {
+            "_plan": plan,
+            "origin": self.origin,
+            "make": self.make,
+            "_ranked": None,
+            "_ranked_of": (None,) * 3,
+            "group": None,
+        }
         return {**super().__getstate__(), **own, **waiting}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -291,6 +357,16 @@ class Optimizer(MeasuredOptimizer):
 
 def _lie_over_ranks(members: Mapping[str, Tensor]) -> bool:
     return any(hasattr(parameter, "placements") for parameter in members.values())
+
+
+def _lies(parameter: Any) -> tuple[Any, Any] | None:
+    """How a parameter lies over ranks; None for a plain tensor."""
+    return (parameter.device_mesh, parameter.placements) if hasattr(parameter, "placements") else None
+
+
+def _among_ranks() -> bool:
+    """Whether parameters may be cut over ranks."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _stand_in(named: list[tuple[str, Tensor]], make: Maker) -> Update:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from normc.backends.backend import backends
 from normc.checks import check_fact, check_program
 from normc.model.facts import Elsewhere, Facts, Log, analyses
+from normc.model.trace.distributed import kind_of
 from normc.model.trace.frontend import trace
 from normc.model.trace.graph import ModelGraph, Path
 from normc.model.trace.names import under_bare_names
@@ -71,7 +72,7 @@ def uncollected() -> Iterator[None]:
 @uncollected()
 def plan_model(model: nn.Module, inputs: Inputs, request: Request) -> NormPlan:
     """The plan of a model on these inputs. NormcError where tracing fails, and where a strict request refuses."""
-    with progress(f"planning {type(model).__name__}"):
+    with progress(f"planning {kind_of(model).__name__}"):
         plan = changed(plan_graph(traced(model, inputs, request), request), request.overrides)
     if request.strict:
         refuse_lost(plan)
@@ -213,11 +214,11 @@ class Maker:
         """The plan's update."""
         return update_of(plan, self.build)
 
-    def over_ranks(self, plan: NormPlan, members: Mapping[str, Tensor], kept: Any) -> Any:
+    def over_ranks(self, plan: NormPlan, members: Mapping[str, Tensor], kept: Any, group: Any) -> Any:
         """The plan's step over ranks."""
         from normc.spreading import spread
 
-        return spread(plan, self.build, members, kept)
+        return spread(plan, self.build, members, kept, group)
 
     def counted(self, plan: NormPlan) -> NormPlan:
         """The plan, with the bytes of state that this build keeps for each row; the same where it says so already."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from normc.arguments import instance
 from normc.errors import NormcError
 from normc.model.facts import Log
+from normc.model.trace.distributed import own_parameters
 from normc.model.trace.first_forward import on_first_forward
 from normc.model.trace.graph import ModelGraph, named_arguments
 from normc.model.trace.inputs import example_inputs as read_inputs
@@ -28,6 +29,8 @@ from normc.plans.plan import NormPlan
 from normc.plans.row import Evidence, Row
 from normc.recipe.by_name import recipe_of
 from normc.recipe.recipe import Recipe
+
+Places = Sequence[tuple[Mapping[str, Tensor | None], str, Tensor]]
 
 
 def refuse_sparse(model: nn.Module, plan: NormPlan | None = None) -> None:
@@ -125,6 +128,8 @@ class Source:
     request: Request
     known: weakref.ref[nn.Module] | None = None
     inputs: Inputs | None = None
+    # Where modules hold parameters of an optimizer, and which these are.
+    _places: tuple[Mapping[str, Tensor] | None, Places] = field(default=(None, ()), repr=False, compare=False)
 
     def __reduce__(self) -> tuple[type[Source], tuple[Request]]:
         return Source, (self.request,)
@@ -158,14 +163,26 @@ class Source:
             raise NormcError("the optimizer is a copy, or its model is gone", "give the model")
         if self.inputs is None and own_inputs(model) is None:
             raise NormcError("the optimizer knows no example inputs", "give them")
-        if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
-            raise NormcError("the parameters are sharded by now", "plan before fully_shard")
         return again(plan, self.request, model, self.inputs or inputs_of(model, None))
 
     def parameters(self) -> Mapping[str, Tensor] | None:
         """Those of the model as it now is, by all their names; None where it isn't known."""
         model = self.known() if self.known is not None else None
-        return None if model is None else dict(model.named_parameters(remove_duplicate=False))
+        return None if model is None else dict(own_parameters(model, remove_duplicate=False))
+
+    def gone(self, members: Mapping[str, Tensor]) -> bool:
+        """Whether the model holds another tensor where it held one of these. Says so once of those never seen in it."""
+        model = self.known() if self.known is not None else None
+        if model is None:
+            return False
+        of, places = self._places
+        if of is members:
+            return any(table.get(name) is not parameter for table, name, parameter in places)
+        ids = {id(parameter) for parameter in members.values()}
+        tables = [module._parameters for module in model.modules()]
+        places = [(table, name, p) for table in tables for name, p in table.items() if p is not None and id(p) in ids]
+        self._places = members, places
+        return len({id(parameter) for *_, parameter in places}) < len(ids)
 
     def parameter(self, name: str) -> Tensor | None:
         """One of them; None where the model isn't known, or has none of that name."""

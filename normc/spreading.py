@@ -18,36 +18,66 @@ from normc.recipe.by_name import recipe_of
 from normc.update.program.build import Build
 from normc.update.program.storage import PLAIN
 from normc.update.program.work import cost
-from normc.update.runtime.ranked import Ranked, Updates
-from normc.update.runtime.spread import Held, held
+from normc.update.runtime.ranked import Ranked, Updates, compared
+from normc.update.runtime.rounding import local
+from normc.update.runtime.spread import Held, copied, held
 
 
-def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: Any) -> Ranked:
-    """The step of this rank. NormcError for parameters that lie in a way that no scheme is for."""
+def spread(plan: NormPlan, build: Build, members: Mapping[str, Tensor], kept: Any, group: Any = None) -> Ranked:
+    """The step of this rank; of plain tensors over the ranks of `group`, all of which have them.
+
+    NormcError for parameters that lie in a way that no scheme is for.
+    """
     if build.storage != PLAIN:
         said = "state_dtype, state_device and stochastic_rounding"
         raise NormcError(f"{said} aren't there for parameters that lie over several ranks", "leave them out")
-    teams: list[Any] = []
-    meshes: list[Any] = []
-    orders: list[list[int]] = []
+    meshes = list(dict.fromkeys(tensor.device_mesh for tensor in members.values() if isinstance(tensor, DTensor)))
+    teams = [_group(mesh) for mesh in meshes] or [group]
+    orders = [_order(mesh, team) for mesh, team in zip(meshes, teams, strict=False)]
+    sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
+    widest = max(range(len(teams)), key=lambda team: sizes[team][0])
     places: dict[str, tuple[int, Held]] = {}
     for name, tensor in members.items():
-        if not isinstance(tensor, DTensor):
-            raise NormcError(f"{name!r} is a plain tensor beside sharded ones", "shard the whole model, or none of it")
-        mesh = tensor.device_mesh
-        if mesh not in meshes:
-            meshes.append(mesh)
-            teams.append(_group(mesh))
-            orders.append(_order(mesh, teams[-1]))
+        if not isinstance(tensor, DTensor):  # a tensor-parallel model's gains are plain ones, alike on all ranks
+            places[name] = (widest, copied(tensor.shape, sizes[widest][0]))
+            continue
+        team = meshes.index(tensor.device_mesh)
         try:
-            places[name] = (meshes.index(mesh), _held(tensor, orders[meshes.index(mesh)]))
+            places[name] = (team, _held(tensor, orders[team]))
         except ValueError as error:
             raise NormcError(f"{name!r}: {error}", "reduce it first: redistribute to Replicate or Shard") from None
-    sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
-    spreads, programs = distribute(uncut(plan, build), places, sizes, cost)
+    _compare(plan, members, teams)
     recipe = recipe_of(plan)
+    plain = [name for name, tensor in members.items() if not isinstance(tensor, DTensor)]
+    spreads, programs = distribute(uncut(plan, build), recipe, places, sizes, cost, plain)
     updates = Updates(*(backends[build.backend].load(rewritten(program), recipe).update for program in programs))
-    return Ranked(members, spreads, updates, teams, build.compile, kept)
+    return Ranked(members, spreads, updates, teams, build.compile, kept, plan.hash)
+
+
+def _compare(plan: NormPlan, members: Mapping[str, Tensor], teams: Sequence[Any]) -> None:
+    """NormcError on all ranks where one has another plan than the rest."""
+    device = local(next(iter(members.values()))).device
+    same, _ = compared("\n".join(["plan", plan.hash, *(row.name for row in plan.rows)]), 0.0, teams, device)
+    if not same:
+        rank = torch.distributed.get_rank()
+        raise NormcError(
+            f"ranks have different plans; that of rank {rank} is {plan.hash[:16]}, of {len(plan)} rows",
+            f"normc.save(opt.plan, 'plan{rank}.json') on every rank and compare two by `normc diff`. Plan on the same "
+            "inputs, or give all ranks one plan: normc.compile(model, plan=normc.load(path))",
+        )
+
+
+def moving(gradients: Mapping[str, Tensor]) -> list[str]:
+    """Which of these gradients aren't zeros alone, on any rank of the meshes that some of them lie over."""
+    found = torch.stack([local(gradient).any().float() for gradient in gradients.values()])
+    meshes: list[Any] = []
+    for mesh in (getattr(gradient, "device_mesh", None) for gradient in gradients.values()):
+        if mesh is not None and mesh not in meshes:
+            meshes.append(mesh)
+    for mesh in meshes:
+        for axis in range(mesh.ndim):
+            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=mesh.get_group(axis))
+    return [name for name, moves in zip(gradients, found.tolist(), strict=True) if moves]
 
 
 _GROUPS: dict[tuple[int, ...], Any] = {}

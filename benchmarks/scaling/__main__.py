@@ -22,7 +22,7 @@ from normc.tools.scaling.rates import Rates
 
 DOCS = Path(__file__).parents[2] / "docs"
 RESULTS, PAGE = DOCS / "scaling.json", DOCS / "distributed.md"
-BEGIN, END = "<!-- made by `python -m benchmarks.scaling --write` -->\n", "<!-- until here -->\n"
+BEGIN, END = "<!-- scaling -->\n", "<!-- scaling: end -->\n"
 RANKS = tuple(2**power for power in range(1, 13))
 SHOWN = (2, 8, 64, 512, 4096)
 TP = (2, 4, 8)
@@ -67,7 +67,8 @@ def model(name: str, rates: Rates) -> dict[str, Any]:
     for ranks in TP:
         own = cut.over(Mesh(tp=ranks), rates)
         mesh = Mesh(tp=ranks)
-        axes = [mesh.lies(planned[each.name])[1][0].dim for each in found]
+        lies = [mesh.lies(planned[each.name]) for each in found]
+        axes = [0 if own is None else own[1][0].dim for own in lies]
         tensor[str(ranks)] = {
             "normc": _entry(Priced(max(own.sent), own.load, own.ms), own.alone_ms, ranks),
             "duplicated": _entry(duplicated(found, ranks, rates), own.alone_ms, ranks),
@@ -135,11 +136,8 @@ def main() -> None:
     print(shown)
     if given.write:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        page = PAGE.read_text() if PAGE.is_file() else "# Steps over many ranks\n"
-        if BEGIN not in page:
-            page += f"\n## Predicted scaling\n\n{BEGIN}{END}"
-        head, _, rest = page.partition(BEGIN)
-        PAGE.write_text(f"{head}{BEGIN}\n{shown}\n\n{END}{rest.partition(END)[2]}")
+        head, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(f"{head}{BEGIN}\n## Predicted scaling\n\n{shown}\n\n{END}{rest.partition(END)[2]}")
 
 
 if __name__ == "__main__":

@@ -15,22 +15,20 @@ IDS = torch.zeros(2, 5, dtype=torch.long)
 
 
 class Small(nn.Module):
-    """A table, blocks of q, k and v in one matrix, a layer, gains and biases; sizes that ranks don't divide."""
+    """A table, q, k and v in one matrix, experts, a layer, gains and biases; sizes that ranks don't divide."""
 
     def __init__(self, width: int = 12, vocabulary: int = 11) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.table, self.qkv, self.norm = (
-            nn.Embedding(vocabulary, width),
-            nn.Linear(width, 3 * width),
-            nn.LayerNorm(width),
-        )
-        self.up, self.head = nn.Linear(width, 20), nn.Linear(20, vocabulary, bias=False)
+        self.table, self.norm = nn.Embedding(vocabulary, width), nn.LayerNorm(width)
+        self.experts = nn.Parameter(0.1 * torch.randn(4, width, width))
+        self.qkv, self.up, self.head = nn.Linear(width, 3 * width), nn.Linear(width, 20), nn.Linear(20, vocabulary)
 
     def forward(self, ids: Tensor) -> Tensor:
         """[batch, time] -> logits."""
         q, k, v = self.qkv(self.norm(self.table(ids))).chunk(3, -1)
         x = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + torch.einsum("btw,eow->bteo", x, self.experts).relu().sum(2)
         out: Tensor = self.head(self.up(x).relu())
         return out
 
@@ -45,8 +43,10 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], Any]] = {
 }
 
 
-def lay_out(model: nn.Module, layout: str) -> dict[str, Tensor]:
-    """Replace a model's parameters by distributed ones; return them by name."""
+def lay_out(model: nn.Module, layout: str | None) -> dict[str, Tensor]:
+    """Replace a model's parameters by distributed ones, if there is a layout; return them by name."""
+    if layout is None:
+        return dict(model.named_parameters())
     shape, placed = LAYOUTS[layout]
     ranks = torch.distributed.get_world_size()
     mesh = init_device_mesh("cpu", tuple(ranks // 2 if size < 0 and len(shape) > 1 else ranks if size < 0 else size

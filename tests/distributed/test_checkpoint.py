@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save as save_states
 
 import normc
 from tests.distributed.models import IDS, Small, give, gradients, lay_out, optimizer, whole
@@ -22,7 +23,7 @@ BEFORE, AFTER = 3, 2
 def made(recipe: str, layout: str | None) -> tuple[nn.Module, dict[str, Tensor], normc.Optimizer]:
     model = Small()
     plan = normc.plan(model, IDS, recipe=recipe)
-    members = dict(model.named_parameters()) if layout is None else lay_out(model, layout)
+    members = lay_out(model, layout)
     return model, members, optimizer(model, plan)
 
 
@@ -41,7 +42,7 @@ def save(recipe: str, layout: str, folder: Path) -> dict[str, Tensor]:
     model, members, opt = made(recipe, layout)
     train(members, opt, range(BEFORE))
     states = get_state_dict(model, opt)
-    dcp.save({"model": states[0], "optimizer": states[1]}, checkpoint_id=str(folder))
+    save_states({"model": states[0], "optimizer": states[1]}, checkpoint_id=str(folder))
     train(members, opt, range(BEFORE, BEFORE + AFTER))
     return ends(members)
 
@@ -50,7 +51,7 @@ def resume(recipe: str, layout: str | None, folder: Path) -> dict[str, Tensor]:
     """Load what `save` wrote into a model that lies in another way, and train on."""
     model, members, opt = made(recipe, layout)
     states = get_state_dict(model, opt)
-    given = {"model": states[0], "optimizer": states[1]}
+    given: dict[str, Any] = {"model": states[0], "optimizer": states[1]}
     load(given, checkpoint_id=str(folder))
     set_state_dict(model, opt, model_state_dict=given["model"], optim_state_dict=given["optimizer"])
     train(members, opt, range(BEFORE, BEFORE + AFTER))

@@ -60,13 +60,18 @@ def counted(recipe: str, mesh: str) -> tuple[int, int]:
     meshes: dict[tuple[int, ...], Any] = {}
     members = {}
     for row in plan.rows:
-        shape, placements = on.lies(row, biased(row, by_name))
+        lying = on.lies(row, biased(row, by_name))
+        if lying is None:
+            members[row.name] = nn.Parameter(torch.ones(row.shape))
+            continue
+        shape, placements = lying
         own = meshes.setdefault(shape, init_device_mesh("cpu", shape))
         part = torch.ones(held(row.shape, shape, placements).local(dist.get_rank()))
         strides = torch.empty(row.shape, device="meta").stride()
         lies = DTensor.from_local(part, own, placements, run_check=False, shape=torch.Size(row.shape), stride=strides)
         members[row.name] = nn.Parameter(lies)
     opt = build(plan, members.items(), lr=0.01, compile=False)
+    opt.group = dist.group.WORLD if on.plain else None
     calls: list[str] = []
     for step in range(2):  # the first makes what later ones use
         for tensor in members.values():
@@ -76,7 +81,8 @@ def counted(recipe: str, mesh: str) -> tuple[int, int]:
                 patch.setattr(dist, name, told(getattr(dist, name), calls))
             opt.step()
     ranked: Any = opt._ranked
-    return sum(exchange.bytes_sent for exchange in (*ranked.there, *ranked.back)), len(calls)
+    exchanges = () if ranked is None else (*ranked.there, *ranked.back)
+    return sum(exchange.bytes_sent for exchange in exchanges), len(calls)
 
 
 def told(call: Callable[..., Any], calls: list[str]) -> Callable[..., Any]:
@@ -107,7 +113,7 @@ def test_bytes_and_calls_are_those_of_a_step(ranks: int, cases: list[Case], tmp_
     for recipe, mesh in cases:
         told = distribution(model(recipe), mesh)
         assert [own[recipe, mesh] for own in found] == [(sent, told.calls) for sent in told.sent], (recipe, mesh)
-        assert max(told.sent) > 0
+        assert (max(told.sent) > 0) == ("owner" in told.schemes)
 
 
 def test_sums_of_rows_are_what_ranks_send_and_get() -> None:
@@ -116,7 +122,9 @@ def test_sums_of_rows_are_what_ranks_send_and_get() -> None:
         assert sum(found.sent) == sum(found.received) == sum(row.bytes_in + row.bytes_out for row in found.rows)
         for rank in range(found.mesh.ranks):
             own = [row for row in found.rows if row.owner == rank]
-            assert sum(row.flops for row in own) == found.work.flops[rank]
+            assert sum(row.flops for row in own) <= found.work.flops[rank]
+        if "apart" not in found.schemes:
+            assert sum(row.flops for row in found.rows) == found.work.flops.sum()
 
 
 def test_one_rank_sends_nothing() -> None:
@@ -171,7 +179,7 @@ def test_rates_are_assumptions_that_can_be_changed() -> None:
 
 def test_the_table_names_schemes_and_bytes() -> None:
     found = distribution(model("muon"), "fsdp=4")
-    assert "4 local, 5 owner" in found.footer(120)
+    assert "4 local, 2 apart, 3 owner" in found.footer(120)
     assert "up_proj.weight" in found.text(160)
     lines = dict(found.explained(found.plan["up_proj.weight"]))
     assert "polar needs the whole 7x5" in lines["scheme"].plain

@@ -123,6 +123,11 @@ class _Unshared(OrderedDict[int, Any]):
 
     kept: frozenset[int] = frozenset()
 
+    def move_to_end(self, key: int, last: bool = True) -> None:
+        """Hooks that are put in front later (FSDP casts inputs in one) stay behind those that are kept."""
+        for own in [key, *(() if last else self.kept & set(self))]:
+            super().move_to_end(own, last)
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return OrderedDict, ([(key, value) for key, value in self.items() if key not in self.kept],)
 

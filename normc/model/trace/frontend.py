@@ -19,6 +19,7 @@ from normc.arguments import shown
 from normc.errors import NormcError
 from normc.model.trace.caches import fresh_caches
 from normc.model.trace.dataless import answered
+from normc.model.trace.distributed import as_before, is_sharded
 from normc.model.trace.export import exported
 from normc.model.trace.failures import Caught, Failure, explained
 from normc.model.trace.foreign import ask, signature_of
@@ -67,6 +68,12 @@ FRONTENDS: Mapping[str, tuple[Rung, ...]] = {
 }
 
 
+_BEFORE_SHARDING = (
+    "call the model on these inputs without normc. Where that works, its code knows of ranks (local numbers of heads, "
+    "hooks of your own), and a trace runs it on whole tensors: plan it before, then normc.compile(model, plan=plan)"
+)
+
+
 def find_ladder(frontend: str) -> tuple[Rung, ...]:
     """The ways to trace that a frontend tries, in order. NormcError if there is no such frontend."""
     if not isinstance(frontend, str) or frontend not in FRONTENDS:
@@ -81,8 +88,9 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], fr
     recorder then runs. Both give the same form of graph. What torch.export can't run, the recorder runs, with a note.
 
     Parameters and inputs may be on "meta". Names are those of `model.named_parameters()`, also of a compiled or
-    wrapped model. A cache of a `use_cache` model is switched off unless `kwargs` says otherwise. NormcError if the
-    forward fails on every rung of the frontend's ladder or returns no tensor, or if there is no such frontend.
+    wrapped model, and shapes are those of whole tensors, also of a sharded one. A cache of a `use_cache` model is
+    switched off unless `kwargs` says otherwise. NormcError if the forward fails on every rung of the frontend's ladder
+    or returns no tensor, or if there is no such frontend.
     """
     ladder = find_ladder(frontend)
     if not hasattr(torch._C, "_AutoDispatchBelowAutograd"):
@@ -93,7 +101,13 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], fr
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
             raise NormcError(f"{name} is lazy and has no shape yet", "run one forward pass first")
-    kwargs = {**_without_cache(model, args, kwargs), **kwargs}
+    with as_before(model):
+        return _first_graph(ladder, model, args, {**_without_cache(model, args, kwargs), **kwargs}, frontend)
+
+
+def _first_graph(
+    ladder: tuple[Rung, ...], model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], frontend: str
+) -> ModelGraph:
     failures: list[Failure] = []
     for rung in ladder:
         if rung.evaluating and not model.training:
@@ -105,6 +119,8 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], fr
         if result.blame == "loop":  # whoever runs it
             break
     told = failures[min(ladder.index(_RECORDERS[0]), len(failures) - 1)]
+    if told.blame == "model" and any(map(is_sharded, model.parameters())):
+        told = replace(told, fix=_BEFORE_SHARDING)
     raise told.raised(type(unwrapped(model)).__name__) from told.error
 
 

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader
 
 from normc.errors import NormcError
+from normc.model.trace.distributed import kind_of
 from normc.model.trace.foreign import signature_of
 from normc.model.trace.names import unwrapped
 from normc.model.trace.untouched import rng_untouched, untouched
@@ -79,8 +80,9 @@ def _fit(model: nn.Module, signature: inspect.Signature, batch: object) -> Call:
         case _:
             call = ((batch,), {})
     if not _binds(signature, *call):
+        name = kind_of(unwrapped(model)).__name__
         raise NormcError(
-            f"{type(unwrapped(model)).__name__}.forward{signature} can't take these example inputs: {_sketch(batch)}",
+            f"{name}.forward{signature} can't take these example inputs: {_sketch(batch)}",
             "pass the arguments of one forward call: a tensor, a tuple, or a dict by parameter name",
         )
     return call

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import _disable_current_modes
 
+from normc.model.trace.distributed import entries
 from normc.model.trace.forms import filled
 from normc.model.trace.values import Structure, map_leaves, storage_key, tensors_in
 
@@ -59,10 +60,11 @@ class Shadows:
         self._budget = _BUDGET
 
     def give(self, fake: Tensor, real: Tensor) -> None:
-        """`real` is the value of `fake`; it is copied, so that no write reaches it."""
+        """`real` is the value of `fake`; it is copied, so that no write reaches it. Of shards nothing is known."""
         if real.numel() <= LARGEST and real.device.type != "meta" and real.layout is torch.strided:
             with _disable_current_modes(), torch.no_grad():
-                self._put(fake, real.detach().to("cpu", copy=True), certain=True)
+                if (whole := entries(real)) is not None:
+                    self._put(fake, whole.detach().to("cpu", copy=True), certain=True)
 
     def put(self, fake: Structure, known: Known) -> None:
         """Keep what an op really gave, leaf by leaf; in-place results are already there."""

@@ -28,7 +28,7 @@ Lies = tuple[tuple[int, ...], tuple[Any, ...]]  # a mesh's shape, and a placemen
 class Mesh:
     """How many ranks each kind of parallelism has. There are dp * fsdp * tp ranks; those of `ep` are among fsdp's.
 
-    dp    every parameter is there as often (DDP; the replicas of HSDP)
+    dp    every parameter is there as often: alone as plain tensors (DDP), beside fsdp as the replicas of HSDP
     fsdp  every parameter is cut along axis 0, as FSDP2 does
     tp    matrices are cut along their fan-out; those of `FAN_IN` along their fan-in, embeddings along their rows,
           biases with their matrix. All else is replicated. Neighbouring ranks are one tp group
@@ -50,8 +50,15 @@ class Mesh:
         said = [f"{each.name}={size}" for each in fields(self) if (size := getattr(self, each.name)) > 1]
         return ",".join(said) or "fsdp=1"
 
-    def lies(self, row: Row, weight: Row | None = None) -> Lies:
-        """How a row's parameter lies; `weight` is the matrix that it is the bias of."""
+    @property
+    def plain(self) -> bool:
+        """Whether parameters are plain tensors, whole on every rank."""
+        return self.dp > 1 and self.fsdp == self.tp == 1
+
+    def lies(self, row: Row, weight: Row | None = None) -> Lies | None:
+        """How a row's parameter lies, None for a plain one; `weight` is the matrix that it is the bias of."""
+        if self.plain:
+            return None
         if self.ep > 1 and (along := _experts(row)) is not None:
             return self._experts_lie(row, along)
         cut = _tp_axis(row, weight) if self.tp > 1 else None

@@ -23,10 +23,11 @@ VOTE = 1  # small collective calls of a step for each team of ranks: do all have
 class Placed:
     """How one row is stepped.
 
-    scheme     "local" on each rank's shard, "owner" whole on one rank, "none" for a row without an update
+    scheme     "local" entry by entry on each rank's shard, "apart" on shards that hold whole blocks or vectors,
+               "owner" whole on one rank, "everywhere" whole on all ranks, "none" for a row without an update
     owner      the rank that steps it whole, in the order of the mesh
     bytes_in   what the owner gets from others in a step; `bytes_out` what it hands them
-    flops      operations in products, on the owner
+    flops      operations in products, all ranks' together, of one replica
     cost       what the owner is chosen by
     reason     why this scheme
     placement  how it lies

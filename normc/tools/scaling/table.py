@@ -50,7 +50,11 @@ def table(found: Result) -> RenderableType:
         if len(own) > 1:
             name.append(f" ×{len(own)}", style="bold yellow")
         sizes = [words.size(sum(getattr(row, side) for row in own)) for side in ("bytes_in", "bytes_out")]
-        cells = (*sizes, f"{sum(row.flops for row in own) / 1e12:.3g}") if own[0].scheme == "owner" else ("", "", "")
+        cells = (
+            (*sizes, f"{sum(row.flops for row in own) / 1e12:.3g}")
+            if any(row.flops or row.bytes_out for row in own)
+            else ("", "", "")
+        )
         schemes = ", ".join(dict.fromkeys(row.scheme for row in own))
         grid.add_row(
             name, words.shape(family.rows[0]), ", ".join(dict.fromkeys(row.placement for row in own)), schemes,

@@ -13,12 +13,13 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import Shard, zeros
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard, zeros
 
 from normc.update.runtime.faults import flags, named
 from normc.update.runtime.rounding import local
 from normc.update.runtime.run import Update
-from normc.update.runtime.spread import Exchange, Held, Value, held
+from normc.update.runtime.spread import Exchange, Held, Value, boxes, copied, held
 from normc.update.runtime.step import UpdateOptimizer
 
 Key = tuple[str, str]  # a parameter's name, and that of a state or of a value that crosses ranks
@@ -80,33 +81,74 @@ def elsewhere(placements: Sequence[Any], kind: str) -> list[Any]:
 
 
 def states_of(member: Tensor, states: Sequence[tuple[str, str]], dtype: torch.dtype) -> dict[str, Tensor]:
-    """A distributed parameter's states, all zero: as it lies, or as `elsewhere` says."""
-    mesh, placements = member.device_mesh, member.placements  # type: ignore[attr-defined]  # of DTensor
+    """A parameter's states, all zero. Those of a distributed one lie as it does, or as `elsewhere` says."""
     found: dict[str, Tensor] = {}
     for name, kind in states:
+        shape = tuple(member.shape) if kind == "like" else () if kind in ("count", "grad") else shape_of(kind)
         if kind == "count":
             found[name] = torch.tensor(0.0)
-        elif kind == "like":
-            found[name] = zeros(tuple(member.shape), dtype=dtype, device_mesh=mesh, placements=placements)
+        elif kind != "grad" and isinstance(member, DTensor):
+            placed = member.placements if kind == "like" else elsewhere(member.placements, kind)
+            found[name] = zeros(shape, dtype=dtype, device_mesh=member.device_mesh, placements=placed)
         elif kind != "grad":
-            found[name] = zeros(shape_of(kind), dtype=dtype, device_mesh=mesh, placements=elsewhere(placements, kind))
+            found[name] = torch.zeros(shape, dtype=dtype, device=member.device)
     return found
 
 
 def value_of(
     spread: Spread,
     one: Crossing,
-    lies: tuple[Sequence[int], Sequence[Any]],
+    lies: tuple[Sequence[int], Sequence[Any]] | None,
     wide: torch.dtype,
     dtypes: Mapping[str, torch.dtype],
 ) -> Value:
     """What crosses: in `wide`, or in the dtype of the state that it is. The parameter `lies` on a mesh of this shape,
-    so placed; states of other shapes lie as `elsewhere` says.
+    so placed, or is a plain one (None); states of other shapes lie as `elsewhere` says.
     """
     assert spread.owner is not None
-    mesh, placements = lies
-    own = spread.held if one.kind == "like" else held(shape_of(one.kind), mesh, elsewhere(placements, one.kind))
+    if one.kind == "like":
+        own = spread.held
+    elif lies is None:
+        own = copied(shape_of(one.kind), len(spread.held.parts))
+    else:
+        own = held(shape_of(one.kind), lies[0], elsewhere(lies[1], one.kind))
     return Value((spread.name, one.name), own, dtypes.get(str(one.source), wide), spread.owner)
+
+
+def laid_out(whole: Tensor, member: Tensor, kind: str) -> Tensor:
+    """A whole state of a parameter that lies over ranks now, cut as it lies. Every rank keeps its part of its own."""
+    if kind == "count":
+        return whole
+    mesh: DeviceMesh = member.device_mesh  # type: ignore[attr-defined]  # of DTensor
+    placements = member.placements  # type: ignore[attr-defined]  # of DTensor
+    placements = list(placements) if kind == "like" else elsewhere(placements, kind)
+    sizes = tuple(mesh.mesh.shape)
+    part = held(whole.shape, sizes, placements).parts[_number(mesh.get_coordinate() or [], sizes)]
+    own = whole.new_empty(tuple(sum(stop - start for start, stop in runs) for runs in part))
+    for outer, inner in boxes(whole, part, own):
+        inner.copy_(outer)
+    whole = whole.contiguous()
+    return DTensor.from_local(own, mesh, placements, run_check=False, shape=whole.shape, stride=whole.stride())
+
+
+def _number(place: Sequence[int], sizes: Sequence[int]) -> int:
+    """Of a place in a mesh, counting along its last axis first."""
+    number = 0
+    for index, size in zip(place, sizes, strict=True):
+        number = number * size + index
+    return number
+
+
+def compared(said: str, wrong: float, teams: Sequence[Any], device: torch.device) -> tuple[bool, float]:
+    """Whether all ranks of these teams say the same, and the largest of their numbers. One message a team, whatever it
+    is about: ranks that ask about different things differ.
+    """
+    number = float(int.from_bytes(hashlib.sha256(said.encode()).digest()[:6], "big"))
+    found = torch.tensor([wrong, number, -number], dtype=torch.float64, device=device)
+    for team in teams:
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=team)
+    largest, most, least = found.tolist()
+    return most == -least, largest
 
 
 class PartOptimizer(UpdateOptimizer):
@@ -135,6 +177,7 @@ class Ranked:
     """The step of one rank. `members` are the model's parameters by name; states are kept in `kept`, by parameter.
 
     `teams` are the process groups that parameters lie over; those of experts may be others than those of the rest.
+    `plan` tells the plan from others. A plain member is one that all ranks have alike.
     """
 
     def __init__(
@@ -145,10 +188,10 @@ class Ranked:
         teams: Sequence[Any],
         compile: bool,
         kept: Mapping[Tensor, dict[str, Tensor]],
+        plan: str = "",
     ) -> None:
+        self.plan = plan
         for spread in spreads:
-            if not hasattr(members[spread.name], "placements"):
-                continue
             own = kept[members[spread.name]]
             wide = torch.promote_types(members[spread.name].dtype, updates.after.compute_dtype)
             for state, tensor in states_of(members[spread.name], spread.states, wide).items():
@@ -202,13 +245,27 @@ class Ranked:
         member = self.members[spread.name]
         kept = self.kept.get(member, {})
         dtypes = {state: kept[state].dtype for state, kind in spread.states if kind != "grad" and state in kept}
-        lies = (tuple(member.device_mesh.mesh.shape), tuple(member.placements))  # type: ignore[attr-defined]  # of DTensor
+        lies = (tuple(member.device_mesh.mesh.shape), member.placements) if isinstance(member, DTensor) else None
         return value_of(spread, one, lies, self._wide[spread.name], dtypes)
 
     @property
     def names(self) -> list[str]:
         """The parameters that are stepped."""
         return list(self.spreads)
+
+    @property
+    def shares(self) -> bool:
+        """Whether a rank steps anything for others."""
+        return any(spread.owner is not None for spread in self.spreads.values())
+
+    def align(self, live: Sequence[str]) -> None:
+        """Lay gradients as their parameters lie: those of a sharded table may be whole on every rank."""
+        for name in live:
+            member: Any = self.members[name]
+            if member.grad is not None and getattr(member.grad, "placements", None) != getattr(
+                member, "placements", None
+            ):
+                member.grad = member.grad.redistribute(member.device_mesh, member.placements)
 
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
@@ -217,15 +274,12 @@ class Ranked:
         found = flags([local(gradient) for gradient in gradients]) if judged and gradients else None
         device = next(iter(self.shards.values())).device
         wrong = 0.0 if found is None else found[-1].item()
-        number = float(int.from_bytes(hashlib.sha256("\n".join(live).encode()).digest()[:6], "big"))
-        said = torch.tensor([wrong, number, -number], dtype=torch.float64, device=device)
-        for team in self.teams:
-            torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX, group=team)
-        any_wrong, most, least = said.tolist()
-        if most != -least:
+        same, any_wrong = compared("\n".join([self.plan, *live]), wrong, self.teams, device)
+        if not same:
             fail(
-                f"ranks have gradients of other parameters: rank {self.ranks[0]} has {len(live)} of {len(self.names)}",
-                "let every rank run the same layers, or give zeros as gradients",
+                f"ranks have gradients of other parameters, or another plan by now: rank {self.ranks[0]} has "
+                f"{len(live)} of {len(self.names)}",
+                "let every rank run the same layers, or give zeros as gradients; call opt.replan on every rank",
             )
         if not any_wrong:
             return []

@@ -77,6 +77,12 @@ def _pieces(
     return {place: _runs(piece.tolist()) for place, piece in found.items()}
 
 
+def copied(shape: Sequence[int], ranks: int) -> Held:
+    """Of a tensor that every rank has whole."""
+    part = tuple(((0, size),) for size in shape)
+    return Held(tuple(shape), (part,) * ranks, tuple(range(ranks)))
+
+
 def _first_axis(placement: Any) -> Any:
     """The same placement of a vector."""
     factor = getattr(placement, "split_factor", None)

@@ -26,7 +26,16 @@ _TENSORS = (Tensor, torch.nn.Parameter)
 class Ranked(Protocol):
     """A step over ranks, which a file that is exported for one process hasn't."""
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]:
+        """The parameters that are stepped."""
+
+    @property
+    def shares(self) -> bool:
+        """Whether a rank steps anything for others."""
+
+    def align(self, live: Sequence[str]) -> None:
+        """Lay gradients as their parameters lie."""
 
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
@@ -94,10 +103,10 @@ class UpdateOptimizer(JudgingOptimizer):
             self._settle()
         if self._owed:
             self._pay()
+        if self._changed():
+            members = self._by_names()
         if self._idle and (woken := self._woken()):
             self._wake(woken)
-            members = self._by_names()
-        if self._changed():
             members = self._by_names()
         ranked = self._over_ranks(members)
         if ranked is not None:
@@ -129,6 +138,7 @@ class UpdateOptimizer(JudgingOptimizer):
     def _step_over_ranks(self, ranked: Ranked, members: Mapping[str, Tensor]) -> None:
         """As any step: all ranks step, or none."""
         live = [name for name in ranked.names if members[name].grad is not None]
+        ranked.align(live)
         gradients = [self._gradient(name, members[name]) for name in live]
         wrong = ranked.agreed(live, gradients, self._policy != "ignore", self._fail)
         if wrong:
