@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from normc.tools.check.check import check as check
     from normc.tools.check.report import CheckReport as CheckReport
     from normc.tools.report.like_adamw import lr_like_adamw as lr_like_adamw
+    from normc.tools.scaling.distribution import distribution as distribution
     from normc.tools.schedule import schedule as schedule
 
 _HOMES = {
@@ -46,6 +47,7 @@ _HOMES = {
     "NormcWarning": "errors",
     "lr_like_adamw": "tools.report.like_adamw",
     "schedule": "tools.schedule",
+    "distribution": "tools.scaling.distribution",
 }
 _PACKAGES = ("cbs",)
 __version__ = VERSION
@@ -61,6 +63,7 @@ __all__ = [
     "cbs",
     "check",
     "compile",
+    "distribution",
     "export",
     "init_",
     "load",

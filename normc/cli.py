@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from normc.plans.plan import NormPlan
+    from normc.tools.scaling.table import Distribution
 
 _TARGET = "hf:gpt2, timm:resnet50, package.module:factory, path/to/file.py:factory, or a saved plan.json"
 
@@ -69,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HEURISTIC",
         help="show what a rule by name and number of axes would get wrong instead: muon-ndim, muon-names, "
         "torch-example, timm, deepspeed, or all",
+    )
+    plan.add_argument(
+        "--mesh",
+        metavar="AXES",
+        help="say how the step is shared out over ranks, and what it takes there: fsdp=8, hsdp=2x4, dp=8, fsdp=4,tp=2",
     )
     plan.add_argument("--json", metavar="FILE", help="save the plan; - writes it to standard output and nothing else")
     plan.add_argument("--width", type=int, metavar="N", help="columns of the table (default: the terminal's)")
@@ -206,24 +212,35 @@ def _plan(options: argparse.Namespace) -> int:
         return 0
     if options.json:
         write_text(options.json, plan.to_json())
+    over = _over_ranks(plan, options.mesh)
     if options.explain or options.against:
         pass
     elif console.is_terminal:
         console.print(plan)
     else:
         print(plan.text(options.width))
+    if over is not None and not options.explain:
+        print(over.footer(options.width))
     if options.against:
         from normc.tools.report.against import against, heuristics
 
         names = [name for given in options.against for name in (heuristics if given == "all" else [given])]
         console.print(against(plan, names))
     if options.explain:
-        from normc.tools.report.explain import explained
+        from normc.tools.report.explain import explained_with
 
-        console.print(explained(plan, options.explain))
+        console.print(explained_with(plan, options.explain, lambda row: [] if over is None else over.explained(row)))
     if options.json:
         print(f"wrote {options.json}", file=sys.stderr)
     return 0
+
+
+def _over_ranks(plan: NormPlan, mesh: str | None) -> Distribution | None:
+    if mesh is None:
+        return None
+    from normc.tools.scaling.distribution import distribution
+
+    return distribution(plan, mesh)
 
 
 def _export(options: argparse.Namespace) -> int:

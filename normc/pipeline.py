@@ -177,6 +177,15 @@ def lowered(plan: NormPlan, build: Build) -> Program:
     return program
 
 
+def uncut(plan: NormPlan, build: Build) -> Program:
+    """The plain program that is cut over ranks."""
+    program = lowered(plan, build)
+    if "laws" not in build.without:  # on whole chains: in a part of one, a state reaches no weight
+        program = rewrites["laws"](program)
+        program = replace(program, build=replace(build, without=(*build.without, "laws")))
+    return program
+
+
 def rewritten(program: Program) -> Program:
     """The program after all rewrites that aren't left out; as it is for a backend that runs it row by row."""
     if not backends[program.build.backend].batched:
@@ -209,7 +218,7 @@ class Maker:
         """The plan's step over ranks."""
         from normc.spreading import spread
 
-        return spread(plan, lowered(plan, self.build), rewritten, members, kept, group)
+        return spread(plan, uncut(plan, self.build), rewritten, members, kept, group)
 
     def counted(self, plan: NormPlan) -> NormPlan:
         """The plan, with the bytes of state that this build keeps for each row; the same where it says so already."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,11 +13,10 @@ from normc.backends.backend import backends
 from normc.errors import NormcError
 from normc.passes.rewrites.distribute import distribute
 from normc.plans.plan import NormPlan
-from normc.plans.row import Row
 from normc.recipe.by_name import recipe_of
 from normc.update.program.program import Program
-from normc.update.program.rewriting import rewrites
 from normc.update.program.storage import PLAIN
+from normc.update.program.work import cost
 from normc.update.runtime.agreeing import compared
 from normc.update.runtime.ranked import Ranked, Updates
 from normc.update.runtime.rounding import local
@@ -34,7 +32,7 @@ def spread(
     group: Any = None,
 ) -> Ranked:
     """The step of this rank; of plain tensors over the ranks of `group`, all of which have them. `program` is the
-    plan's, as it is lowered; its parts are `rewritten`.
+    plan's, uncut; its parts are `rewritten`.
 
     NormcError for parameters that lie in a way that no scheme is for, and where ranks have different plans.
     """
@@ -44,6 +42,7 @@ def spread(
         raise NormcError(f"{said} aren't there for parameters that lie over several ranks", "leave them out")
     meshes = list(dict.fromkeys(tensor.device_mesh for tensor in members.values() if isinstance(tensor, DTensor)))
     teams = [_group(mesh) for mesh in meshes] or [group]
+    orders = [_order(mesh, team) for mesh, team in zip(meshes, teams, strict=False)]
     sizes = [(torch.distributed.get_world_size(team), torch.distributed.get_rank(team)) for team in teams]
     widest = max(range(len(teams)), key=lambda team: sizes[team][0])
     places: dict[str, tuple[int, Held]] = {}
@@ -53,13 +52,10 @@ def spread(
             continue
         team = meshes.index(tensor.device_mesh)
         try:
-            places[name] = (team, _held(tensor, teams[team]))
+            places[name] = (team, _held(tensor, orders[team]))
         except ValueError as error:
             raise NormcError(f"{name!r}: {error}", "reduce it first: redistribute to Replicate or Shard") from None
     _compare(plan, members, teams)
-    if "laws" not in build.without:  # on whole chains: in a part of one, a state reaches no weight
-        program = rewrites["laws"](program)
-        program = replace(program, build=replace(build, without=(*build.without, "laws")))
     plain = [name for name, tensor in members.items() if not isinstance(tensor, DTensor)]
     spreads, programs = distribute(program, recipe, places, sizes, cost, plain)
     updates = Updates(*(backends[build.backend].load(rewritten(program), recipe).update for program in programs))
@@ -94,16 +90,15 @@ def _group(mesh: Any) -> Any:
     return _GROUPS[ranks]
 
 
-def _held(tensor: Any, group: Any) -> Held:
+def _order(mesh: Any, group: Any) -> list[int]:
+    """Places of a mesh, as its ranks come one after another in the group."""
+    ranks = mesh.mesh.flatten().tolist()
+    return sorted(range(len(ranks)), key=lambda index: torch.distributed.get_group_rank(group, ranks[index]))
+
+
+def _held(tensor: Any, order: Sequence[int]) -> Held:
     """Who holds what, in the order of the group's ranks."""
-    ranks = tensor.device_mesh.mesh.flatten().tolist()
     found = held(tensor.shape, tuple(tensor.device_mesh.mesh.shape), tensor.placements)
-    order = sorted(range(len(ranks)), key=lambda index: torch.distributed.get_group_rank(group, ranks[index]))
+    if list(order) == list(range(len(order))):
+        return found
     return Held(found.shape, tuple(found.parts[index] for index in order), tuple(found.alike[i] for i in order))
-
-
-def cost(row: Row) -> float:
-    """What the whole part of a row's step takes, in any unit: products of Newton-Schulz in the Gram form."""
-    short, long = sorted((max(row.fan_in, 1), max(row.fan_out, 1)))
-    blocks = max(len(row.blocks), 1)
-    return float(row.numel) + short**3 * (6.0 * (long / short - 1) + 20.0) / blocks**2

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+
+from torch import fx
 
 from normc.update.program.laws import Finding, simplified
 from normc.update.program.program import Chain, Decision, Program
@@ -11,11 +14,14 @@ from normc.update.program.rewriting import rewrite
 
 @rewrite("laws")
 def laws(program: Program) -> Program:
-    """Each chain simplified; one decision for each law, with the number of rows."""
+    """Each chain simplified; one decision for each law, with the number of rows. Chains of one graph keep one."""
     counted: Counter[Finding] = Counter()
     chains = []
+    seen: dict[int, tuple[fx.Graph, Sequence[Finding]]] = {}
     for chain in program.chains:
-        graph, found = simplified(chain.graph)
+        if id(chain.graph) not in seen:
+            seen[id(chain.graph)] = simplified(chain.graph)
+        graph, found = seen[id(chain.graph)]
         counted.update({finding: len(chain.rows) for finding in found})
         chains.append(Chain(chain.rows, graph, chain.group))
     decisions = [

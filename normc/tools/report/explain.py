@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -19,9 +19,13 @@ from normc.recipe.stages.apply import QkClip
 from normc.tools.report import words
 from normc.tools.report.step import Step, steps
 
+More = Callable[[Row], list[tuple[str, Text]]]
 
-def explain(plan: NormPlan, name: str) -> RenderableType:
-    """The reasons for the row of that name or alias, and its step. NormcError, with the nearest, for no such row."""
+
+def explain(plan: NormPlan, name: str, more: More = lambda row: []) -> RenderableType:
+    """The reasons for the row of that name or alias, its step, and `more`. NormcError, with the nearest, for no such
+    row.
+    """
     row = plan[name]
     grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(no_wrap=True, style="dim")
@@ -34,6 +38,7 @@ def explain(plan: NormPlan, name: str) -> RenderableType:
         *_update(row),
         *_clip(plan, row),
         *_formula(plan, row),
+        *more(row),
     ):
         grid.add_row(f"  {fact}", text)
     return Group(Text(words.shown(row.name), style="bold"), grid)
@@ -44,7 +49,14 @@ def explained(plan: NormPlan, patterns: Sequence[str]) -> RenderableType:
     """Of each pattern, an explanation of every row that matches; then the model's sizes, where the plan knows them.
     NormcError for a pattern that no row matches.
     """
-    parts = [part for pattern in patterns for row in plan.matching(pattern) for part in (explain(plan, row.name), "")]
+    return explained_with(plan, patterns, lambda row: [])
+
+
+def explained_with(plan: NormPlan, patterns: Sequence[str], more: More) -> RenderableType:
+    """As `explained`, with `more` lines of each row."""
+    parts = [
+        part for pattern in patterns for row in plan.matching(pattern) for part in (explain(plan, row.name, more), "")
+    ]
     return Group(*parts, *([] if plan.origin is None else [sizes(plan.dimensions)]))
 
 

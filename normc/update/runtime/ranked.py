@@ -68,6 +68,26 @@ class Updates:
     after: Update
 
 
+def value_of(
+    spread: Spread,
+    one: Crossing,
+    lies: tuple[Sequence[int], Sequence[Any]] | None,
+    wide: torch.dtype,
+    dtypes: Mapping[str, torch.dtype],
+) -> Value:
+    """What crosses: in `wide`, or in the dtype of the state that it is. The parameter `lies` on a mesh of this shape,
+    so placed, or is a plain one (None); states of other shapes lie as `elsewhere` says.
+    """
+    assert spread.owner is not None
+    if one.kind == "like":
+        own = spread.held
+    elif lies is None:
+        own = copied(shape_of(one.kind), len(spread.held.parts))
+    else:
+        own = held(shape_of(one.kind), lies[0], elsewhere(lies[1], one.kind))
+    return Value((spread.name, one.name), own, dtypes.get(str(one.source), wide), spread.owner)
+
+
 class PartOptimizer(UpdateOptimizer):
     """One of the three. Whoever runs it has judged its gradients."""
 
@@ -159,19 +179,11 @@ class Ranked:
             self._parts.append(PartOptimizer(named, update, 0.0, compile, "ignore") if named else None)
 
     def _value(self, spread: Spread, one: Crossing) -> Value:
-        assert spread.owner is not None
-        dtype = self._wide[spread.name]
-        if dict(spread.states).get(str(one.source), "grad") != "grad":
-            dtype = self.kept[self.members[spread.name]][one.source].dtype  # type: ignore[index]
-        held = spread.held if one.kind == "like" else self._held(spread, one.kind)
-        return Value((spread.name, one.name), held, dtype, spread.owner)
-
-    def _held(self, spread: Spread, kind: str) -> Held:
-        """Of a value of another shape, which only states have."""
         member = self.members[spread.name]
-        if not isinstance(member, DTensor):
-            return copied(shape_of(kind), len(spread.held.parts))
-        return held(shape_of(kind), member.device_mesh.mesh.shape, elsewhere(member.placements, kind))
+        kept = self.kept.get(member, {})
+        dtypes = {state: kept[state].dtype for state, kind in spread.states if kind != "grad" and state in kept}
+        lies = (tuple(member.device_mesh.mesh.shape), member.placements) if isinstance(member, DTensor) else None
+        return value_of(spread, one, lies, self._wide[spread.name], dtypes)
 
     @property
     def names(self) -> list[str]:

@@ -5,6 +5,8 @@ Needs torch alone. Places are torch.distributed.tensor's own: who holds what is 
 
 from __future__ import annotations
 
+import functools
+import heapq
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,21 +44,37 @@ class Held:
 
 def held(shape: Sequence[int], mesh: Sequence[int], placements: Sequence[Any]) -> Held:
     """Who holds what of a tensor on a mesh of this shape. ValueError for a sum that isn't taken yet (Partial)."""
-    parts, alike = [], []
+    if any(placement.is_partial() for placement in placements):
+        raise ValueError("a Partial tensor is a sum over ranks that isn't taken yet")
+    return _held(tuple(shape), tuple(mesh), tuple(placements))
+
+
+@functools.lru_cache(maxsize=4096)  # parameters of one shape that lie alike: a model has few of these, and many ranks
+def _held(shape: tuple[int, ...], mesh: tuple[int, ...], placements: tuple[Any, ...]) -> Held:
+    cutters = [[axis for axis, placement in enumerate(placements) if _cuts(placement, along)]
+               for along in range(len(shape))]  # fmt: skip
+    cuts = [_pieces(size, mesh, placements, own) for size, own in zip(shape, cutters, strict=True)]
     copies = [axis for axis, placement in enumerate(placements) if placement.is_replicate()]
+    parts, alike = [], []
     for place in itertools.product(*map(range, mesh)):
-        indices = [torch.arange(size) for size in shape]
-        for axis, placement in enumerate(placements):
-            if placement.is_replicate():
-                continue
-            if placement.is_partial():
-                raise ValueError("a Partial tensor is a sum over ranks that isn't taken yet")
-            along = placement.dim
-            pieces = _first_axis(placement)._split_tensor(indices[along], mesh[axis], with_padding=False)[0]
-            indices[along] = pieces[place[axis]]
-        parts.append(tuple(_runs(index.tolist()) for index in indices))
+        parts.append(tuple(cut[tuple(place[axis] for axis in own)] for cut, own in zip(cuts, cutters, strict=True)))
         alike.append(sum(place[axis] * math.prod(mesh[axis + 1 :]) for axis in copies))
-    return Held(tuple(shape), tuple(parts), tuple(alike))
+    return Held(shape, tuple(parts), tuple(alike))
+
+
+def _cuts(placement: Any, along: int) -> bool:
+    return not placement.is_replicate() and bool(placement.dim == along)
+
+
+def _pieces(
+    size: int, mesh: tuple[int, ...], placements: tuple[Any, ...], cutters: list[int]
+) -> dict[tuple[int, ...], Runs]:
+    """What is held along one axis of a tensor, by the places along the axes of the mesh that cut it."""
+    found: dict[tuple[int, ...], Tensor] = {(): torch.arange(size)}
+    for axis in cutters:
+        cut = functools.partial(_first_axis(placements[axis])._split_tensor, num_chunks=mesh[axis], with_padding=False)
+        found = {(*place, own): piece for place, whole in found.items() for own, piece in enumerate(cut(whole)[0])}
+    return {place: _runs(piece.tolist()) for place, piece in found.items()}
 
 
 def copied(shape: Sequence[int], ranks: int) -> Held:
@@ -162,14 +180,20 @@ Message = list[tuple[Value, Part]]
 def messages(values: Sequence[Value], giver: int, taker: int, inward: bool) -> Message:
     """What one rank sends another, in order: parts that come together at their owner, or what an owner hands on."""
     if inward:
-        own = [value for value in values if value.owner == taker and giver in value.held.sources(taker)]
+        own = [value for value in values
+               if value.owner == taker and value.held.alike[giver] == value.held.alike[taker]]  # fmt: skip
         return [(value, value.held.parts[giver]) for value in own]
     return [(value, value.held.parts[taker]) for value in values if value.owner == giver]
 
 
 def size_of(message: Message) -> int:
     """Bytes of a message."""
-    return sum(_padded(_bytes(part, value.dtype)) for value, part in message)
+    return sum(bytes_of(part, value.dtype) for value, part in message)
+
+
+def bytes_of(part: Part, dtype: torch.dtype) -> int:
+    """Bytes that a part takes in a message."""
+    return _padded(_bytes(part, dtype))
 
 
 def _laid(buffer: Tensor, all_messages: Sequence[Message]) -> Iterator[tuple[Value, Part, Tensor]]:
@@ -178,7 +202,7 @@ def _laid(buffer: Tensor, all_messages: Sequence[Message]) -> Iterator[tuple[Val
     for value, part in itertools.chain.from_iterable(all_messages):
         size = _bytes(part, value.dtype)
         yield value, part, buffer[start : start + size].view(value.dtype).view(_shape(part))
-        start += _padded(size)
+        start += bytes_of(part, value.dtype)
 
 
 def _shape(part: Part) -> tuple[int, ...]:
@@ -193,11 +217,14 @@ def _padded(size: int) -> int:
     return -(-size // _ALIGN) * _ALIGN
 
 
-def shared_out(costs: Sequence[float], ranks: int) -> list[int]:
-    """An owner for each cost: the largest first, each to the rank that has least (longest processing time first)."""
-    loads = [0.0] * ranks
+def shared_out(costs: Sequence[int], ranks: int) -> list[int]:
+    """An owner for each cost: the largest first, each to the rank that has least (longest processing time first).
+
+    Costs are whole numbers, so that every machine adds them up to the same loads.
+    """
+    loads = [(0, rank) for rank in range(ranks)]
     owners = [0] * len(costs)
     for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
-        owners[index] = min(range(ranks), key=lambda rank: (loads[rank], rank))
-        loads[owners[index]] += costs[index]
+        load, owners[index] = loads[0]
+        heapq.heapreplace(loads, (load + costs[index], owners[index]))
     return owners

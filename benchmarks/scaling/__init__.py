@@ -1,0 +1,1 @@
+"""Predictions of the step over many ranks, beside other schemes: `python -m benchmarks.scaling`."""
