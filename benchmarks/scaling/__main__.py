@@ -28,8 +28,10 @@ SHOWN = (2, 8, 64, 512, 4096)
 TP = (2, 4, 8)
 
 SAID = f"""\
-These are predictions, not measurements. They assume {{assumed}}. `normc plan MODEL --mesh fsdp=8` and
-`normc.distribution(plan, mesh="fsdp=8")` say the same of any model; `rates=` sets other assumptions.
+These are predictions, not measurements. `normc plan MODEL --mesh fsdp=8` and `normc.distribution(plan, "fsdp=8")` say
+the same of any model; `rates=` sets other assumptions than these:
+
+    {{assumed}}
 
 Recipe `{RECIPE}`; float32 parameters, cut along axis 0 over all ranks (`fsdp=P`); every expert's matrix is a parameter.
 A cell holds the most bytes that a rank sends, the load (most over mean), milliseconds, and the part of perfect scaling.
