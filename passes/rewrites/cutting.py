@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from normc.update.ops import matrices
 from normc.update.program.program import Chain, each_form, placeholders, returned
-from normc.update.runtime.ranked import Crossing
+from normc.update.runtime.crossing import Crossing
 
 # Ops of one tensor that torch has no tag for, and that see each entry by itself all the same.
 _BY_ENTRY = {

@@ -19,7 +19,7 @@ from normc.recipe.stages.build import chain_of
 from normc.update.ops import matrices
 from normc.update.ops.arithmetic import scale
 from normc.update.program.program import Chain, Program, annotate
-from normc.update.runtime.ranked import Spread
+from normc.update.runtime.crossing import Spread
 from normc.update.runtime.spread import Held, Part, shared_out
 
 Places = Mapping[str, tuple[int, Held]]

@@ -26,7 +26,7 @@ from normc.tools.scaling.traffic import Kinds, traffic
 from normc.update.program.build import ON_CPU
 from normc.update.program.program import Chain, Program, state_dtype
 from normc.update.program.work import cost, flops
-from normc.update.runtime.ranked import Spread, value_of
+from normc.update.runtime.crossing import Spread, value_of
 from normc.update.runtime.spread import Held, Value, copied, held
 
 _REASONS = {
