@@ -85,6 +85,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_other_ranks_go_on_where_some_stopped(tmp_path: Path) -> None:
     (tmp_path / "states").mkdir()
     expected = on_ranks(4, tmp_path, saved, tmp_path / "states", "rows")[0]
@@ -94,7 +95,12 @@ def test_other_ranks_go_on_where_some_stopped(tmp_path: Path) -> None:
     assert all(same(alone[recipe], expected[recipe]) for recipe in RECIPES)
 
 
-@pytest.mark.parametrize("recipe", ["auto", "soap"])
-def test_a_file_a_rank_is_enough(recipe: str, tmp_path: Path) -> None:
-    for one, other in on_ranks(2, tmp_path, plainly, recipe, str(tmp_path)):
-        assert same(one, other)
+def by_two(folder: Path) -> tuple[dict[str, bool], bool]:
+    """Of each recipe whether a file a rank is enough; and whether shards of columns go on where rows stopped."""
+    plain = {recipe: same(*plainly(recipe, str(folder))) for recipe in ("auto", "soap")}
+    expected = save("soap", "rows", folder / "states")
+    return plain, same(resume("soap", "columns", folder / "states"), expected)
+
+
+def test_two_ranks_go_on_where_they_stopped(tmp_path: Path) -> None:
+    assert on_ranks(2, tmp_path, by_two, tmp_path) == [({"auto": True, "soap": True}, True)] * 2

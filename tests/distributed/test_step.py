@@ -54,22 +54,21 @@ def every(names: list[str], layouts: list[str]) -> dict[tuple[str, str], tuple[f
     return {(recipe, layout): farthest(recipe, layout) for recipe in names for layout in layouts}
 
 
+def hold(found: dict[tuple[str, str], tuple[float, float, int]]) -> None:
+    for (recipe, layout), (apart, moved, asked) in found.items():
+        assert apart <= ROUNDED.get(recipe, 0.0), (recipe, layout)
+        assert moved > 1e-4, (recipe, layout)
+        assert asked == 0, (recipe, layout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(3))
 @pytest.mark.parametrize(
-    ("ranks", "names", "layouts"),
-    [
-        (2, FEW, ["rows", "columns"]),
-        (4, ["auto", "soap"], ["hybrid", "both"]),
-        *(pytest.param(ranks, list(recipes)[start::3], layouts, marks=pytest.mark.slow)
-          for ranks, layouts in ((2, ["rows", "columns", "copies"]), (3, ["rows"]), (4, ["hybrid", "both"]))
-          for start in range(3)),
-    ],
-)  # fmt: skip
-def test_steps_equal_those_of_one_process(ranks: int, names: list[str], layouts: list[str], tmp_path: Path) -> None:
-    for found in on_ranks(ranks, tmp_path, every, names, layouts):
-        for (recipe, layout), (apart, moved, asked) in found.items():
-            assert apart <= ROUNDED.get(recipe, 0.0), (recipe, layout)
-            assert moved > 1e-4, (recipe, layout)
-            assert asked == 0, (recipe, layout)
+    ("ranks", "layouts"), [(2, ["rows", "columns", "copies"]), (3, ["rows"]), (4, ["hybrid", "both"])]
+)
+def test_every_recipe_steps_as_in_one_process(ranks: int, layouts: list[str], start: int, tmp_path: Path) -> None:
+    for found in on_ranks(ranks, tmp_path, every, list(recipes)[start::3], layouts):
+        hold(found)
 
 
 def more_rows_than_entries() -> float:
@@ -86,6 +85,7 @@ def more_rows_than_entries() -> float:
     return max(float((whole(members[name]) - p).detach().abs().max()) for name, p in plain.named_parameters())
 
 
+@pytest.mark.slow
 def test_ranks_may_hold_nothing(tmp_path: Path) -> None:
     assert on_ranks(8, tmp_path, more_rows_than_entries) == [0.0] * 8
 
@@ -113,14 +113,6 @@ def poisoned(policy: str) -> tuple[str, bool, int]:
     return said, moved, sum(opt.nonfinite.values())
 
 
-def test_all_ranks_step_or_none(tmp_path: Path) -> None:
-    for rank, (said, moved, counted) in enumerate(on_ranks(2, tmp_path, poisoned, "raise")):
-        assert "is not finite" in said and ("'qkv.weight'" in said) is (rank == 0)
-        assert not moved and counted == 1
-    assert on_ranks(2, tmp_path, poisoned, "skip") == [("", False, 1)] * 2
-    assert on_ranks(2, tmp_path, poisoned, "zero") == [("", True, 1)] * 2
-
-
 def disagreeing() -> str:
     """What a step says where a rank lacks a gradient that others have."""
     model = Small()
@@ -136,6 +128,21 @@ def disagreeing() -> str:
     return str(found.value)
 
 
-def test_ranks_that_disagree_say_so(tmp_path: Path) -> None:
-    for said in on_ranks(2, tmp_path, disagreeing):
-        assert "ranks have gradients of other parameters" in said
+def by_two() -> dict[str, Any]:
+    """All that two ranks are tried on, in one meeting."""
+    return {
+        "steps": every(FEW, ["rows"]) | every(["auto", "soap"], ["columns", "copies"]),
+        "poisoned": {policy: poisoned(policy) for policy in ("raise", "skip", "zero")},
+        "disagreeing": disagreeing(),
+    }
+
+
+def test_two_ranks_step_as_one_process_does_all_or_none(tmp_path: Path) -> None:
+    for rank, found in enumerate(on_ranks(2, tmp_path, by_two)):
+        hold(found["steps"])
+        said, moved, counted = found["poisoned"]["raise"]
+        assert "is not finite" in said and ("'qkv.weight'" in said) is (rank == 0)
+        assert not moved and counted == 1
+        assert found["poisoned"]["skip"] == ("", False, 1)
+        assert found["poisoned"]["zero"] == ("", True, 1)
+        assert "ranks have gradients of other parameters" in found["disagreeing"]
