@@ -16,6 +16,7 @@ from normc.plans.plan import NormPlan
 from normc.recipe.recipe import Recipe
 from normc.update.program.build import Build
 from normc.update.program.module import Loaded, Text
+from normc.update.program.storage import PLAIN
 from normc.update.runtime.run import Entry, Update
 from normc.update.runtime.step import Ranked
 
@@ -146,8 +147,12 @@ class Optimizer(FollowingOptimizer):
         return self._ranked
 
     def _shares_work(self) -> bool:
-        """Whether others have the same parameters, and step some of them for this process."""
-        return self.group is not None and torch.distributed.get_world_size(self.group) > 1
+        """Whether others have the same parameters, and step some of them for this process. What is kept narrow or on
+        the host doesn't cross ranks: each then steps all.
+        """
+        return (
+            self.group is not None and self.build.storage == PLAIN and torch.distributed.get_world_size(self.group) > 1
+        )
 
     def _renew(self, plan: NormPlan) -> None:
         """Take a plan some of whose rows have changed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from normc.update.ops import matrices
-from normc.update.program.program import Chain, each_form, placeholders, returned
+from normc.update.program.program import Chain, closure, each_form, placeholders, returned
 from normc.update.runtime.crossing import Crossing
 
 # Ops of one tensor that torch has no tag for, and that see each entry by itself all the same.
@@ -88,8 +88,8 @@ def cut(chain: Chain) -> Cut:
     needs_whole = set(needing_whole(chain))
     if not needs_whole:
         return Cut(None, None, graph, states=states)
-    down = _closure(calls, needs_whole, lambda node: node.all_input_nodes)
-    up = _closure(calls[::-1], needs_whole, lambda node: list(node.users))
+    down = closure(calls, needs_whole, lambda node: node.all_input_nodes)
+    up = closure(calls[::-1], needs_whole, lambda node: list(node.users))
     whole = needs_whole | (down & up)
     for node in calls:  # what has no form for lists would be a core of the last part's own
         if each_form(node.target) is None and set(node.all_input_nodes) <= whole | counts:
@@ -117,14 +117,6 @@ def _counts(graph: fx.Graph, kinds: Mapping[str, str]) -> set[fx.Node]:
         if node.op == "call_function" and node.all_input_nodes and set(node.all_input_nodes) <= found:
             found.add(node)
     return found
-
-
-def _closure(nodes: list[fx.Node], seeds: set[fx.Node], neighbours: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:
-    reached = set(seeds)
-    for node in nodes:
-        if any(other in reached for other in neighbours(node)):
-            reached.add(node)
-    return reached
 
 
 class _Parts:

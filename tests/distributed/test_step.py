@@ -128,12 +128,26 @@ def disagreeing() -> str:
     return str(found.value)
 
 
+def kept_narrow() -> bool:
+    """Whether a copied model whose states are narrow steps as in one process: each rank steps all of it."""
+    plain, model = Small(), Small()
+    plan = normc.plan(plain, IDS, recipe="muon")
+    slow, fast = (optimizer(each, plan, state_dtype=torch.bfloat16) for each in (plain, model))
+    fast.group = torch.distributed.group.WORLD
+    for step in range(2):
+        for each, opt in ((plain, slow), (model, fast)):
+            give(dict(each.named_parameters()), gradients(Small(), step))
+            opt.step()
+    return all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+
+
 def by_two() -> dict[str, Any]:
     """All that two ranks are tried on, in one meeting."""
     return {
         "steps": every(FEW, ["rows"]) | every(["auto", "soap"], ["columns", "copies"]),
         "poisoned": {policy: poisoned(policy) for policy in ("raise", "skip", "zero")},
         "disagreeing": disagreeing(),
+        "narrow": kept_narrow(),
     }
 
 
@@ -146,3 +160,4 @@ def test_two_ranks_step_as_one_process_does_all_or_none(tmp_path: Path) -> None:
         assert found["poisoned"]["skip"] == ("", False, 1)
         assert found["poisoned"]["zero"] == ("", True, 1)
         assert "ranks have gradients of other parameters" in found["disagreeing"]
+        assert found["narrow"]

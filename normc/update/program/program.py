@@ -200,12 +200,12 @@ def split(graph: fx.Graph) -> Split:
     """
     calls = [node for node in graph.nodes if node.op == "call_function"]
     stacked = {node for node in calls if each_form(node.target) is None}
-    downstream = _closure(calls, stacked, lambda node: node.all_input_nodes)
-    upstream = _closure(calls[::-1], stacked, lambda node: list(node.users))
+    downstream = closure(calls, stacked, lambda node: node.all_input_nodes)
+    upstream = closure(calls[::-1], stacked, lambda node: list(node.users))
     core = stacked | (downstream & upstream)
     read = {node for call in core for node in call.all_input_nodes if node not in core}
     late = {node for node in calls if node not in upstream and node.args[0] in read} - core
-    after = _closure(calls, downstream | late, lambda node: node.all_input_nodes) - core
+    after = closure(calls, downstream | late, lambda node: node.all_input_nodes) - core
     before = tuple(node for node in calls if node not in core and node not in after)
     return Split(before, tuple(node for node in calls if node in core), tuple(n for n in calls if n in after))
 
@@ -223,7 +223,7 @@ def exits(graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
     return {node: places for node, places in found.items() if places}
 
 
-def _closure(nodes: list[fx.Node], seeds: set[fx.Node], neighbours: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:
+def closure(nodes: list[fx.Node], seeds: set[fx.Node], neighbours: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:
     """Nodes that reach a seed through `neighbours`, for nodes in an order where neighbours come first."""
     reached = set(seeds)
     for node in nodes:
