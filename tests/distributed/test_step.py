@@ -17,8 +17,9 @@ from tests.distributed.models import IDS, Small, give, gradients, lay_out, optim
 from tests.distributed.world import on_ranks
 
 FEW = ["auto", "muon", "adamw", "soap", "scion-light", "hyperball", "normuon"]
-# Rewrites join ops across the cut in one process, which moves the last place.
-ROUNDED = {"adamuon": 1e-7, "scion-light": 1e-7}
+# The last place: atan2 and quotients of a vector's tail, which lies elsewhere in a shard; and ops that rewrites join across
+# the cut in one process.
+ROUNDED = {"adam-atan2": 1e-7, "adamuon": 1e-7, "scion-light": 1e-7}
 
 
 def farthest(recipe: str, layout: str, steps: int = 5) -> tuple[float, float, int]:
@@ -57,7 +58,7 @@ def every(names: list[str], layouts: list[str]) -> dict[tuple[str, str], tuple[f
 def hold(found: dict[tuple[str, str], tuple[float, float, int]]) -> None:
     for (recipe, layout), (apart, moved, asked) in found.items():
         assert apart <= ROUNDED.get(recipe, 0.0), (recipe, layout)
-        assert moved > 1e-4, (recipe, layout)
+        assert moved > 1e-5, (recipe, layout)  # Adafactor's steps are relative to weights
         assert asked == 0, (recipe, layout)
 
 
