@@ -17,8 +17,8 @@ from tests.distributed.models import IDS, Small, give, gradients, lay_out, optim
 from tests.distributed.world import on_ranks
 
 FEW = ["auto", "muon", "adamw", "soap", "scion-light", "hyperball", "normuon"]
-# The last place: atan2 and quotients of a vector's tail, which lies elsewhere in a shard; and ops that rewrites join across
-# the cut in one process.
+# The last place: the tail of a vector lies elsewhere in a shard, where atan2 and quotients may round otherwise; and in one
+# process rewrites join ops across the cut.
 ROUNDED = {"adam-atan2": 1e-7, "adamuon": 1e-7, "scion-light": 1e-7}
 
 
