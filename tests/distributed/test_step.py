@@ -17,7 +17,7 @@ from tests.distributed.models import IDS, Small, give, gradients, lay_out, optim
 from tests.distributed.world import on_ranks
 
 FEW = ["auto", "muon", "adamw", "soap", "scion-light", "hyperball", "normuon"]
-# The last place: the tail of a vector lies elsewhere in a shard, where atan2 and quotients may round otherwise; and in one
+# The last place: a vector's tail lies elsewhere in a shard, where atan2 and quotients may round otherwise; and in one
 # process rewrites join ops across the cut.
 ROUNDED = {"adam-atan2": 1e-7, "adamuon": 1e-7, "scion-light": 1e-7}
 
