@@ -76,8 +76,6 @@ class Optimizer(FollowingOptimizer):
 
     origin: Source | None = None
     awaited: Awaited | None = None
-    # The process group of a model that is copied to every rank (DDP); each then steps a share for all.
-    group: Any = None
     # The step over ranks, and what it was made of.
     _ranked: Ranked | None = None
     _ranked_of: tuple[object, ...] = (None, None, None)
@@ -92,6 +90,8 @@ class Optimizer(FollowingOptimizer):
     ) -> None:
         named = list(named_parameters)
         self.make = make
+        # The process group of a model that is copied to every rank (DDP); each then steps a share for all.
+        self.group: Any = None
         self._loaded = None if plan is None else make(plan)
         self._plan = None if plan is None else make.counted(plan)
         update = _stand_in(named, make) if self._loaded is None else self._loaded.update

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normc.model.trace.foreign import ask, held_by
+from normc.model.trace.foreign import ask, held_by, is_a
 
 _HOMES = ("torch.distributed.", "torch.nn.parallel.")
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -84,7 +84,7 @@ def as_before(model: nn.Module) -> Iterator[None]:
                     undo.callback(_refill, table, list(table.items()))
                     _refill(table, [(key, hook) for key, hook in table.items() if not _of_wrapper(hook)])
             for name, value in list(vars(module).items()):
-                if isinstance(value, (FunctionType, MethodType)) and hasattr(kind, name) and _of_wrapper(value):
+                if is_a(value, FunctionType, MethodType) and hasattr(kind, name) and _of_wrapper(value):
                     undo.callback(vars(module).__setitem__, name, value)
                     del vars(module)[name]
             for name, parameter in list(module._parameters.items()):
@@ -110,4 +110,4 @@ def _of_wrapper(hook: Any) -> bool:
     if any(isinstance(home, str) and f"{home}.".startswith(_HOMES) for home in homes):
         return True
     meshes: Any = ask(sys.modules.get("torch.distributed.device_mesh"), "DeviceMesh", ())
-    return any(isinstance(value, meshes) for value in held_by(hook) if not isinstance(value, torch.Tensor))
+    return any(is_a(value, meshes) for value in held_by(hook))
