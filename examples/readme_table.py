@@ -17,22 +17,22 @@ from examples.comparison import lines
 
 README = Path("README.md")
 DEMO = Path("out/demo")
-WIDTH = 170
+WIDTH = 140
 
 
 def main() -> None:
-    """Rewrite the blocks in place; SystemExit if the demo hasn't been run."""
-    if not (DEMO / "summary.json").is_file():
-        raise SystemExit(f"{DEMO / 'summary.json'} isn't there\n  fix: run `make demo` first")
-    text = README.read_text()
-    text = filled(text, "plan", f"```\n{gpt2_table()}\n```")
-    text = filled(text, "results", results(json.loads((DEMO / "summary.json").read_text())))
+    """Rewrite the blocks in place; the demo's alone stay where it hasn't been run."""
+    text = filled(README.read_text(), "plan", f"```\n{gpt2_table()}\n```")
+    if (DEMO / "summary.json").is_file():
+        text = filled(text, "results", results(json.loads((DEMO / "summary.json").read_text())))
+        shutil.copyfile(DEMO / "loss.png", "docs/loss.png")
+    else:
+        print(f"{DEMO / 'summary.json'} isn't there, so the results stay: run `make demo` first")
     README.write_text(text)
-    shutil.copyfile(DEMO / "loss.png", "docs/loss.png")
 
 
 def gpt2_table() -> str:
-    """What print(opt.plan) shows for GPT-2 (124 M parameters) on a terminal of 170 columns, without colour."""
+    """What print(opt.plan) shows for GPT-2 (124 M parameters) on a terminal of 140 columns, without colour."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     with torch.device("meta"):

@@ -76,6 +76,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="AXES",
         help="say how the step is shared out over ranks, and what it takes there: fsdp=8, hsdp=2x4, dp=8, fsdp=4,tp=2",
     )
+    plan.add_argument(
+        "--brief", action="store_true", help="a line for each role and norm, then the rows that someone should look at"
+    )
+    plan.add_argument(
+        "--diff",
+        metavar="PLAN.json",
+        help="show instead what differs from that saved plan, and what it does to a step; exit status 1 if it differs",
+    )
     plan.add_argument("--json", metavar="FILE", help="save the plan; - writes it to standard output and nothing else")
     plan.add_argument("--width", type=int, metavar="N", help="columns of the table (default: the terminal's)")
     plan.set_defaults(run=_plan)
@@ -212,13 +220,11 @@ def _plan(options: argparse.Namespace) -> int:
         return 0
     if options.json:
         write_text(options.json, plan.to_json())
+    if options.diff:
+        return _compared(load_plan(options.diff), plan, options.width)
     over = _over_ranks(plan, options.mesh)
-    if options.explain or options.against:
-        pass
-    elif console.is_terminal:
-        console.print(plan)
-    else:
-        print(plan.text(options.width))
+    if not options.explain and not options.against:
+        print(plan.text(options.width, color=console.is_terminal and not console.no_color, brief=options.brief))
     if over is not None and not options.explain:
         print(over.footer(options.width))
     if options.against:
@@ -277,20 +283,14 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    from normc.tools.report.words import said, shown
+    return _compared(load_plan(options.first), load_plan(options.second), None)
 
-    first, second = load_plan(options.first), load_plan(options.second)
-    for label, here, there in (
-        ("recipe", first.recipe, second.recipe),
-        ("options", dict(first.options), dict(second.options)),
-    ):
-        if here != there:
-            print(f"{label}: {here} -> {there}")
-    changes = first.diff(second)
-    for change in changes:
-        print(shown(change.name))
-        for field, before, after in change.fields:
-            print(f"  {field}: {said(field, before)} -> {said(field, after)}")
-    same = first.hash == second.hash
-    print(f"the same decisions, hash {first.hash[:16]}" if same else f"{len(changes)} of {len(first)} rows differ")
-    return 0 if same else 1
+
+def _compared(first: NormPlan, second: NormPlan, width: int | None) -> int:
+    from normc.tools.report.changes import changes
+
+    console = _console(width)
+    if not console.is_terminal and width is None:
+        console.width = 10_000  # a pipe has no edge
+    console.print(changes(first, second), soft_wrap=True)
+    return 0 if first.hash == second.hash else 1

@@ -73,8 +73,11 @@ class Result:
         return self.measured[-1][2] if self.measured else math.inf
 
     def line(self) -> str:
-        """One line of JSON; a loss that isn't finite is null."""
-        rows = [[step, *(loss if math.isfinite(loss) else None for loss in losses)] for step, *losses in self.measured]
+        """One line of JSON; losses have six digits, and one that isn't finite is null."""
+        rows = [
+            [step, *(float(f"{loss:.6g}") if math.isfinite(loss) else None for loss in losses)]
+            for step, *losses in self.measured
+        ]
         return json.dumps({"key": self.job.key} | asdict(self) | {"measured": rows})
 
     @staticmethod

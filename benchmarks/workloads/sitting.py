@@ -17,20 +17,23 @@ Due = Callable[[Mapping[str, Result]], list[Job]]
 
 
 def options(prog: str, summary: str, only: str, results: str) -> argparse.ArgumentParser:
-    """Return the parser. `only` says what --only matches, `results` is the folder under out/ where results lie."""
+    """Return the parser. `only` says what --only matches, `results` names the file of results.
+
+    Those of full size are committed, so that the next sitting goes on where this one ended, on whatever machine.
+    """
     parser = argparse.ArgumentParser(prog=prog, description=summary)
     parser.add_argument("--quick", action="store_true", help="tiny forms, seconds each on a CPU core; no evidence")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the device")
     parser.add_argument("--within", type=float, default=math.inf, metavar="SECONDS", help="stop after this time")
     parser.add_argument("--only", default="*", metavar="GLOB", help=only)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--results", type=Path, help=f"by default out/{results}/full.jsonl, or quick.jsonl")
+    parser.add_argument("--results", type=Path, help=f"by default benchmarks/runs/{results}.jsonl; of --quick, out/")
     parser.add_argument("--again", action="store_true", help="run jobs that failed once more")
     parser.add_argument("--list", action="store_true", help="print the keys of what is due now, and run nothing")
     parser.add_argument(
         "--report", action="store_true", help="write the report and run nothing; of --quick, beside the results"
     )
-    parser.set_defaults(folder=ROOT / "out" / results)
+    parser.set_defaults(name=results)
     return parser
 
 
@@ -41,7 +44,10 @@ def size_of(given: argparse.Namespace) -> str:
 
 def path_of(given: argparse.Namespace) -> Path:
     """Return the file of results."""
-    path: Path = given.results or given.folder / f"{size_of(given)}.jsonl"
+    usual = (
+        ROOT / "out" / given.name / "quick.jsonl" if given.quick else ROOT / "benchmarks/runs" / f"{given.name}.jsonl"
+    )
+    path: Path = given.results or usual
     return path
 
 

@@ -179,14 +179,14 @@ def _join(op: str, args: list[Formula]) -> Formula:
     return (op, *ordered) if len(ordered) > 1 else ordered[0] if ordered else 1
 
 
-def show_formula(formula: Formula, names: Mapping[str, str] | None = None) -> str:
-    """A formula as people write it: `3·√(d_out/d_in)`. `names` are put in for the symbols."""
+def show_formula(formula: Formula, names: Mapping[str, str] | None = None, digits: int = 6) -> str:
+    """A formula as people write it: `3·√(d_out/d_in)`. `names` are put in for the symbols; numbers have `digits`."""
     if isinstance(formula, str):
         return (names or {}).get(formula, formula)
     if not isinstance(formula, tuple):
-        return f"{formula:.6g}" if isinstance(formula, float) else str(formula)
+        return f"{formula:.{digits}g}" if isinstance(formula, float) else str(formula)
     op, *args = formula
-    texts = [show_formula(arg, names) for arg in args]
+    texts = [show_formula(arg, names, digits) for arg in args]
     tight = [f"({t})" if _opens(arg) in ("add", "mul", "div", "pow") else t for arg, t in zip(args, texts, strict=True)]
     match op:
         case "add":

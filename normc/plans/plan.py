@@ -238,31 +238,38 @@ class NormPlan:
         """The table, as wide as the terminal; in colour if standard output is one."""
         return self.text(color=sys.stdout is not None and sys.stdout.isatty())
 
-    def text(self, width: int | None = None, color: bool = False) -> str:
-        """The table as text, by default as wide as the terminal (80 columns if there is none), without colour codes."""
-        return _text(self, width, color)
+    def text(self, width: int | None = None, color: bool = False, brief: bool = False) -> str:
+        """The table as text, by default as wide as the terminal (80 columns if there is none), without colour codes.
+        With `brief` a line for each role and norm, then the rows that someone should look at.
+        """
+        console = _console(width, color)
+        return _text(console, reports["brief" if brief else "table"](self, console.width))
 
     def explain(self, pattern: str, width: int | None = None) -> str:
         """Everything that is known of the rows that match `pattern`, as `normc plan --explain` prints it, `width`
         columns wide; by default as wide as the terminal. NormcError if none does.
         """
-        return _text(explanations["rows"](self, (pattern,)), width)
+        return _text(_console(width), explanations["rows"](self, (pattern,)))
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(self.text(160))}</pre>"
 
 
-def _text(shown: RenderableType, width: int | None, color: bool = False) -> str:
-    """What a console prints, without spaces at ends of lines. NormcError for a width below 1, or of another type."""
+def _console(width: int | None, color: bool = False) -> Console:
+    """NormcError for a width below 1, or of another type."""
     width = None if width is None else whole("the width of a table", width, 1, "give a number of columns, or None")
-    console = Console(width=width, force_terminal=color, no_color=None if color else True, highlight=False)
+    return Console(width=width, force_terminal=color, no_color=None if color else True, highlight=False)
+
+
+def _text(console: Console, shown: RenderableType) -> str:
+    """What the console prints, without spaces at ends of lines."""
     with console.capture() as captured:
         console.print(shown)
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
 
 
-Report = Callable[[NormPlan, int], RenderableType]
-Explanation = Callable[[NormPlan, Sequence[str]], RenderableType]
+Report = Callable[["NormPlan", int], RenderableType]
+Explanation = Callable[["NormPlan", Sequence[str]], RenderableType]
 # By name, since what draws a plan lies above it: the reports import the plan, not the other way round.
 reports: Registry[Report] = Registry("report", "normc.tools.report")
 explanations: Registry[Explanation] = Registry("explanation", "normc.tools.report")

@@ -114,8 +114,11 @@ def test_diff_shows_what_differs(saved: str, tmp_path: Path, capsys: pytest.Capt
     other.write_text(sample().override("wpe.weight", norm="rms").to_json())
     assert main(["diff", saved, str(other)]) == 1
     printed = capsys.readouterr().out
-    assert "wpe.weight\n  norm: colnorm -> rms\n  scale: √d_out = 8 -> 1 = 1\n" in printed
+    assert "wpe.weight\n  norm: colnorm -> rms\n    a step has one length as a whole\n  scale: √out -> 1\n" in printed
     assert "1 of 21 rows differ" in printed
+    assert main(["plan", "--diff", saved, str(other)]) == 1
+    assert capsys.readouterr().out == printed
+    assert main(["plan", saved, "--diff", saved]) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,171 +1,210 @@
-"""A plan as a table: one line a family of layers where the terminal is wide, two or three where it is narrow."""
+"""A plan as a table: one line a family of layers from 140 columns on, two where the terminal is narrower."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from normc.plans.plan import NormPlan, reports
-from normc.plans.row import Row
 from normc.tools.report import words
 from normc.tools.report.families import Family, families
+from normc.tools.report.folding import folded
 from normc.tools.report.footer import footer
 
+# Colours that can be read on light and on dark: no yellow, no bright ones.
 _COLORS = {
     "input": "cyan", "hidden": "cyan", "output": "magenta", "embedding": "green", "position": "green", "token": "green",
-    "router": "yellow", "depthwise": "cyan", "unused": "bright_black",
+    "router": "magenta", "depthwise": "cyan", "unused": "dim",
 }  # fmt: skip
-_WHY = 22  # columns that the reason gets at least, in a wide table
-_SCALE = 34  # and the scale with its RMS, in a narrow one
+_ONE_LINE = 140  # from so many columns on
+_WHY = 18  # columns that the reason gets at least, where a line is cut
+_NAME = 24  # and the name
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The words for one family, to be laid out; `marks` are (style, text) that follow it on lines of their own."""
+    """The words for one family, to be laid out. `fallback` is a warning on a line of its own."""
 
     name: Text
     shape: str
     role: Text
-    why: str
     blocks: str
     norm: str
-    formula: str
+    scale: str
     number: str
-    step: str
-    marks: tuple[tuple[str, str], ...]
+    rms: str
+    why: str
+    fallback: str
 
 
 def table(plan: NormPlan, width: int) -> RenderableType:
     """The whole plan in `width` columns: what was inferred, why, what each tensor will get, and a summary."""
-    lines = [_line(family) for family in families(plan.rows)]
-    title = Text.assemble(("plan of ", "dim"), (words.shown(plan.model), "bold"), (f", recipe {plan.recipe}", "dim"))
-    body = _wide(lines) if _wide_width(lines) <= width else _narrow(lines, width)
-    return Group(title, body, footer(plan))
+    return Group(title(plan), lines_of(folded(families(plan.rows)), width), footer(plan))
 
 
 reports.add("table", table, __name__)
+
+
+def title(plan: NormPlan) -> Text:
+    """What the plan is of."""
+    return Text.assemble(("plan of ", "dim"), (words.shown(plan.model), "bold"), (f", recipe {plan.recipe}", "dim"))
+
+
+def lines_of(found: Iterable[Family], width: int) -> Text:
+    """The families' lines in `width` columns, under their heads."""
+    lines = [_line(family) for family in found]
+    whole = sum(_widths(_columns(lines, WHOLE)).values()) <= width
+    return _wide(lines, width) if whole or width >= _ONE_LINE else _narrow(lines, width)
 
 
 def _line(family: Family) -> Line:
     row = family.rows[0]
     name = Text(words.shown(family.name), style="bold")
     if len(family.rows) > 1:
-        name.append(f" ×{len(family.rows)}", style="bold yellow")
+        name.append(f" ×{len(family.rows)}", style="bold magenta")
+    ties = "".join(f"= {words.shown(alias)}; " for alias in family.aliases)
+    scale = words.formulas(family.rows) if row.rule != "none" else ""
+    number = words.ranged(row.scale.per_block for row in family.rows) if row.rule != "none" else ""
+    roles = list(dict.fromkeys(words.role(row) for row in family.rows))
     return Line(
-        name=name, shape=words.shape(row), role=Text(words.role(row), _COLORS.get(row.role, "")), why=words.why(row),
+        name=name, shape=words.shapes(family.rows), role=Text(", ".join(roles), _COLORS.get(row.role, "")),
         blocks=words.blocks(row.blocks), norm=words.norm(row),
-        formula=words.formulas(family.rows) if row.rule != "none" else "",
-        number=words.ranged(row.scale.per_block for row in family.rows) if row.rule != "none" else "",
-        step=words.steps_of(family.rows),
-        marks=_marks(family, row),
+        scale=scale or number, number="" if _says(scale, number) else number, rms=words.steps_of(family.rows),
+        why=(ties + words.whys(family.rows)).removesuffix("; "),
+        fallback="" if row.fallback is None else f"!! FALLBACK: {words.shown(row.fallback)}",
     )  # fmt: skip
 
 
-def _marks(family: Family, row: Row) -> tuple[tuple[str, str], ...]:
-    marks = [("green", f"= {words.shown(alias)}") for alias in family.aliases]
-    if row.fallback is not None:
-        marks.append(("bold red", f"!! FALLBACK: {words.shown(row.fallback)}"))
-    return tuple(marks)
+def _says(scale: str, number: str) -> bool:
+    """Whether the formula is the number itself, or a range for which a second one would say little."""
+    return scale in ("", number) or scale.startswith("(")
 
 
-_HEADS = ("parameter", "shape", "role", "why", "blocks", "norm", "scale", "=", "rms/lr")
+Cell = Callable[[Line], Text]
+Columns = dict[str, list[Text]]
+CELLS: dict[str, Cell] = {
+    "parameter": lambda line: line.name,
+    "shape": lambda line: Text(line.shape),
+    "role": lambda line: line.role,
+    "blocks": lambda line: Text(line.blocks),
+    "norm": lambda line: Text(line.norm),
+    "scale": lambda line: Text(line.scale),
+    "=": lambda line: Text(line.number),
+    "rms/lr": lambda line: Text(line.rms),
+    "why": lambda line: Text(line.why, "dim"),
+}
+WHOLE = tuple(CELLS)
+# What a line does without where it doesn't fit, one after the other: the scale's number, the order of axes, the RMS.
+_ORDER = "order"
+_LESS = ((), ("=",), ("=", _ORDER), ("=", _ORDER, "rms/lr"))
 
 
-def _cells(line: Line) -> tuple[Text, ...]:
-    """A family's cells, in the order of the heads."""
-    texts = (line.shape, line.role, line.why, line.blocks, line.norm, line.formula, line.number, line.step)
-    name = line.name.copy()
-    for style, mark in line.marks:
-        name.append(f"\n  {mark}", style=style)
-    return (name, *(text if isinstance(text, Text) else Text(text) for text in texts))
+def _columns(lines: Sequence[Line], heads: Sequence[str]) -> Columns:
+    """The cells below each head; columns that would be empty are left out."""
+    columns = {head: [CELLS[head](line) for line in lines] for head in heads}
+    return {head: cells for head, cells in columns.items() if any(cell.plain for cell in cells)}
 
 
-def _wide(lines: list[Line]) -> Table:
-    """One line a family; columns that would be empty are left out."""
-    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim underline")
-    columns = [
-        column for column in zip(_HEADS, *map(_cells, lines), strict=True) if any(cell.plain for cell in column[1:])
-    ]
-    for head, *_ in columns:
+def _widths(columns: Columns) -> dict[str, int]:
+    """Columns that each needs, with the space behind it."""
+    return {head: max(len(head), *(cell_len(cell.plain) for cell in cells)) + 2 for head, cells in columns.items()}
+
+
+def _without_order(line: Line) -> Line:
+    return replace(line, shape=line.shape.partition(" (")[0])
+
+
+def _wide(lines: list[Line], width: int) -> Text:
+    """One line a family. What doesn't fit is left out by columns; then reasons are cut in their middle, then names."""
+    columns: Columns = {}
+    widths: dict[str, int] = {}
+    for less in _LESS:
+        given = [_without_order(line) for line in lines] if _ORDER in less else lines
+        columns = _columns(given, [head for head in WHOLE if head not in less])
+        widths = _widths(columns)
+        least = sum(widths.values()) - max(widths.get("why", 0) - _WHY - 2, 0)
+        if least <= width + 2:
+            break
+    for head, few in (("why", _WHY), ("parameter", _NAME), ("scale", _WHY), ("shape", _WHY)):
+        excess = sum(widths.values()) - 2 - width
+        if excess > 0 and head in widths:
+            widths[head] = max(widths[head] - excess, min(few + 2, widths[head]))
+    text = _laid_out([Text(head, "dim underline") for head in columns], widths)
+    for line, *cells in zip(lines, *columns.values(), strict=True):
+        text.append("\n").append_text(_laid_out(cells, widths))
+        if line.fallback:
+            text.append(f"\n  {line.fallback}", style="bold red")
+    return text
+
+
+def _laid_out(cells: Sequence[Text], widths: dict[str, int]) -> Text:
+    """One line; numbers stand at the right of their columns."""
+    text = Text()
+    for cell, (head, width) in zip(cells, widths.items(), strict=True):
+        shown = _cut(cell, width - 2)
+        space = " " * (width - 2 - cell_len(shown.plain))
         right = head in ("=", "rms/lr")
-        why = head == "why"
-        grid.add_column(head, justify="right" if right else "left", no_wrap=not why, min_width=_WHY if why else None)
-    for row in list(zip(*columns, strict=True))[1:]:
-        grid.add_row(*row)
-    return grid
+        text.append(space if right else "").append_text(shown).append(("" if right else space) + "  ")
+    text.rstrip()
+    return text
 
 
-def _wide_width(lines: list[Line]) -> int:
-    """Columns that the wide table needs; the reason may be folded."""
-    needed = 0
-    for head, *cells in zip(_HEADS, *map(_cells, lines), strict=True):
-        widest = max((cell_len(part) for cell in cells for part in cell.plain.split("\n")), default=0)
-        if widest:
-            needed += max(len(head), min(widest, _WHY) if head == "why" else widest) + 2
-    return needed - 2
+def _cut(cell: Text, width: int) -> Text:
+    """A cell in `width` columns; how many rows a family has stays."""
+    if cell_len(cell.plain) <= width:
+        return cell
+    name, times, count = cell.plain.rpartition(" ×")
+    if times and count.isdecimal():
+        return Text(words.cut(name, width - cell_len(times + count)), cell.style).append(times + count)
+    return Text(words.cut(cell.plain, width), cell.style)
 
 
 def _narrow(lines: list[Line], width: int) -> Text:
-    """Name, reason and blocks; then role, shape, norm and scale in columns of their own; then the marks."""
-    columns = _columns(lines, width)
-    names = max((cell_len(line.name.plain) for line in lines), default=0) + 2
-    reasons = max((cell_len(line.why) for line in lines), default=0)
-    place = names if names + reasons <= width else 0
-    heads = [Text(head) for head in ("role", "shape", "norm", "scale of a step at lr 1, its RMS")]
-    text = Text.assemble(
-        "parameter", " " * (place - 9) if place else ", ", "why, blocks\n", _row(heads, columns), style="dim"
-    )
-    for line in lines:
+    """Name and reason; then role, shape, norm, scale and blocks in columns of their own. What doesn't fit is left out
+    by columns; a line that is still too long goes on below.
+    """
+    heads = ("role", "shape", "norm", "scale", "=", "rms/lr", "blocks")
+    columns: Columns = {}
+    widths: dict[str, int] = {}
+    for less in _LESS:
+        given = [_without_order(line) for line in lines] if _ORDER in less else lines
+        columns = _columns(given, [head for head in heads if head not in less])
+        widths = _widths(columns)
+        if sum(widths.values()) <= width:
+            break
+    text = Text.assemble("parameter, why\n  ", _joined(map(Text, columns), widths, width), style="dim")
+    place = max((cell_len(line.name.plain) for line in lines), default=0) + 2
+    for line, *cells in zip(lines, *columns.values(), strict=True):
         text.append("\n").append_text(_first(line, place, width))
-        text.append("\n").append_text(_second(line, columns, width))
-        for style, mark in line.marks:
-            text.append(f"\n    {mark}", style=style)
+        text.append("\n  ").append_text(_joined(cells, widths, width))
+        if line.fallback:
+            text.append(f"\n    {line.fallback}", style="bold red")
     return text
-
-
-def _columns(lines: list[Line], width: int) -> tuple[int, int, int]:
-    """Widths of role, shape and norm. A long shape pushes its own line's rest along, not everyone's off the edge."""
-    role = max((cell_len(line.role.plain) for line in lines), default=0)
-    norm = max((cell_len(line.norm) for line in lines), default=0)
-    shape = max((cell_len(line.shape) for line in lines), default=0)
-    return role, min(shape, max(width - role - norm - 8 - _SCALE, 10)), norm
-
-
-def _row(cells: list[Text], columns: tuple[int, ...]) -> Text:
-    """Cells in columns, the last one as long as it is."""
-    text = Text("  ")
-    for cell, space in zip(cells, columns, strict=False):
-        text.append_text(cell).append(" " * (max(space - cell_len(cell.plain), 0) + 2))
-    return text.append_text(cells[-1]) if len(cells) > len(columns) else text
 
 
 def _first(line: Line, place: int, width: int) -> Text:
-    """The name; the reason in its column, or at the right edge, or below; the blocks behind it, or below."""
+    """The name, and as much of the reason as there is room for."""
     text = line.name.copy()
-    used = cell_len(line.name.plain)
-    if line.why:
-        at = place or width - cell_len(line.why)
-        fits = used + 2 <= at and at + cell_len(line.why) <= width
-        text.append(" " * (at - used) if fits else "\n    ").append(line.why, style="dim")
-        used = (at if fits else 4) + cell_len(line.why)
-    if line.blocks:
-        text.append("; " if line.why and used + cell_len(line.blocks) + 2 <= width else "\n    ").append(line.blocks)
+    used = cell_len(line.name.plain) + 2
+    at = place if place + cell_len(line.why) <= width else max(min(place, width - _WHY), used)
+    if line.why and at + _WHY <= width:
+        text.append(" " * (at - used + 2)).append(words.cut(line.why, width - at), style="dim")
     return text
 
 
-def _second(line: Line, columns: tuple[int, int, int], width: int) -> Text:
-    """Role, shape and norm in columns, and the scale; on two lines if it doesn't fit."""
-    same = line.formula in ("", line.number) or line.formula.startswith("(")
-    shown = line.formula or line.number
-    scale = Text(shown if same else f"{line.formula} = {line.number}", style="bold")
-    if line.step:
-        scale = Text.assemble(scale, (f"  rms {line.step}", "dim"))
-    text = _row([line.role, Text(line.shape), Text(line.norm)], columns)
-    if cell_len(text.plain) + cell_len(scale.plain) > width:
-        text.rstrip()
-        text.append("\n    ")
-    return text.append_text(scale)
+def _joined(cells: Iterable[Text], widths: dict[str, int], width: int) -> Text:
+    """Cells in columns; one that would pass the edge starts another line."""
+    text, used = Text(), 2
+    for cell, space in zip(cells, widths.values(), strict=True):
+        if used > 2 and used + cell_len(cell.plain) > width:
+            text.rstrip()
+            text.append("\n    ")
+            used = 4
+        text.append_text(cell).append(" " * max(space - cell_len(cell.plain), 0))
+        used += max(space, cell_len(cell.plain))
+    text.rstrip()
+    return text

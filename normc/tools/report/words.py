@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+
+from rich.cells import cell_len
 
 from normc.plans.expression import show_formula, write_formula
 from normc.plans.row import KERNEL, Block, Evidence, Row
 from normc.tools.report.step import steps
 
+# A formula's symbols in a table, where the shape beside it says what goes in and out.
+SHORT = {"d_out": "out", "d_in": "in"}
 _AXIS_WORDS = (("in_axes", "in"), ("out_axes", "out"), ("block_axes", "stack"), ("kernel_axes", "k"))
 
 
@@ -83,6 +87,13 @@ def role(row: Row) -> str:
     return f"{row.role}, frozen" if row.frozen else row.role
 
 
+def shapes(rows: Sequence[Row]) -> str:
+    """The shape of all rows; where they differ the range of their entries: `64–512`."""
+    texts = {shape(row) for row in rows}
+    sizes = [row.numel for row in rows]
+    return texts.pop() if len(texts) == 1 else f"{min(sizes)}–{max(sizes)}"
+
+
 def because(row: Row) -> Evidence | None:
     """The evidence for a row's role."""
     return next((evidence for evidence in row.evidence if evidence.fact == "role"), None)
@@ -98,6 +109,15 @@ def why(row: Row) -> str:
     return " ".join(filter(None, (op, where))) or shown(found.reason)
 
 
+def whys(rows: Sequence[Row]) -> str:
+    """The reason of all rows, or of those that differ the op that they share."""
+    texts = {why(row) for row in rows}
+    if len(texts) == 1:
+        return texts.pop()
+    ops = {shown(found.op).removeprefix("aten.") for row in rows if (found := because(row)) is not None}
+    return ops.pop() if len(ops) == 1 else ""
+
+
 def norm(row: Row) -> str:
     """The norm, and the rule if that isn't the norm's own step."""
     if row.rule == "none":
@@ -105,22 +125,22 @@ def norm(row: Row) -> str:
     return row.norm if row.rule == "lmo" else f"{row.norm} ({shown(row.rule)})"
 
 
-def formula(row: Row, names: dict[str, str] | None = None) -> str:
+def formula(row: Row, names: dict[str, str] | None = None, digits: int = 6) -> str:
     """The scale's formula; without the window's size where there is none."""
     expression = row.scale.formula if row.kernel_axes else row.scale.formula.subs(KERNEL, 1)
-    return show_formula(write_formula(expression), names)
+    return show_formula(write_formula(expression), names, digits)
 
 
-def formulas(rows: tuple[Row, ...]) -> str:
-    """The formula of rows that differ in its leading number alone, which becomes a range."""
+def formulas(rows: Sequence[Row]) -> str:
+    """The formula of rows that differ in its leading number alone, which becomes a range; in short symbols."""
     coefficients = [float(row.scale.formula.as_coeff_Mul()[0]) for row in rows]
     if number(min(coefficients)) == number(max(coefficients)):
-        return formula(rows[0])
+        return formula(rows[0], SHORT, 4)
     rest = rows[0].scale.formula.as_coeff_Mul()[1]
     spread = _spread(coefficients)
     if rest == 1:
         return spread
-    text = formula(replace(rows[0], scale=replace(rows[0].scale, formula=rest)))
+    text = formula(replace(rows[0], scale=replace(rows[0].scale, formula=rest)), SHORT, 4)
     return f"({spread}){text[1:]}" if text.startswith("1/") else f"({spread})·{text}"
 
 
@@ -133,7 +153,7 @@ def said(field: str, value: object) -> str:
     return shown(str(value))
 
 
-def steps_of(rows: tuple[Row, ...]) -> str:
+def steps_of(rows: Sequence[Row]) -> str:
     """The RMS of a step of lr 1."""
     found = [tuple(block.rms for block in steps(row) or ()) for row in rows]
     return ranged(found) if any(found) else ""
@@ -149,5 +169,18 @@ def ranged(values: Iterable[tuple[float, ...]]) -> str:
 
 
 def _spread(values: list[float]) -> str:
-    """`0.016 to 0.046`: three digits are enough for a range."""
-    return f"{min(values):.3g} to {max(values):.3g}"
+    """`0.016–0.046`: three digits are enough for a range."""
+    return f"{min(values):.3g}–{max(values):.3g}"
+
+
+def cut(text: str, width: int) -> str:
+    """`text` in at most `width` columns: what is too long has `…` in its middle."""
+    if cell_len(text) <= width:
+        return text
+    left = right = ""
+    for index in range(len(text)):  # a character may be two columns wide, or none
+        more = (left + text[index // 2], right) if index % 2 else (left, text[-1 - index // 2] + right)
+        if cell_len("".join(more)) > width - 1:
+            break
+        left, right = more
+    return f"{left}…{right}" if width > 0 else ""

@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 
 from normc.plans.plan import NormPlan
 from normc.plans.row import Block
 from normc.tools.report import words
+from normc.tools.report.changes import changes
 from normc.tools.report.families import families
+from normc.tools.report.folding import folded
 from tests.conftest import Golden
 from tests.plans.sample import row, sample
 
@@ -25,7 +28,7 @@ def test_the_table(width: int, golden: Golden) -> None:
 def test_no_name_number_or_warning_is_lost_at_any_width(width: int) -> None:
     text = "".join(sample().text(width).split())
     names = ["wte.weight", "=head.weight", "h.*.experts.*.up×8", "h.{0,1,3}.attn.weight×3", "h.2.attn.weight"]
-    for word in (*names, "FALLBACK:noruleforaten.fft_rfft(mixer.py:41)", "input,frozen", "√(d_out/d_in)", "qkv,3×64"):
+    for word in (*names, "FALLBACK:noruleforaten.fft_rfft(mixer.py:41)", "input,frozen", "√(out/in)", "qkv,3×64"):
         assert word in text, word
 
 
@@ -65,6 +68,67 @@ def test_hostile_names_neither_move_the_cursor_nor_change_a_colour() -> None:
 
 def test_an_empty_plan_prints() -> None:
     assert "0 of 0 tensors" in NormPlan((), "Nothing", "uscion").text(80)
+    assert "0 of 0 tensors" in NormPlan((), "Nothing", "uscion").text(80, brief=True)
+
+
+def test_from_140_columns_on_a_family_is_one_line_and_below_two() -> None:
+    long = "down.*.attentions.0.transformer_blocks.0.attn1.to_q.a_projection_with_a_long_name.weight"
+    rows = [row(long.replace("*", str(i)), (320, 640), "hidden", "spectral", 0.1 + i) for i in range(9)]
+    for width, lines in ((140, 1), (139, 2), (100, 2)):
+        body = NormPlan(tuple(rows), "UNet", "uscion").text(width).splitlines()
+        assert len(body[1 + lines : body.index("")]) == lines
+        assert max(map(cell_len, body)) <= width
+    assert "weight ×9" in body[3]
+
+
+def test_what_is_cut_keeps_both_ends_and_its_columns() -> None:
+    assert words.cut("abcdefgh", 8) == "abcdefgh"
+    assert words.cut("abcdefgh", 5) == "ab…gh"
+    assert words.cut("abcdefgh", 1) == "…"
+    assert cell_len(words.cut("権" * 40, 9)) <= 9
+
+
+def test_gains_and_biases_of_many_sizes_are_one_line() -> None:
+    norms = [
+        row(f"layer{i}.0.bn{j}.{kind}", (64 * i,), "gain" if kind == "weight" else "bias", "rms")
+        for i in range(1, 5) for j in (1, 2) for kind in ("weight", "bias")
+    ]  # fmt: skip
+    rows = (*norms, row("layer1.0.bn1.bias.tied", (64,), "bias", "rms", aliases=("other",)))
+    found = folded(families(rows))
+    assert [(family.name, len(family.rows)) for family in found] == [
+        ("layer*.*.bn*.{weight,bias}", 16), ("layer1.0.bn1.bias.tied", 1)
+    ]  # fmt: skip
+    text = NormPlan(rows, "ResNet", "uscion").text(160)
+    assert "64–256" in text
+    assert "gain, bias" in text
+    few = families(norms[:4])
+    assert folded(few) == few
+
+
+def test_in_brief_every_tensor_is_counted_and_what_stands_out_is_shown() -> None:
+    plan = sample().override("h.3.experts.1.up", scale=7.0)
+    text = plan.text(150, brief=True)
+    counted = [line.split() for line in text.split("rows to look at")[0].splitlines()[2:] if line.strip()]
+    kinds = {(one.role, words.norm(one)) for one in plan.rows}
+    assert len(counted) == len(kinds)
+    below = text.split("rows to look at")[1]
+    for name in ("wte.weight", "h.{0,1,3}.attn.weight", "patch.weight", "mix.weight", "old.weight", "h.3.experts.1.up"):
+        assert name in below
+    assert "wpe.weight" not in below
+
+
+def test_a_difference_is_said_once_for_all_layers_with_what_it_does() -> None:
+    plan = sample()
+    other = plan.override("h.*.experts.*.up", scale=7.0).override("wpe.weight", norm="sign")
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(changes(plan, other))
+    text = captured.get()
+    assert "h.*.experts.*.up ×8" in text
+    assert "scale: 3·√(out/in) -> 7" in text
+    assert "norm: colnorm -> sign" in text
+    assert "every entry of a step has one size" in text
+    assert "9 of 21 rows differ" in text
 
 
 @pytest.mark.parametrize(
