@@ -17,7 +17,7 @@ _LABELS = 3  # example names of a kind
 
 
 def brief(plan: NormPlan, width: int) -> RenderableType:
-    """The plan of a large model in one screen, `width` columns wide. All tensors are counted in the lines above; what is
+    """The plan of a large model in one screen, `width` columns wide. Each tensor is counted above; what is
     in blocks, tied, frozen, unused, changed by hand or a fallback has a line of its own below.
     """
     kinds: dict[tuple[str, str], list[Row]] = {}
