@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 READY := $(VENV)/.ready
 IMAGES := $(VENV)/.images
+SITE := $(VENV)/.docs
 LIBRARIES ?= .venv-libraries
 HOSTS ?= .venv-hosts
 JOBS ?= 6
 
-.PHONY: demo demo-distributed cnn examples readme picture test slow zoo lint format types bench workloads ablation transfer sweep libraries hosts finetuning check clean
+.PHONY: demo demo-distributed cnn examples readme docs picture test slow zoo lint format types bench workloads ablation transfer sweep libraries hosts finetuning check clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## train GPT-2 with AdamW, torch's Muon and normc; results in out/demo
@@ -25,8 +26,12 @@ cnn: $(READY) $(IMAGES)  ## the same for a small ResNet on images; results in ou
 examples: $(READY)  ## the shortest uses, each run once
 	$(BIN)/python -m examples.three_lines
 
-readme: $(READY)  ## put the real table into README.md, and the last demo's plot into docs/
+readme: $(READY)  ## put real plans into README.md and docs/reading.md, and the last demo's plot into docs/
 	$(BIN)/python -m examples.readme_table
+
+docs: $(SITE)  ## the pages as a site, out/site/index.html; a warning is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs out/site
+	@echo "wrote out/site/index.html"
 
 picture: $(READY)  ## draw docs/architecture.md's picture and table anew from the imports
 	$(BIN)/python -m tests.house.picture
@@ -105,6 +110,10 @@ $(HOSTS)/.ready: pyproject.toml constraints.txt
 	$(HOSTS)/bin/python -m pip install -qq --no-deps --constraint constraints.txt timm torchvision
 	@touch $@
 
+$(SITE): $(READY)
+	$(INSTALL) --editable ".[docs]"
+	@touch $@
+
 $(IMAGES): $(READY)
-	test -d /usr/share/datasets/fashion-mnist || $(INSTALL) ".[images]"
+	test -d /usr/share/datasets/fashion-mnist || $(INSTALL) --editable ".[images]"
 	@touch $@

@@ -1,6 +1,6 @@
-"""Fills the generated parts of README.md, the plan's table and the demo's results: `python -m examples.readme_table`.
+"""Fills the generated parts of README.md and docs/reading.md: `python -m examples.readme_table`.
 
-The table is made now, from a GPT-2 on the meta device; the numbers and the plot come from the last `make demo`.
+Plans are made now, of a GPT-2 on the meta device; the numbers and the plot come from the last `make demo`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import normc
 from examples.comparison import lines
 
 README = Path("README.md")
+READING = Path("docs/reading.md")
 DEMO = Path("out/demo")
 WIDTH = 140
 
 
 def main() -> None:
-    """Rewrite the blocks in place; the demo's alone stay where it hasn't been run."""
+    """Rewrite the blocks of README and docs/reading.md in place; the demo's stay where it hasn't been run."""
     text = filled(README.read_text(), "plan", f"```\n{gpt2_table()}\n```")
     if (DEMO / "summary.json").is_file():
         text = filled(text, "results", results(json.loads((DEMO / "summary.json").read_text())))
@@ -29,16 +30,27 @@ def main() -> None:
     else:
         print(f"{DEMO / 'summary.json'} isn't there, so the results stay: run `make demo` first")
     README.write_text(text)
+    page = filled(READING.read_text(), "plan", f"```text\n{gpt2_table()}\n```")
+    READING.write_text(filled(page, "explained", f"```text\n{explained()}\n```"))
 
 
-def gpt2_table() -> str:
-    """What print(opt.plan) shows for GPT-2 (124 M parameters) on a terminal of 140 columns, without colour."""
+def gpt2() -> normc.NormPlan:
+    """The plan of GPT-2 (124 M parameters)."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     with torch.device("meta"):
         model = GPT2LMHeadModel(GPT2Config())
-    shown = normc.plan(model).text(width=WIDTH).strip("\n").splitlines()
-    return "\n".join(line.rstrip() for line in shown)
+    return normc.plan(model)
+
+
+def gpt2_table() -> str:
+    """What print(opt.plan) shows for GPT-2 on a terminal of 140 columns, without colour."""
+    return gpt2().text(width=WIDTH).strip("\n")
+
+
+def explained() -> str:
+    """All that its plan knows of one fused attention weight."""
+    return gpt2().explain("transformer.h.0.attn.c_attn.weight", width=120).strip("\n")
 
 
 def results(summary: dict[str, Any]) -> str:
@@ -59,7 +71,7 @@ def filled(text: str, name: str, content: str) -> str:
     """`text` with `content` between its marks `<!-- name: begin -->` and `<!-- name: end -->`."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     if begin not in text or end not in text:
-        raise SystemExit(f"README.md has no block {begin} … {end}\n  fix: put both marks where it belongs")
+        raise SystemExit(f"there is no block {begin} … {end}\n  fix: put both marks where it belongs")
     head, rest = text.split(begin, 1)
     return f"{head}{begin}\n{content}\n{end}{rest.split(end, 1)[1]}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+from collections import deque
 from collections.abc import Iterator
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType
 from typing import Any
@@ -51,6 +52,16 @@ def held_by(item: object) -> list[object]:
     if type(item) is FunctionType:
         return closed_over(item)
     return [*attributes_of(item).values(), *(value for _, value in slots_of(item))]
+
+
+def contents_of(item: object) -> list[object]:
+    """What a container holds, of whatever class it is; a mapping's values. Nothing of anything else."""
+    if is_a(item, dict):
+        return list(dict.values(item))  # type: ignore[arg-type]  # it is one
+    for kind in (list, tuple, set, frozenset, deque):
+        if is_a(item, kind):
+            return list(kind.__iter__(item))  # type: ignore[arg-type]  # likewise
+    return []
 
 
 def closed_over(function: FunctionType) -> list[object]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from normc.model.trace.foreign import held_by, is_a
+from normc.model.trace.foreign import contents_of, held_by, is_a
 
 # Arguments and results of ATen calls: tensors and literals, nested in lists, tuples and dicts.
 Structure: TypeAlias = Any  # a recursive type would need casts at every torch call
@@ -56,7 +56,7 @@ def tensor_leaves(value: object) -> list[Tensor]:
                 found.setdefault(id(item), item)
             elif id(item) not in seen and not is_a(item, type, nn.Module, types.ModuleType):
                 seen.add(id(item))
-                waiting.append(held_by(item))
+                waiting.append([*held_by(item), *contents_of(item)])
     return list(found.values())
 
 

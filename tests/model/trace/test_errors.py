@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -185,6 +186,18 @@ def test_an_output_that_no_parameter_computed_is_an_error() -> None:
 
 def test_tensors_inside_an_object_are_outputs() -> None:
     plan = normc.plan(_Net(lambda net, x: _Held(net.a(x), net.b(net.a(x)))), torch.randn(2, 4))
+    assert all(row.role != "unused" for row in plan.rows)
+
+
+@pytest.mark.parametrize("kind", [dict, list, tuple, deque])
+def test_tensors_inside_a_container_of_ones_own_are_outputs(kind: type) -> None:
+    own = type("Own", (kind,), {})
+
+    def forward(net: nn.Module, x: torch.Tensor) -> object:
+        first, second = net.a(x), net.b(net.a(x))
+        return own(first=first, second=second) if kind is dict else own([first, second])
+
+    plan = normc.plan(_Net(forward), torch.randn(2, 4))
     assert all(row.role != "unused" for row in plan.rows)
 
 

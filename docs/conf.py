@@ -1,0 +1,61 @@
+"""How Sphinx builds the site: `make docs`. Warnings are errors, and nothing is fetched."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from normc.version import VERSION  # noqa: E402  # only found on the path above
+
+project = "normc"
+release = VERSION
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["*.json"]
+myst_heading_anchors = 3
+suppress_warnings = ["misc.highlighting_failure", "myst.header"]  # plans are text; generated pages begin anywhere
+html_theme = "furo"
+html_title = f"normc {VERSION}"
+html_show_copyright = False
+html_show_sphinx = False
+default_role = "code"
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True}
+_OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)\)")
+
+
+def _named(found: re.Match[str]) -> str:
+    """A link to a file of the repository as the file's path, which the site doesn't hold."""
+    text, path = found[1].strip("`"), found[2]
+    return f"`{path}`" if path.endswith(text) else f"{text} (`{path}`)"
+
+
+def _read(app: Any, name: str, source: list[str]) -> None:
+    source[0] = _OUTSIDE.sub(_named, source[0])
+
+
+def _plain(app: Any, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
+    """Docstrings are plain text: stars and bars in them mark nothing, and what is indented is a table as it stands."""
+    shown: list[str] = []
+    table = False
+    for line in lines:
+        indented = line.startswith("    ")
+        if indented and not table:
+            shown += ["", "::", ""]
+        elif table and line and not indented:
+            shown.append("")
+            indented = False
+        table = indented or (table and not line)
+        shown.append(line if table else re.sub(r"([*|])", r"\\\1", line))
+    lines[:] = shown
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _read)
+    app.connect("autodoc-process-docstring", _plain)
