@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 import functools
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -193,7 +193,7 @@ def test_tensors_inside_an_object_are_outputs() -> None:
 def test_tensors_inside_a_container_of_ones_own_are_outputs(kind: type) -> None:
     own = type("Own", (kind,), {})
 
-    def forward(net: nn.Module, x: torch.Tensor) -> object:
+    def forward(net: Any, x: torch.Tensor) -> object:
         first, second = net.a(x), net.b(net.a(x))
         return own(first=first, second=second) if kind is dict else own([first, second])
 
