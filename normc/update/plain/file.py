@@ -56,7 +56,8 @@ def write(program: Program, recipe: Described, version: str) -> str:
     named = ["\n".join([*named, *profiles.lines()])] if named or profiles.known else []
     parts = [*named, *library.sources(), *functions, table, _optimizer(program, recipe, groups)]
     head = _head(program, recipe, version, "math." in "\n".join(parts))
-    return "\n\n".join([head, *("\n" * (part is not parts[0]) + part for part in parts)])
+    apart = [*named, *("\n" + part for part in parts[len(named) :])]
+    return "\n\n".join([head, *apart])
 
 
 def _head(program: Program, recipe: Described, version: str, math: bool) -> str:
@@ -194,6 +195,7 @@ def _optimizer(program: Program, recipe: Described, groups: list[int]) -> str:
         if any(row.aliases for row in rows)
         else "dict(named_parameters)",
         idle="elif update is not None" if program.idle else "else",
+        update="update, _" if program.idle else "*_",
         held="".join(HELD.format(state=state) for state in states),
         load=LOAD if narrow else "",
     )

@@ -25,7 +25,7 @@ class Optimizer(torch.optim.Optimizer):
         groups = [{{"params": []}} for _ in range({number})]
 {parted}        given = {given}
         wrong = [f"{{name!r}} is unknown" for name in given if name not in ROWS]
-        for name, (shape, group, update, _) in ROWS.items():
+        for name, (shape, group, {update}) in ROWS.items():
             if name not in given:
                 wrong.append(f"{{name!r}} is missing")
             elif given[name].shape != shape:
