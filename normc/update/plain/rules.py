@@ -164,6 +164,7 @@ class Writer:
     def _assigned(self, node: fx.Node) -> str:
         """A variable: the node's name without its number, unless a value of that name is still needed."""
         base, at = re.sub(r"_\d+$", "", node.name), self.place[node]
+        base = "x" if base in ("l", "I", "O") else base  # as PEP 8 asks
         live = {self._value(other) for other in self.graph.nodes if self._last(other) > at and self._known(other)}
         name, number = base, 2
         while name in live or name in self.taken - {"w", "g"} or name in self.rule.columns:
