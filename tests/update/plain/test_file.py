@@ -139,7 +139,7 @@ def test_what_a_plain_file_does_not_carry_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "kept.py"
     for options in ({"target": "cuda:sm_90"}, {"without": ["laws"]}, {"state_dtype": torch.bfloat16}):
         with pytest.raises(NormcError, match="plain file"):
-            export(plan, path, plain=True, **options)  # type: ignore[arg-type]
+            export(plan, path, plain=True, **options)
     narrow = build(plan, Small().named_parameters(), lr=0.1, state_dtype=torch.int8)
     with pytest.raises(NormcError, match="plain file"):
         export(narrow, path, plain=True)
@@ -159,7 +159,7 @@ def test_gpt2_takes_less_than_250_lines(golden: Golden) -> None:
     text = exported_plain(plan_model(load_target("hf:gpt2", {}).model))
     assert len(text.splitlines()) < 250
     assert lint(text) == []
-    golden("plain/gpt2.txt", text)
+    golden("plain/gpt2.py", text)
 
 
 def test_many_layers_take_a_line_each_kind() -> None:
