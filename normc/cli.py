@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--target", dest="device", default="cpu", metavar="DEVICE", help="cpu or cuda:sm_90 (default: cpu)"
     )
     export.add_argument("-o", "--output", default="update.py", metavar="FILE", help="default: update.py")
+    export.add_argument("--plain", action="store_true", help="a short file to read and keep: torch alone, no runtime")
     export.add_argument("--passes", action="store_true", help="show what each rewrite did, why, and what it saves")
     export.add_argument(
         "--without", action="append", default=[], metavar="REWRITE", help="leave out a rewrite, by its name"
@@ -259,7 +260,7 @@ def _export(options: argparse.Namespace) -> int:
         from normc.update.program.build import build_of
 
         _console(None).print(passes(program_of(plan, build_of(options.device, options.without))), "")
-    export(plan, options.output, options.device, options.without)
+    export(plan, options.output, options.device, options.without, plain=options.plain)
     print(f"wrote {options.output}: from {Path(options.output).stem} import Optimizer", file=sys.stderr)
     return 0
 

@@ -14,13 +14,16 @@ from normc.arguments import instance
 from normc.errors import NormcError
 from normc.files import path_of, write_text
 from normc.optimizer import Optimizer
-from normc.pipeline import update_of
+from normc.pipeline import plain_program, update_of
 from normc.plans.plan import NormPlan
+from normc.recipe.by_name import recipe_of
+from normc.update.plain.file import write
 from normc.update.program.build import build_of
 from normc.update.program.module import Loaded, Text
 from normc.update.program.storage import PLAIN, storage
 from normc.update.program.switches import SWITCHABLE, checked
 from normc.update.runtime.door import EMBEDDED, MATRICES
+from normc.version import VERSION
 
 if TYPE_CHECKING:
     import torch
@@ -107,6 +110,7 @@ def export(
     state_dtype: torch.dtype | None = None,
     state_device: str | None = None,
     stochastic_rounding: bool = False,
+    plain: bool = False,
 ) -> Path:
     """Write `source`, an optimizer or a plan, to `path` and return it. Needs no device of the target's kind.
 
@@ -114,12 +118,23 @@ def export(
     runs. `without` are rewrites to leave out, by name; None leaves out those that the optimizer does, if the target has
     them. `state_dtype`, `state_device` and `stochastic_rounding` are those of normc.compile, for a plan; an optimizer
     keeps its own.
+
+    With `plain` the file is one to read and keep (docs/export.md): a class without the runtime, a parameter at a time,
+    on any device. It has no rewrites, and states in float32 alone: give neither `target` nor the other options.
     NormcError for a target without generated code, for a `source` of another type, and where the file can't be written.
     """
     if target is not None:
         instance("target", target, str, "give cpu, or cuda:sm_90")
     path_of(path)  # a wrong one is said before anything is made
     kept = storage(state_dtype, stochastic_rounding, state_device)
+    if plain:
+        own = source.build.storage if isinstance(source, Optimizer) else PLAIN
+        if target not in (None, "cpu") or without or (own, kept) != (PLAIN, PLAIN):
+            raise NormcError(
+                "a plain file has no target, no rewrites, and states in float32 on the weights' device",
+                "leave plain out, or leave out target, without and how states are kept",
+            )
+        return write_text(path, exported_plain(_plan_of(source)))
     if isinstance(source, Optimizer):
         if kept not in (PLAIN, source.build.storage):
             raise NormcError("an optimizer is exported with its own options", "make it with these, or export its plan")
@@ -129,12 +144,24 @@ def export(
             else _again(source, target or source.build.target, without).text
         )
     else:
-        instance("source", source, NormPlan, "give an optimizer of normc.compile, or a plan")
         how = build_of(target or "cpu:fp32", () if without is None else without)
-        text = update_of(source, replace(how, storage=kept)).text
+        text = update_of(_plan_of(source), replace(how, storage=kept)).text
     if not text.doc:
         raise NormcError("the reference backend generates no code", "export for cpu or cuda")
     return write_text(path, exported(text))
+
+
+def _plan_of(source: object) -> NormPlan:
+    """The plan to export. NormcError for what is neither an optimizer nor a plan."""
+    plan = source.plan if isinstance(source, Optimizer) else source
+    instance("source", plan, NormPlan, "give an optimizer of normc.compile, or a plan")
+    assert isinstance(plan, NormPlan)
+    return plan
+
+
+def exported_plain(plan: NormPlan) -> str:
+    """The whole plain file. NormcError for an update that needs the runtime."""
+    return write(plain_program(plan), recipe_of(plan), VERSION)
 
 
 def _again(source: Optimizer, target: str, without: Sequence[str] | None) -> Loaded:

@@ -177,6 +177,15 @@ def lowered(plan: NormPlan, build: Build) -> Program:
     return program
 
 
+def plain_program(plan: NormPlan) -> Program:
+    """The program that a plain file is written from: chains without what is idle, whose steps' sizes are one number."""
+    program = lowered(plan, ON_CPU)
+    for name in ("stack", "laws"):
+        program = rewrites[name](program)
+    # A size counts as one of the step where kernels would multiply by it: wherever the direction comes from.
+    return rewrites["fuse"](replace(program, device=replace(program.device, fused=True)))
+
+
 def uncut(plan: NormPlan, build: Build) -> Program:
     """The plain program that is cut over ranks."""
     program = lowered(plan, build)

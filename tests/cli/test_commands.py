@@ -90,11 +90,18 @@ def test_export_works_from_a_model_and_from_a_plan(
     asked: dict[str, Any], target: str, saved: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(import_module("normc.exporting"), "export", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(
+        import_module("normc.exporting"), "export", lambda *arguments, plain: calls.append((*arguments, plain))
+    )
     output = str(tmp_path / "update.py")
     assert main(["export", target, "--target", "cuda:sm_90", "-o", output]) == 0
     assert main(["export", saved, "-o", output, "--without", "gram"]) == 0
-    assert calls == [(sample(), output, "cuda:sm_90", []), (sample(), output, "cpu", ["gram"])]
+    assert main(["export", saved, "-o", output, "--plain"]) == 0
+    assert calls == [
+        (sample(), output, "cuda:sm_90", [], False),
+        (sample(), output, "cpu", ["gram"], False),
+        (sample(), output, "cpu", [], True),
+    ]
 
 
 def test_recipes_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,7 @@ def part(x: Tensor, joined: list[Tensor], index: int) -> Tensor:
 
 
 def polar(x: Tensor, polynomials: tuple[tuple[float, float, float], ...], dtype: torch.dtype | None = None) -> Tensor:
-    """Newton-Schulz: the matrices [B, out, in] with every singular value pushed to about one. Shape and dtype of x.
+    """Newton-Schulz: matrices [B, out, in] with all singular values about one. Shape and dtype of x.
 
     One odd polynomial a s + b s^3 + c s^5 of the singular values a step, starting from Frobenius norm one, in `dtype`
     (default: that of x). Two products for a cubic (c = 0), three for a quintic. Zero stays zero.

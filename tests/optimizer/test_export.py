@@ -7,6 +7,7 @@ import copy
 import dis
 import importlib.util
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,6 +91,8 @@ def test_exported_body_is_what_runs_here_and_says_what_it_is(tmp_path: Path, mon
     assert opt.text.functions in text and opt.text.tables.rstrip() in text
     update, runtime = text.index("\ndef core_"), text.index("class UpdateOptimizer(")
     assert update < runtime < text.index("\nUPDATE = Update(")
+    first = re.search(r"^(?:class|def|@).*", text, re.MULTILINE)
+    assert first is not None and first[0] in opt.text.functions
     assert "import normc" not in text
     assert "from normc" not in text
     module = imported(path, monkeypatch)

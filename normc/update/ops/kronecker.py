@@ -54,6 +54,11 @@ def choose(step: Tensor, every: int, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(those.reshape(step.shape + (1,) * (old.dim() - 1)).to(old.device), new, old)
 
 
+def renewed(step: Tensor, every: int, new: Tensor, old: Tensor) -> Tensor:
+    """`new` [N, ...] for the counts [N] that are 1 or `due`, else `old`."""
+    return initial(step, new, choose(step, every, new, old))
+
+
 def gram(a: Tensor, g: Tensor, beta: float, turned: bool, view: tuple[tuple[int, ...], ...]) -> Tensor:
     """The factor a <- beta a + (1 - beta) x x^T of one side, or for a beta of 1 the sum a + x x^T. Shape of a."""
     x = see(g, view)
@@ -137,8 +142,7 @@ def inverse_root(a: Tensor, pairs: tuple[Tensor, Tensor], eps: float, power: flo
 
 def root(p: Tensor, a: Tensor, step: Tensor, eps: float, every: int, power: float, trace: bool) -> Tensor:
     """The inverse root of a factor, made at the first step and every so many after it. Shape of p."""
-    new = made_first(inverse_root(a, eigenpairs(a), eps, power, trace), p, step)
-    return initial(step, new, choose(step, every, new, p))
+    return renewed(step, every, made_first(inverse_root(a, eigenpairs(a), eps, power, trace), p, step), p)
 
 
 def root_each(
@@ -180,8 +184,8 @@ def refreshed(q: Tensor, a: Tensor, sort: bool) -> Tensor:
 
 def basis(q: Tensor, a: Tensor, step: Tensor, every: int, sort: bool) -> Tensor:
     """The eigenbasis of a factor: exact at the first step, `refreshed` every so many after it. Shape of q."""
-    exact = made_first(eigenpairs(a)[1].flip(-1), q, step)
-    return initial(step, exact, choose(step, every, refreshed(q, a, sort), q))
+    # In one expression: a plain file, whose stacks are of one parameter, computes the basis that it takes alone.
+    return initial(step, made_first(eigenpairs(a)[1].flip(-1), q, step), choose(step, every, refreshed(q, a, sort), q))
 
 
 def basis_each(q: list[Tensor], a: list[Tensor], step: list[Tensor], every: int, sort: bool) -> list[Tensor]:
