@@ -24,6 +24,7 @@ NOT_RUN = {
     "distributed.md": "several processes: tests/distributed runs the same",
     "hosts.md": "each host's own trainer: tests/integrations runs the same",
     "rules.md": "an op of one's own: tests/model/ops/test_user_rule.py runs it",
+    "export.md": "a file that was exported: tests/update/plain runs such files",
     "finetuning.md": "a model that was trained before",
     "training.md": "a writer of logs",
     "cbs.md": "a training run for each batch size",
