@@ -1,0 +1,150 @@
+"""Where the parts of a box stand, and what runs between them: a plan's wiring, taken apart along its boxes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+
+from normc.plans.plan import NormPlan
+from normc.plans.wiring import Wiring
+from normc.tools.picture.modules import modules
+from normc.tools.picture.parts import ENTRY, EXIT, Line, Part
+
+_LANES = 8  # beside each other; further ones share the last
+Route = tuple[Part, ...]  # from the model's box down to a card or a join
+_Ends = dict[tuple[int, int], Line]
+
+
+def drawn(plan: NormPlan) -> Part:
+    """The whole picture. A plan that keeps no wiring has its modules in order, and no lines."""
+    wiring = plan.wiring or Wiring((), (), ())
+    whole = modules(plan.rows, plan.model, frozenset(wiring.points))
+    routes, place = _routes(whole), {}
+    for number, name in enumerate(wiring.points):
+        place[number] = routes.get(name)
+    for number, path in enumerate(wiring.joins, len(wiring.points)):
+        box = _box_at(routes, path, whole)
+        box[-1].parts.append(Part("join", "+", path))
+        place[number] = (*box, box[-1].parts[-1])
+    place |= {wiring.inputs: (whole,), wiring.output: (whole,)}
+    found, order = _lifted(wiring, place)
+    for box in [part for part in whole.walk() if part.kind == "box"]:
+        _arrange(box, found.get(id(box), {}), order)
+    for number, part in zip(count(), whole.walk(), strict=False):
+        part.number = number
+    return whole
+
+
+def _routes(whole: Part) -> dict[str, Route]:
+    """The way to the card of each name, and to the box of each module under its path with a dot behind it."""
+    found: dict[str, Route] = {}
+    waiting: list[Route] = [(whole,)]
+    while waiting:
+        route = waiting.pop()
+        part = route[-1]
+        found |= {place.name: route for place in part.places}
+        if part.kind == "box" and not part.alike:
+            found[f"{part.path}."] = route
+        waiting += [(*route, inner) for inner in part.parts]
+    return found
+
+
+def _box_at(routes: Mapping[str, Route], path: str, whole: Part) -> Route:
+    """The box of the module at `path`, or of the nearest above it."""
+    while path:
+        if f"{path}." in routes:
+            return routes[f"{path}."]
+        path = path.rpartition(".")[0]
+    return (whole,)
+
+
+def _lifted(wiring: Wiring, place: Mapping[int, Route | None]) -> tuple[dict[int, _Ends], dict[int, int]]:
+    """Each box's lines between its parts, by its id; and when each part is first computed."""
+    carried = {edge.source for edge in wiring.edges if edge.stream}
+    found: dict[int, _Ends] = defaultdict(dict)
+    order: dict[int, int] = {}
+    for number, edge in enumerate(wiring.edges):
+        source, target = place[edge.source], place[edge.target]
+        if source is None or target is None or source[-1] is target[-1]:
+            continue
+        for part in (*source, *target):
+            order.setdefault(id(part), number)
+        # What leaves a join is the stream, unless it goes on elsewhere.
+        stream = edge.stream or (source[-1].kind == "join" and edge.source not in carried)
+        line = Line(0, 0, edge.entries, stream)
+        shared = next((i for i, (a, b) in enumerate(zip(source, target, strict=False)) if a is not b), 1)
+        shared = min(shared, *(len(way) for way in (source, target)))
+        for depth in range(shared, len(source)):
+            box = source[depth - 1]
+            end = _place(box, target[shared]) if depth == shared and len(target) > shared else EXIT
+            _add(found[id(box)], replace(line, source=_place(box, source[depth]), target=end))
+        for depth in range(shared + (len(source) > shared), len(target)):
+            box = target[depth - 1]
+            _add(found[id(box)], replace(line, source=ENTRY, target=_place(box, target[depth])))
+    return found, order
+
+
+def _place(box: Part, inner: Part) -> int:
+    return next(i for i, part in enumerate(box.parts) if part is inner)
+
+
+def _add(lines: _Ends, line: Line) -> None:
+    old = lines.get((line.source, line.target), line)
+    lines[line.source, line.target] = replace(
+        line, entries=max(old.entries, line.entries), stream=old.stream or line.stream
+    )
+
+
+def _arrange(box: Part, ends: _Ends, order: Mapping[int, int]) -> None:
+    """Ranks by the longest way to a part; lines that pass a rank by get a side."""
+    joined = {end for pair in ends for end in pair if end >= 0}
+    apart = [i for i in range(len(box.parts)) if i not in joined]
+    if not joined:
+        box.ranks = tuple((i,) for i in apart) if any(box.parts[i].kind == "box" for i in apart) else (tuple(apart),)
+        return
+    turn = sorted(joined, key=lambda i: (order[id(box.parts[i])], i))
+    when = {ENTRY: -1, EXIT: len(turn)} | {i: number for number, i in enumerate(turn)}
+    forward = [pair for pair in ends if when[pair[0]] < when[pair[1]]]
+    rank = _ranks(turn, forward)
+    height = 1 + max(rank[i] for i in turn)
+    rank |= {ENTRY: -1, EXIT: height}
+    box.ranks = tuple(tuple(i for i in turn if rank[i] == level) for level in range(height))
+    box.apart = tuple(apart)
+    box.lines, box.lanes = _sided([*ends.values()], rank, when)
+
+
+def _ranks(turn: Sequence[int], forward: Sequence[tuple[int, int]]) -> dict[int, int]:
+    before, after = defaultdict(list), defaultdict(list)
+    for source, target in forward:
+        if source >= 0 and target >= 0:
+            before[target].append(source)
+            after[source].append(target)
+    rank: dict[int, int] = {}
+    for part in turn:
+        rank[part] = max((rank[source] + 1 for source in before[part]), default=0)
+    entered = {target for source, target in forward if source == ENTRY}
+    for part in turn:
+        if not before[part] and after[part] and part not in entered:  # a table is drawn just above what it is added to
+            rank[part] = min(rank[target] for target in after[part]) - 1
+    levels = {level: number for number, level in enumerate(sorted(set(rank.values())))}
+    return {part: levels[level] for part, level in rank.items()}
+
+
+def _sided(lines: list[Line], rank: Mapping[int, int], when: Mapping[int, int]) -> tuple[tuple[Line, ...], int]:
+    """Lines that pass ranks by go left of them where a stream runs, else right, on lanes that don't meet."""
+    taken: list[int] = []  # where each lane is free again
+    found = []
+    for line in sorted(lines, key=lambda line: (rank[line.source], rank[line.target])):
+        back = when[line.source] >= when[line.target]
+        top, bottom = sorted((rank[line.source], rank[line.target]))
+        if bottom - top <= 1 and not back:
+            found.append(line)
+        elif line.stream and not back:
+            found.append(replace(line, side="spine"))
+        else:
+            lane = next((i for i, free in enumerate(taken) if free <= top), len(taken))
+            taken[lane : lane + 1] = [bottom]
+            found.append(replace(line, side="lane", lane=min(lane, _LANES - 1), back=back))
+    return tuple(found), min(len(taken), _LANES)
