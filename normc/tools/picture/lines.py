@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 
 from normc.plans.plan import NormPlan
 from normc.plans.wiring import Wiring
@@ -20,44 +19,72 @@ _Ends = dict[tuple[int, int], Line]
 def drawn(plan: NormPlan) -> Part:
     """The whole picture. A plan that keeps no wiring has its modules in order, and no lines."""
     wiring = plan.wiring or Wiring((), (), ())
-    whole = modules(plan.rows, plan.model, frozenset(wiring.points))
-    routes, place = _routes(whole), {}
-    for number, name in enumerate(wiring.points):
-        place[number] = routes.get(name)
-    for number, path in enumerate(wiring.joins, len(wiring.points)):
-        box = _box_at(routes, path, whole)
-        box[-1].parts.append(Part("join", "+", path))
+    whole = modules(plan.rows, plan.model, frozenset(wiring.points), frozenset(wiring.joins))
+    paths = _joining(wiring, whole)
+    cards, boxes = _routes(whole)
+    place = {number: cards.get(name) for number, name in enumerate(wiring.points)}
+    for number, path in enumerate(paths, len(wiring.points)):
+        box = _box_at(boxes, path)
+        box[-1].parts.append(Part("join", "+", box[-1].path))
         place[number] = (*box, box[-1].parts[-1])
     place |= {wiring.inputs: (whole,), wiring.output: (whole,)}
     found, order = _lifted(wiring, place)
-    for box in [part for part in whole.walk() if part.kind == "box"]:
-        _arrange(box, found.get(id(box), {}), order)
-    for number, part in zip(count(), whole.walk(), strict=False):
+    for part in whole.walk():
+        if part.kind == "box":
+            _arrange(part, found.get(id(part), {}), order)
+    for number, part in enumerate(whole.walk()):
         part.number = number
     return whole
 
 
-def _routes(whole: Part) -> dict[str, Route]:
-    """The way to the card of each name, and to the box of each module under its path with a dot behind it."""
-    found: dict[str, Route] = {}
+def _routes(whole: Part) -> tuple[dict[str, Route], dict[str, Route]]:
+    """The way to the card of each name, and to the box of each module by its path."""
+    cards: dict[str, Route] = {}
+    boxes: dict[str, Route] = {}
     waiting: list[Route] = [(whole,)]
     while waiting:
         route = waiting.pop()
         part = route[-1]
-        found |= {place.name: route for place in part.places}
+        cards |= {place.name: route for place in part.places}
         if part.kind == "box" and not part.alike:
-            found[f"{part.path}."] = route
+            boxes[part.path] = route
         waiting += [(*route, inner) for inner in part.parts]
-    return found
+    return cards, boxes
 
 
-def _box_at(routes: Mapping[str, Route], path: str, whole: Part) -> Route:
+def _box_at(boxes: Mapping[str, Route], path: str) -> Route:
     """The box of the module at `path`, or of the nearest above it."""
-    while path:
-        if f"{path}." in routes:
-            return routes[f"{path}."]
+    while path not in boxes:
         path = path.rpartition(".")[0]
-    return (whole,)
+    return boxes[path]
+
+
+def _joining(wiring: Wiring, whole: Part) -> list[str]:
+    """The module whose box each join is drawn in: the one that adds, but the layer where it adds up layers in turn.
+
+    Such layers become boxes where they are cards.
+    """
+    cards, boxes = _routes(whole)
+    first = len(wiring.points)
+    branch = {edge.target: wiring.points[edge.source] for edge in wiring.edges
+              if not edge.stream and edge.source < first}  # fmt: skip
+    turns: dict[int, dict[int, Route]] = defaultdict(dict)
+    for number, path in enumerate(wiring.joins, first):
+        box, way = _box_at(boxes, path), cards.get(branch.get(number, ""), ())
+        depth = len(box)
+        if len(way) > depth + 1 and way[depth - 1] is box[-1] and way[depth].alike:
+            turns[id(way[depth])][number] = way[: depth + 2]
+    paths = list(wiring.joins)
+    for ways in turns.values():
+        layers = next(iter(ways.values()))[-2].parts
+        if {id(way[-1]) for way in ways.values()} == {id(layer) for layer in layers}:
+            for number, way in ways.items():
+                paths[number - first] = way[-1].path
+            layers[:] = [
+                layer if layer.kind == "box" else Part("box", layer.label, layer.path, parts=[layer])
+                for layer in layers
+            ]
+    return paths
 
 
 def _lifted(wiring: Wiring, place: Mapping[int, Route | None]) -> tuple[dict[int, _Ends], dict[int, int]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from normc.plans.row import Row
 from normc.tools.picture.parts import Part, Place
 
-_DEEPEST = 40  # modules within modules that are drawn as boxes; what lies deeper has one box with a longer name
+_DEEPEST = 40  # modules within each other that are boxes of their own; what lies deeper is one with a longer name
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,9})", re.DOTALL)
 
 
@@ -19,45 +20,64 @@ class _Module:
     own: list[Place] = field(default_factory=list)
 
 
-def modules(rows: Sequence[Row], model: str, met: Collection[str]) -> Part:
+class _Known(NamedTuple):
+    met: Collection[str]
+    joining: Collection[str]
+
+
+def modules(rows: Sequence[Row], model: str, met: Collection[str], joining: Collection[str]) -> Part:
     """The model as a box: modules in the rows' order, tied parameters under every name, repeated layers in one box.
 
-    `met` are the names that stand for their module where lines come and go.
+    `met` are the names that stand for their module where lines come and go; modules at the paths `joining` add to a
+    residual stream, so each of them is a box of its own.
     """
     root = _Module()
     for row in rows:
         for name in (row.name, *row.aliases):
             *path, short = name.split(".")
-            path = [*path[:_DEEPEST], *([".".join(path[_DEEPEST:])] if path[_DEEPEST:] else [])]
+            deeper = [".".join(path[_DEEPEST:])] if len(path) > _DEEPEST else []
             at = root
-            for step in path:
+            for step in (*path[:_DEEPEST], *deeper):
                 at = at.inside.setdefault(step, _Module())
             at.own.append(Place(row, name, short, name != row.name))
-    made = _part(root, model, "", met)
-    return made if made.kind == "box" else Part("box", model, "", parts=[made])
+    return Part("box", model, "", parts=_parts(root, "", "", _Known(met, joining)))
 
 
-def _part(module: _Module, label: str, path: str, met: Collection[str]) -> Part:
-    own = _cards(module, path, met)
+def _part(module: _Module, label: str, path: str, known: _Known) -> Part:
+    own = _cards(module, path, known)
     if not module.inside and len(own) == 1:
         return replace(own[0], label=label)
-    parts = own
+    parts = _parts(module, label, path, known)
+    if len(parts) == 1 and parts[0].alike and path not in known.joining:
+        own = parts[0].label.removeprefix(f"{label.rpartition('.')[2]}.")
+        return replace(parts[0], label=f"{label}.{own}")
+    return Part("box", label, path, parts=parts)
+
+
+def _parts(module: _Module, label: str, path: str, known: _Known) -> list[Part]:
+    """What stands in the box of a module: its own parameters, then its modules, layers alike as one."""
+    runs: list[list[tuple[str, Part]]] = []
     for step, inner in module.inside.items():
         below = f"{path}.{step}" if path else step
-        said = f"{label.rpartition('.')[2]}.{step}" if step.isdecimal() and path else step
-        while len(inner.inside) == 1 and not inner.own:  # a module that holds one module is drawn as that one
-            ((step, inner),) = inner.inside.items()
-            below, said = f"{below}.{step}", f"{said}.{step}"
-        parts.append(_part(inner, said, below, met))
-    folded = _folded(parts)
-    if len(folded) == 1 and folded[0].alike:
-        return folded[0]
-    return Part("box", label, path, parts=folded)
+        said = f"{label.rpartition('.')[2]}.{step}" if step.isdecimal() and label else step
+        name, at, deeper = said, inner, step
+        while (
+            len(at.inside) == 1 and not at.own and below not in known.joining
+        ):  # a module that holds one module is drawn as that one
+            ((deeper, at),) = at.inside.items()
+            below, said = f"{below}.{deeper}", f"{said}.{deeper}"
+        part = _part(at, said, below, known)
+        if runs and _repeats(runs[-1][-1], (name, part)):
+            runs[-1].append((name, part))
+        else:
+            runs.append([(name, part)])
+    own = [replace(card, label=label if not module.inside and not path else "") for card in _cards(module, path, known)]
+    return [*own, *(run[0][1] if len(run) == 1 else _fold(run) for run in runs)]
 
 
-def _cards(module: _Module, path: str, met: Collection[str]) -> list[Part]:
+def _cards(module: _Module, path: str, known: _Known) -> list[Part]:
     """A module's own parameters: one card, or one for each that lines lead to, with those that follow it."""
-    leads = [place.name in met and (bool(module.inside) or len(place.row.shape) > 1) for place in module.own]
+    leads = [place.name in known.met and (bool(module.inside) or len(place.row.shape) > 1) for place in module.own]
     groups: list[list[Place]] = []
     for place, first in zip(module.own, leads, strict=True):
         if not groups or (first and any(leads[: module.own.index(place)])):
@@ -66,28 +86,19 @@ def _cards(module: _Module, path: str, met: Collection[str]) -> list[Part]:
     return [Part("card", "", path, places=tuple(group)) for group in groups]
 
 
-def _folded(parts: list[Part]) -> list[Part]:
-    """Neighbours that differ in a number and in sizes alone, as one part."""
-    runs: list[list[Part]] = []
-    for part in parts:
-        if runs and _repeats(runs[-1][-1], part):
-            runs[-1].append(part)
-        else:
-            runs.append([part])
-    return [run[0] if len(run) == 1 else _fold(run) for run in runs]
-
-
-def _fold(run: list[Part]) -> Part:
-    last = _NUMBERED.fullmatch(run[-1].label)
+def _fold(run: list[tuple[str, Part]]) -> Part:
+    last = _NUMBERED.fullmatch(run[-1][0])
     assert last is not None
-    return Part("box", f"{run[0].label} – {last[2]}", run[0].path, parts=run, alike=True)
+    label = f"{run[0][0]} – {last[2]}"
+    return Part("box", label, run[0][1].path, parts=[part for _, part in run], alike=True)
 
 
-def _repeats(before: Part, part: Part) -> bool:
-    first, second = _NUMBERED.fullmatch(before.label), _NUMBERED.fullmatch(part.label)
+def _repeats(before: tuple[str, Part], after: tuple[str, Part]) -> bool:
+    """Whether two neighbours are one layer and the next: a number apart, and alike but for sizes."""
+    first, second = _NUMBERED.fullmatch(before[0]), _NUMBERED.fullmatch(after[0])
     if first is None or second is None or first[1] != second[1] or int(second[2]) != int(first[2]) + 1:
         return False
-    return _form(before) == _form(part)
+    return _form(before[1]) == _form(after[1])
 
 
 def _form(part: Part) -> object:
@@ -98,5 +109,5 @@ def _form(part: Part) -> object:
         for place in part.places for row in (place.row,)
     )  # fmt: skip
     if part.alike:
-        return part.label.rpartition(".")[2], len(part.parts), _form(part.parts[0])
-    return own, tuple((inner.label if inner.kind == "box" or inner.label else "", _form(inner)) for inner in part.parts)
+        return len(part.parts), _form(part.parts[0])
+    return own, tuple((inner.path.rpartition(".")[2], _form(inner)) for inner in part.parts)

@@ -187,20 +187,25 @@ function fill(part) {
   later();
 }
 function bodyOf(part) {
-  const made = make("div", "body" + (part.spine ? " gutter" : ""));
-  if (part.kind === "card") { made.append(rank([part.number])); return made; }
-  if (part.lanes) made.style.paddingRight = `${16 + part.lanes * LANE}px`;
-  made.append(draw("svg", {"aria-hidden": "true"}));
-  for (const places of part.ranks) made.append(rank(places.map(place => part.parts[place])));
-  if (part.apart.length && part.ranks.length && !part.ranks.some(places => places.includes(part.apart[0]))) {
+  const held = make("div");
+  held.append(drawnBody(part));
+  if (part.kind === "box" && part.apart.length && part.lines.length) {
     const apart = make("div", "apart");
     apart.append(make("div", "soft", "not on the way from the inputs to the output:"), rank(part.apart.map(place => part.parts[place])));
-    made.append(apart);
+    held.append(apart);
   }
+  return held;
+}
+function drawnBody(part) {
+  const made = make("div", "body");
+  if (part.kind === "card") { made.append(rank([part.number])); return made; }
+  [made.style.paddingLeft, made.style.paddingRight] = space(part).map(width => `${width}px`);
+  made.append(draw("svg", {"aria-hidden": "true"}));
+  for (const places of part.ranks) made.append(rank(places.map(place => part.parts[place])));
   return made;
 }
 function rank(numbers) {
-  const made = make("div", "rank");
+  const made = make("div", numbers.length <= 4 ? "rank close" : "rank");
   for (const number of numbers) {
     const part = parts[number];
     part.element = part.kind === "card" ? card(part) : part.kind === "join" ? join() : box(part);
@@ -220,36 +225,54 @@ function later() {
 function lines() {
   const shown = parts.filter(part => part.body && part.body.isConnected && part.drawnAs.lines);
   const read = shown.map(part => {
-    const at = part.body.getBoundingClientRect();
+    const body = part.body.firstChild, at = body.getBoundingClientRect();
     const rects = part.drawnAs.parts.map(number => {
       const element = parts[number].element;
       if (!element || !element.isConnected) return null;
       const own = element.getBoundingClientRect();
-      return {left: own.left - at.left, right: own.right - at.left, top: own.top - at.top, bottom: own.bottom - at.top};
+      return {left: own.left - at.left, right: own.right - at.left, top: own.top - at.top, bottom: own.bottom - at.top,
+        from: port(parts[number], ENTRY, own.width), to: port(parts[number], EXIT, own.width)};
     });
+    for (const places of part.drawnAs.ranks) {
+      const row = places.map(place => rects[place]).filter(Boolean);
+      const low = Math.max(...row.map(rect => rect.bottom)), most = Math.max(...row.map(rect => rect.right));
+      for (const rect of row) Object.assign(rect, {low, last: rect.right === most});
+    }
     return {width: at.width, height: at.height, rects};
   });
   shown.forEach((part, i) => trace(part, read[i]));
 }
-function port(part, end) {  // where lines enter or leave a part, from its left edge; null for the middle
-  if (part.kind !== "box") return null;
+// Space at the left and right of what stands in a box: for the stream, and for lanes. Alike where there is room, so that
+// the middle of a box is that of the boxes around it.
+function space(part) {
+  const least = narrow.matches ? 8 : 12, left = part.spine ? (narrow.matches ? 42 : 52) : least;
+  const right = part.lanes ? 16 + part.lanes * LANE : least;
+  return narrow.matches ? [left, right] : [Math.max(left, right), Math.max(left, right)];
+}
+const spineAt = () => narrow.matches ? PORT - 2 : PORT;
+function middle(part, width) {
+  const [left, right] = space(part);
+  return (left + width - right) / 2;
+}
+function port(part, end, width) {  // where lines enter or leave a part, from its left edge
+  if (part.kind !== "box") return width / 2;
   const shown = part.open ? inner(part) : part;
-  return streams(part, end) || streams(shown, end) ? (narrow.matches ? PORT - 2 : PORT) : null;
+  if (streams(part, end) || streams(shown, end)) return spineAt() + 1;
+  return part.open && shown.kind === "box" ? middle(shown, width) : width / 2;
 }
 function trace(part, {width, height, rects}) {
-  const svg = part.body.querySelector(":scope > svg");
+  const svg = part.body.querySelector(":scope > .body > svg");
   if (!svg) return;
   svg.replaceChildren();
-  const of = part.drawnAs, spine = narrow.matches ? PORT - 2 : PORT;
+  const of = part.drawnAs, spine = spineAt();
   const end = (place, which) => {
     if (place === ENTRY || place === EXIT) {
-      const x = port(part, place) ?? width / 2;
+      const x = streams(part, place) || streams(of, place) ? spine : middle(of, width);
       return {x, y: place === ENTRY ? 0 : height, edge: true};
     }
     const rect = rects[place], own = parts[of.parts[place]];
     if (!rect) return null;
-    const from = port(own, which);
-    const x = from === null ? (rect.left + rect.right) / 2 : rect.left + from + 1;
+    const x = rect.left + (which === EXIT ? rect.to : rect.from);
     return {x, y: which === EXIT ? rect.bottom : rect.top, rect, join: own.kind === "join"};
   };
   for (const [source, target, entries, thick, stream, side, lane, back] of of.lines) {
@@ -269,15 +292,21 @@ function trace(part, {width, height, rects}) {
 const down = (x, y) => `M${x} ${y}l-4.5 -7h9z`, left = (x, y) => `M${x} ${y}l7 -4.5v9z`;
 function path(a, b, side, spine, right, back, streamed) {
   if (side === "lane") {
-    const y1 = a.edge ? a.y + 5 : (a.rect.top + a.rect.bottom) / 2 + (back ? -6 : 6);
-    const y2 = b.edge ? b.y - 5 : b.join ? (b.rect.top + b.rect.bottom) / 2 : b.rect.top + Math.min(16, (b.rect.bottom - b.rect.top) / 3);
-    const x1 = a.edge ? a.x : a.rect.right, x2 = b.edge ? b.x : b.rect.right, turn = Math.min(8, Math.abs(y2 - y1) / 2) * Math.sign(y2 - y1 || 1);
-    return [`M${x1} ${y1}H${right - 8}Q${right} ${y1} ${right} ${y1 + turn}V${y2 - turn}Q${right} ${y2} ${right - 8} ${y2}H${b.edge ? x2 : x2 + 6}`,
-      b.edge ? "" : left(x2, y2)];
+    // From the side of the last part in a row, from below the others; and in by the same two ways.
+    const below = !a.edge && !a.rect.last, above = !b.edge && !b.join && !b.rect.last;
+    const y1 = a.edge ? a.y + 5 : below ? a.rect.low + 7 : (a.rect.top + a.rect.bottom) / 2 + (back ? -6 : 6);
+    const y2 = b.edge ? b.y - 5 : b.join ? (b.rect.top + b.rect.bottom) / 2 : above ? b.y - 11
+      : b.rect.top + Math.min(16, (b.rect.bottom - b.rect.top) / 3);
+    const turn = Math.min(8, Math.abs(y2 - y1) / 2) * Math.sign(y2 - y1 || 1);
+    const begin = a.edge ? `M${a.x} ${y1}` : below ? `M${a.x} ${a.y}V${y1 - 6}Q${a.x} ${y1} ${a.x + 6} ${y1}` : `M${a.rect.right} ${y1}`;
+    const stop = b.edge ? `H${b.x}` : above ? `H${b.x + 5}Q${b.x} ${y2} ${b.x} ${y2 + 5}` : `H${b.rect.right + 6}`;
+    return [`${begin}H${right - 8}Q${right} ${y1} ${right} ${y1 + turn}V${y2 - turn}Q${right} ${y2} ${right - 8} ${y2}${stop}`,
+      b.edge ? "" : above ? down(b.x, b.y) : left(b.rect.right, y2)];
   }
   if (side === "spine") {
-    const at = a.join ? a.x : spine, stop = b.join ? b.y : b.y - 16;
-    const begin = Math.abs(a.x - at) < 2 ? `M${at} ${a.y}` : `M${a.x} ${a.y}V${a.y + 5}Q${a.x} ${a.y + 11} ${a.x - 7} ${a.y + 11}H${at + 7}Q${at} ${a.y + 11} ${at} ${a.y + 18}`;
+    const at = a.join ? a.x : spine, stop = b.join ? b.y : b.y - 13, low = a.edge ? a.y : a.rect.low;
+    const begin = Math.abs(a.x - at) < 2 ? `M${at} ${a.y}`
+      : `M${a.x} ${a.y}V${low + 5}Q${a.x} ${low + 11} ${a.x - 7} ${low + 11}H${at + 7}Q${at} ${low + 11} ${at} ${low + 18}`;
     if (b.join || Math.abs(b.x - at) < 2) return [`${begin}V${b.y}`, ""];
     return [`${begin}V${stop - 6}Q${at} ${stop} ${at + 6} ${stop}H${b.x - 7}Q${b.x} ${stop} ${b.x} ${stop + 7}V${b.y - 6}`, down(b.x, b.y)];
   }
@@ -285,17 +314,10 @@ function path(a, b, side, spine, right, back, streamed) {
     const y = (b.rect.top + b.rect.bottom) / 2;
     return [`M${a.x} ${a.y}V${y - 8}Q${a.x} ${y} ${a.x - 8} ${y}H${b.rect.right + 6}`, left(b.rect.right, y)];
   }
-  if (Math.abs(a.x - b.x) < 2) return [`M${a.x} ${a.y}V${b.edge || b.join ? b.y : b.y - 6}`, b.join ? "" : down(b.x, b.y)];
-  if (a.x < b.x && (a.join || a.edge || a.x < 40)) {  // a branch leaves the stream
-    const y = a.y + Math.max(6, (b.y - a.y) / 2 - 3), turn = Math.min(8, y - a.y);
-    return [`M${a.x} ${a.y}V${y - turn}Q${a.x} ${y} ${a.x + turn} ${y}H${b.x - 6}Q${b.x} ${y} ${b.x} ${y + 6}V${b.edge ? b.y : b.y - 6}`, down(b.x, b.y)];
-  }
-  if (b.x < a.x && streamed) {  // the stream comes back to its side
-    const y = (a.y + b.y) / 2 - 3, turn = Math.min(8, y - a.y);
-    return [`M${a.x} ${a.y}V${y - turn}Q${a.x} ${y} ${a.x - turn} ${y}H${b.x + 8}Q${b.x} ${y} ${b.x} ${y + 8}V${b.y}`, ""];
-  }
-  const middle = (a.y + b.y) / 2;
-  return [`M${a.x} ${a.y}C${a.x} ${middle} ${b.x} ${middle} ${b.x} ${b.edge ? b.y : b.y - 6}`, down(b.x, b.y)];
+  const tip = b.join || b.edge || streamed && b.x < 60 ? "" : down(b.x, b.y), stop = tip ? b.y - 6 : b.y, aside = b.x - a.x;
+  if (Math.abs(aside) < 10) return [`M${b.x} ${a.y}V${stop}`, tip];
+  const y = b.y - (b.edge ? 8 : 13), turn = Math.min(7, y - a.y, stop - y, Math.abs(aside) / 2), to = turn * Math.sign(aside);
+  return [`M${a.x} ${a.y}V${y - turn}Q${a.x} ${y} ${a.x + to} ${y}H${b.x - to}Q${b.x} ${y} ${b.x} ${y + turn}V${stop}`, tip];
 }
 function heat() {
   const own = chosen === null ? null : String(cardOf.get(chosen).number);

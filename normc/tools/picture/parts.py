@@ -1,4 +1,4 @@
-"""What a picture is made of: boxes, cards of parameters, joins; a box knows how its parts stand and what runs between."""
+"""What a picture is made of: boxes, cards of parameters, joins. A box knows where its parts stand."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Place:
 class Line:
     """Values that go from one part of a box to another, by their places in it.
 
-    `entries` are those of the largest value. `side` says where a line runs that passes other parts by: "spine" left of
-    them, "lane" right of them on lane number `lane`; "" goes straight down. `back` goes up, to what was computed before.
+    `entries` are those of the largest value. `side` says where a line passes other parts: "spine" left of them, "lane"
+    right of them on lane number `lane`; "" passes none. `back` goes up, to what was computed before.
     """
 
     source: int
@@ -39,12 +39,12 @@ class Line:
     back: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Part:
     """A box of parts, a card of parameters, or a join. `number` counts all parts, in the order of the page.
 
-    `times` > 1 is a box whose parts are layers alike but for their sizes. `ranks` are rows of parts, from top to bottom;
-    `apart` are the parts that no value comes to or from.
+    `alike`: the parts are layers that differ in sizes alone. `ranks` are rows of parts, from top to bottom; `apart` are
+    the parts that no value comes to or from.
     """
 
     kind: Kind

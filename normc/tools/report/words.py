@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+
+import sympy
 
 from normc.plans.expression import show_formula, write_formula
 from normc.plans.row import KERNEL, Block, Evidence, Row
@@ -107,8 +110,12 @@ def norm(row: Row) -> str:
 
 def formula(row: Row, names: dict[str, str] | None = None) -> str:
     """The scale's formula; without the window's size where there is none."""
-    expression = row.scale.formula if row.kernel_axes else row.scale.formula.subs(KERNEL, 1)
-    return show_formula(write_formula(expression), names)
+    return show_formula(_written(row.scale.formula, bool(row.kernel_axes)), names)
+
+
+@functools.lru_cache(maxsize=4096)  # the same formula is said with names and with numbers, and sympy is slow
+def _written(formula: sympy.Expr, window: bool) -> object:
+    return write_formula(formula if window else formula.subs(KERNEL, 1))
 
 
 def formulas(rows: tuple[Row, ...]) -> str:
