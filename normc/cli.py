@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from normc.errors import NormcError
-from normc.files import write_text
 from normc.tools.check.options import add_check
 from normc.tools.given import load_plan, read_override, read_size
+from normc.tools.picture.files import add_files, write_files
 from normc.version import VERSION
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="AXES",
         help="say how the step is shared out over ranks, and what it takes there: fsdp=8, hsdp=2x4, dp=8, fsdp=4,tp=2",
     )
-    plan.add_argument("--json", metavar="FILE", help="save the plan; - writes it to standard output and nothing else")
+    add_files(plan)
     plan.add_argument("--width", type=int, metavar="N", help="columns of the table (default: the terminal's)")
     plan.set_defaults(run=_plan)
 
@@ -210,8 +210,7 @@ def _plan(options: argparse.Namespace) -> int:
     if options.json == "-":
         sys.stdout.write(plan.to_json())
         return 0
-    if options.json:
-        write_text(options.json, plan.to_json())
+    write_files(plan, options)
     over = _over_ranks(plan, options.mesh)
     if options.explain or options.against:
         pass
@@ -230,8 +229,6 @@ def _plan(options: argparse.Namespace) -> int:
         from normc.tools.report.explain import explained_with
 
         console.print(explained_with(plan, options.explain, lambda row: [] if over is None else over.explained(row)))
-    if options.json:
-        print(f"wrote {options.json}", file=sys.stderr)
     return 0
 
 

@@ -37,7 +37,7 @@ def modules(rows: Sequence[Row], model: str, met: Collection[str], joining: Coll
             *path, short = name.split(".")
             deeper = [".".join(path[_DEEPEST:])] if len(path) > _DEEPEST else []
             at = root
-            for step in (*path[:_DEEPEST], *deeper):
+            for step in [*path[:_DEEPEST], *deeper]:
                 at = at.inside.setdefault(step, _Module())
             at.own.append(Place(row, name, short, name != row.name))
     return Part("box", model, "", parts=_parts(root, "", "", _Known(met, joining)))
@@ -49,8 +49,8 @@ def _part(module: _Module, label: str, path: str, known: _Known) -> Part:
         return replace(own[0], label=label)
     parts = _parts(module, label, path, known)
     if len(parts) == 1 and parts[0].alike and path not in known.joining:
-        own = parts[0].label.removeprefix(f"{label.rpartition('.')[2]}.")
-        return replace(parts[0], label=f"{label}.{own}")
+        short = parts[0].label.removeprefix(f"{label.rpartition('.')[2]}.")
+        return replace(parts[0], label=f"{label}.{short}")
     return Part("box", label, path, parts=parts)
 
 
