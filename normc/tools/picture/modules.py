@@ -49,7 +49,7 @@ def _part(module: _Module, label: str, path: str, known: _Known) -> Part:
         return replace(own[0], label=label)
     parts = _parts(module, label, path, known)
     if len(parts) == 1 and parts[0].alike and path not in known.joining:
-        short = parts[0].label.removeprefix(f"{label.rpartition('.')[2]}.")
+        short = parts[0].label.removeprefix(f"{_last(label)}.")
         return replace(parts[0], label=f"{label}.{short}")
     return Part("box", label, path, parts=parts)
 
@@ -59,7 +59,7 @@ def _parts(module: _Module, label: str, path: str, known: _Known) -> list[Part]:
     runs: list[list[tuple[str, Part]]] = []
     for step, inner in module.inside.items():
         below = f"{path}.{step}" if path else step
-        said = f"{label.rpartition('.')[2]}.{step}" if step.isdecimal() and label else step
+        said = f"{_last(label)}.{step}" if step.isdecimal() and label else step
         name, at, deeper = said, inner, step
         while (
             len(at.inside) == 1 and not at.own and below not in known.joining
@@ -73,6 +73,12 @@ def _parts(module: _Module, label: str, path: str, known: _Known) -> list[Part]:
             runs.append([(name, part)])
     own = [replace(card, label=label if not module.inside and not path else "") for card in _cards(module, path, known)]
     return [*own, *(run[0][1] if len(run) == 1 else _fold(run) for run in runs)]
+
+
+def _last(label: str) -> str:
+    """The end of a label that says something: `h` of `transformer.h`, `h.0` of itself."""
+    last = label.rpartition(".")[2]
+    return label if last.isdecimal() else last
 
 
 def _cards(module: _Module, path: str, known: _Known) -> list[Part]:

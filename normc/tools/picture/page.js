@@ -39,6 +39,10 @@ function button(className, said, act) {
   made.addEventListener("click", act);
   return made;
 }
+function dotted(element, name) {  // a name breaks behind its dots
+  name.split(/(?<=\.)/).forEach((piece, i) => { if (i) element.append(make("wbr")); element.append(piece); });
+  return element;
+}
 function colored(element, kind) {
   element.style.setProperty("--norm", `var(--norm-${plan.norms.findIndex(norm => norm[0] === kind)})`);
   return element;
@@ -102,7 +106,7 @@ function parameter(number, shortName, tied, named) {
   return made;
 }
 function show(row, near) {
-  hint.replaceChildren(make("b", "", row.name), make("span", "", `${row.role}${text(row.why) ? ` because ${text(row.why)}` : ""}`));
+  hint.replaceChildren(dotted(make("b"), row.name), make("span", "", `${row.role}${text(row.why) ? ` because ${text(row.why)}` : ""}`));
   if (text(row.scale)) hint.append(make("span", "", ` · a step at lr 1: ${text(row.scale)}`));
   hint.hidden = false;
   const at = near.getBoundingClientRect(), own = hint.getBoundingClientRect();
@@ -160,10 +164,18 @@ function box(part) {
   fill(part);
   return made;
 }
+function mirror(from, to) {  // opens in a layer what is open in the one before
+  to.open = from.open;
+  (to.parts || []).forEach((number, i) => { if (from.parts[i] !== undefined) mirror(parts[from.parts[i]], parts[number]); });
+}
+function turn(part, at) {
+  mirror(parts[part.parts[part.at]], parts[part.parts[at]]);
+  part.at = at;
+}
 function stepper(part) {
   const made = make("span", "step");
   const said = make("output");
-  const go = by => { part.at = (part.at + by + part.parts.length) % part.parts.length; part.all = false; part.open = true; fill(part); };
+  const go = by => { turn(part, (part.at + by + part.parts.length) % part.parts.length); part.all = false; part.open = true; fill(part); };
   const before = button("", "‹", () => go(-1)), after = button("", "›", () => go(1));
   before.setAttribute("aria-label", "the layer before");
   after.setAttribute("aria-label", "the next layer");
@@ -345,8 +357,8 @@ function unchoose() {
 function tell(row) {
   const sheet = make("div", "sheet");
   const close = button("plain close", "close", () => { const before = unchoose(); focusOn(before); });
-  sheet.append(close, make("h2", "", row.name));
-  for (const alias of row.aliases) sheet.append(make("div", "alias soft", `= ${alias}`));
+  sheet.append(close, dotted(make("h2"), row.name));
+  for (const alias of row.aliases) sheet.append(dotted(make("div", "alias soft"), `= ${alias}`));
   const large = make("div", "large");
   const says = make("div", "");
   const norm = colored(make("div", "norm"), row.kind);
@@ -395,7 +407,7 @@ function goTo(number) {
     if (part.kind !== "box") return;
     const next = part.alike && way[i + 1] ? part.parts.indexOf(way[i + 1].number) : -1;
     const moves = next >= 0 && !part.all && part.at !== next;
-    if (moves) part.at = next;
+    if (moves) turn(part, next);
     const layer = i > 0 && way[i - 1].alike && !way[i - 1].all;  // its body stands in the box of all
     if (layer) return;
     if (!part.open || moves || !part.body) { part.open = true; fill(part); }
@@ -436,7 +448,7 @@ function filter() {
   said.textContent = `${found.length} of ${plan.rows.length} tensors`;
   for (const number of found.slice(0, 200)) {
     const item = make("li");
-    item.append(button("link", plan.rows[number].name, () => goTo(number)));
+    item.append(dotted(button("link", undefined, () => goTo(number)), plan.rows[number].name));
     list.append(item);
   }
   if (found.length > 200) list.append(make("li", "soft", `and ${found.length - 200} more`));

@@ -142,8 +142,7 @@ def _stripes(picture: Glyph, x: float, y: float) -> Iterator[str]:
         left, top = (x + stripe.start, y) if across else (x, y + stripe.start)
         width, height = (stripe.length, picture.height) if across else (picture.width, stripe.length)
         if stripe.shade:
-            shade = ("", 'fill="#fff" fill-opacity=".26"', 'fill="#000" fill-opacity=".2"')[stripe.shade]
-            yield _rect(left, top, width, height, shade)
+            yield _rect(left, top, width, height, f'fill="#000" fill-opacity="{(0, 0.2, 0.38)[stripe.shade]}"')
         if stripe.start > 0 and stripe.length > 2:
             side = f"v{height:.1f}" if across else f"h{width:.1f}"
             yield f'<path d="M{left:.1f} {top:.1f}{side}" stroke="#fff"/>'
