@@ -44,7 +44,7 @@ def write(contents: Contents, digest: str, checksum: str) -> str:
     if contents.sharpness is not None and contents.sharpness.known:
         head["sharpness"] = {name: getattr(contents.sharpness, name) for name in _BOUNDS}
     if contents.wiring is not None:
-        head["wiring"] = contents.wiring.document()
+        head["wiring"] = contents.wiring.document(contents.rows)
     lines = [f' "{key}": {_line(contents.model, key, value)},' for key, value in head.items()]
     rows = [_row(row) for row in contents.rows]
     return "\n".join(["{", *lines, ' "rows": [', ",\n".join(rows), " ]", "}"]) + "\n"
@@ -104,7 +104,7 @@ def read(text: str) -> tuple[Contents, dict[str, str]]:
         fields.fail("version", f"is {fields.whole('version')}, and this normc reads {VERSION}")
     options = tuple((name, _option(fields, name, value)) for name, value in fields.mapping("options").items())
     rows = tuple(read_row(item, f"row {number}") for number, item in enumerate(fields.items("rows")))
-    wiring = read_wiring(fields.data["wiring"]) if "wiring" in fields.data else None
+    wiring = read_wiring(fields.data["wiring"], rows) if "wiring" in fields.data else None
     contents = Contents(
         rows, fields.text("model"), fields.recipe("recipe"), options, fields.texts("notes"), _sharpness(fields), wiring
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from normc.plans.fields import Fields
+from normc.plans.row import Row
 
 _KEYS = ("points", "joins", "edges")
 
@@ -42,16 +44,23 @@ class Wiring(NamedTuple):
         """The number of the model's output."""
         return self.inputs + 1
 
-    def document(self) -> dict[str, object]:
-        """What a plan's file holds of it."""
+    def document(self, rows: Sequence[Row]) -> dict[str, object]:
+        """What a plan's file holds of it: points by their places among all names of the rows."""
+        place = {name: number for number, name in enumerate(_names(rows))}
         edges = [[*edge[:3], int(edge.stream)] for edge in self.edges]
-        return {"points": list(self.points), "joins": list(self.joins), "edges": edges}
+        return {"points": [place[name] for name in self.points], "joins": list(self.joins), "edges": edges}
 
 
-def read_wiring(data: object) -> Wiring:
+def _names(rows: Iterable[Row]) -> list[str]:
+    return [name for row in rows for name in (row.name, *row.aliases)]
+
+
+def read_wiring(data: object, rows: Iterable[Row]) -> Wiring:
     """What `document` wrote. NormcError, naming the field, for anything else."""
     fields = Fields.of(data, "the plan's wiring", _KEYS)
-    points, joins = fields.texts("points"), fields.texts("joins")
+    names = _names(rows)
+    points = tuple(names[number] for number in fields.wholes("points", len(names)))
+    joins = fields.texts("joins")
     places = len(points) + len(joins) + 2
     return Wiring(points, joins, tuple(_edge(fields, item, places) for item in fields.items("edges")))
 

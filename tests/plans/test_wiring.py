@@ -49,7 +49,8 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("edges", [[0, 1, -1, 0]], "'edges' holds -1"),
     ("edges", [[0, 1, 1, 2]], "'edges' holds 2"),
     ("edges", {}, "'edges' should be a list"),
-    ("points", [1], "'points' should hold text"),
+    ("points", ["wpe.weight"], "'points' should hold a whole number"),
+    ("points", [22], "'points' holds 22, outside 0 to 21"),
     ("joins", "h.0", "'joins' should be a list"),
     ("more", [], "'more' is unknown"),
 ]

@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from normc.plans.plan import NormPlan
 from normc.plans.wiring import Wiring
 from normc.tools.picture.modules import modules
 from normc.tools.picture.parts import ENTRY, EXIT, Line, Part
 
+_TRIALS = 20  # folds that are tried apart
 _LANES = 8  # beside each other; further ones share the last
 Route = tuple[Part, ...]  # from the model's box down to a card or a join
 _Ends = dict[tuple[int, int], Line]
 
 
 def drawn(plan: NormPlan) -> Part:
-    """The whole picture. A plan that keeps no wiring has its modules in order, and no lines."""
+    """The whole picture. A plan that keeps no wiring has its modules in order, and no lines.
+
+    Layers that are alike stand apart where fewer lines go back up for it: other modules come between them.
+    """
+    apart: frozenset[str] = frozenset()
+    whole, tried = _wired(plan, apart), set[str]()
+    while (torn := sorted(_torn(whole) - tried)) and len(tried) < _TRIALS:
+        tried.add(torn[0])
+        other = _wired(plan, apart | {torn[0]})
+        if _backward(other) < _backward(whole):
+            whole, apart = other, apart | {torn[0]}
+    for number, part in enumerate(whole.walk()):
+        part.number = number
+    return whole
+
+
+def _torn(whole: Part) -> set[str]:
+    """Where layers that are drawn as one have a line that goes back up."""
+    ends = ((box, end) for box in whole.walk() for line in box.lines if line.back for end in (line.source, line.target))
+    return {box.parts[end].path for box, end in ends if end >= 0 and box.parts[end].alike}
+
+
+def _backward(whole: Part) -> int:
+    return sum(line.back for part in whole.walk() for line in part.lines)
+
+
+def _wired(plan: NormPlan, apart: Collection[str]) -> Part:
+    """The picture with these layers apart: joins and lines in its boxes, and all parts in rows."""
     wiring = plan.wiring or Wiring((), (), ())
-    whole = modules(plan.rows, plan.model, frozenset(wiring.points), frozenset(wiring.joins))
+    whole = modules(plan.rows, plan.model, frozenset(wiring.points), frozenset(wiring.joins), apart)
     paths = _joining(wiring, whole)
     cards, boxes = _routes(whole)
     place = {number: cards.get(name) for number, name in enumerate(wiring.points)}
@@ -28,13 +57,22 @@ def drawn(plan: NormPlan) -> Part:
         box[-1].parts.append(Part("join", "+", box[-1].path))
         place[number] = (*box, box[-1].parts[-1])
     place |= {wiring.inputs: (whole,), wiring.output: (whole,)}
-    found, order = _lifted(wiring, place)
+    found = _lifted(wiring, place)
+    order = _order(wiring, place)
     for part in whole.walk():
         if part.kind == "box":
             _arrange(part, found.get(id(part), {}), order)
-    for number, part in enumerate(whole.walk()):
-        part.number = number
     return whole
+
+
+def _order(wiring: Wiring, place: Mapping[int, Route | None]) -> dict[int, int]:
+    """When each part is first computed, by its id: before what it leads to."""
+    order: dict[int, int] = {}
+    for target, edges in groupby(wiring.edges, key=lambda edge: edge.target):
+        for number in (*(edge.source for edge in edges), target):
+            for part in place[number] or ():
+                order.setdefault(id(part), len(order))
+    return order
 
 
 def _routes(whole: Part) -> tuple[dict[str, Route], dict[str, Route]]:
@@ -87,17 +125,14 @@ def _joining(wiring: Wiring, whole: Part) -> list[str]:
     return paths
 
 
-def _lifted(wiring: Wiring, place: Mapping[int, Route | None]) -> tuple[dict[int, _Ends], dict[int, int]]:
-    """Each box's lines between its parts, by its id; and when each part is first computed."""
+def _lifted(wiring: Wiring, place: Mapping[int, Route | None]) -> dict[int, _Ends]:
+    """Each box's lines between its parts, by its id."""
     carried = {edge.source for edge in wiring.edges if edge.stream}
     found: dict[int, _Ends] = defaultdict(dict)
-    order: dict[int, int] = {}
-    for number, edge in enumerate(wiring.edges):
+    for edge in wiring.edges:
         source, target = place[edge.source], place[edge.target]
         if source is None or target is None or source[-1] is target[-1]:
             continue
-        for part in (*source, *target):
-            order.setdefault(id(part), number)
         # What leaves a join is the stream, unless it goes on elsewhere.
         stream = edge.stream or (source[-1].kind == "join" and edge.source not in carried)
         line = Line(0, 0, edge.entries, stream)
@@ -110,7 +145,7 @@ def _lifted(wiring: Wiring, place: Mapping[int, Route | None]) -> tuple[dict[int
         for depth in range(shared + (len(source) > shared), len(target)):
             box = target[depth - 1]
             _add(found[id(box)], replace(line, source=ENTRY, target=_place(box, target[depth])))
-    return found, order
+    return found
 
 
 def _place(box: Part, inner: Part) -> int:

@@ -23,13 +23,21 @@ class _Module:
 class _Known(NamedTuple):
     met: Collection[str]
     joining: Collection[str]
+    apart: Collection[str]
 
 
-def modules(rows: Sequence[Row], model: str, met: Collection[str], joining: Collection[str]) -> Part:
+def modules(
+    rows: Sequence[Row],
+    model: str,
+    met: Collection[str] = (),
+    joining: Collection[str] = (),
+    apart: Collection[str] = (),
+) -> Part:
     """The model as a box: modules in the rows' order, tied parameters under every name, repeated layers in one box.
 
     `met` are the names that stand for their module where lines come and go; modules at the paths `joining` add to a
-    residual stream, so each of them is a box of its own.
+    residual stream, so each of them is a box of its own. Repeated layers are apart where the first one's path is in
+    `apart`.
     """
     root = _Module()
     for row in rows:
@@ -40,7 +48,7 @@ def modules(rows: Sequence[Row], model: str, met: Collection[str], joining: Coll
             for step in [*path[:_DEEPEST], *deeper]:
                 at = at.inside.setdefault(step, _Module())
             at.own.append(Place(row, name, short, name != row.name))
-    return Part("box", model, "", parts=_parts(root, "", "", _Known(met, joining)))
+    return Part("box", model, "", parts=_parts(root, "", "", _Known(met, joining, apart)))
 
 
 def _part(module: _Module, label: str, path: str, known: _Known) -> Part:
@@ -67,7 +75,7 @@ def _parts(module: _Module, label: str, path: str, known: _Known) -> list[Part]:
             ((deeper, at),) = at.inside.items()
             below, said = f"{below}.{deeper}", f"{said}.{deeper}"
         part = _part(at, said, below, known)
-        if runs and _repeats(runs[-1][-1], (name, part)):
+        if runs and runs[-1][0][1].path not in known.apart and _repeats(runs[-1][-1], (name, part)):
             runs[-1].append((name, part))
         else:
             runs.append([(name, part)])

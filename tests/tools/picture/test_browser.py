@@ -1,4 +1,4 @@
-"""The page in a browser: it opens without an error, wide and narrow, light and dark, and the keyboard does everything."""
+"""The page in a browser: it opens without an error, wide and narrow, light and dark; keys do everything."""
 
 from __future__ import annotations
 

@@ -106,6 +106,25 @@ def test_a_layer_that_runs_again_has_a_line_that_goes_back() -> None:
     assert [(whole.parts[line.source].label, whole.parts[line.target].label) for line in back] == [("two", "one")]
 
 
+class Between(nn.Module):
+    """Two norms, a number apart, and a layer between them; a table that is read before the first value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.shift, self.mix, self.last = nn.Parameter(torch.ones(8)), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm2(self.mix(self.norm1(x + self.shift))))
+
+
+def test_layers_with_others_between_them_are_apart() -> None:
+    whole = planned(Between(), torch.ones(2, 8))
+    order = [whole.parts[place] for rank in whole.ranks for place in rank]
+    assert [part.label or part.places[0].short for part in order] == ["shift", "norm1", "mix", "norm2", "last"]
+    assert not any(line.back for line in whole.lines)
+
+
 def test_without_wiring_all_modules_are_there_in_order() -> None:
     whole = drawn(sample())
     shown = [place.name for part in whole.walk() for place in part.places]
