@@ -80,6 +80,14 @@ class Browser:
         """What the console has shown since it was last asked."""
         return [entry["message"] for entry in self._own("POST", "/se/log", {"type": "browser"})]
 
+    @contextlib.contextmanager
+    def within(self, frame: str) -> Iterator[None]:
+        """Look into the frame that a selector finds."""
+        element = self._own("POST", "/element", {"using": "css selector", "value": frame})
+        self._own("POST", "/frame", {"id": element})
+        yield
+        self._own("POST", "/frame", {"id": None})
+
     def screenshot(self) -> str:
         """The window as a PNG, in base64."""
         return str(self._own("GET", "/screenshot"))
