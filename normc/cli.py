@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from normc.errors import NormcError
-from normc.files import write_text
 from normc.tools.check.options import add_check
 from normc.tools.given import load_plan, read_override, read_size
+from normc.tools.picture.files import add_files, write_files
 from normc.version import VERSION
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PLAN.json",
         help="show instead what differs from that saved plan, and what it does to a step; exit status 1 if it differs",
     )
-    plan.add_argument("--json", metavar="FILE", help="save the plan; - writes it to standard output and nothing else")
+    add_files(plan)
     plan.add_argument("--width", type=int, metavar="N", help="columns of the table (default: the terminal's)")
     plan.set_defaults(run=_plan)
 
@@ -219,8 +219,7 @@ def _plan(options: argparse.Namespace) -> int:
     if options.json == "-":
         sys.stdout.write(plan.to_json())
         return 0
-    if options.json:
-        write_text(options.json, plan.to_json())
+    write_files(plan, options)
     if options.diff:
         return _compared(load_plan(options.diff), plan, options.width)
     over = _over_ranks(plan, options.mesh)
@@ -237,8 +236,6 @@ def _plan(options: argparse.Namespace) -> int:
         from normc.tools.report.explain import explained_with
 
         console.print(explained_with(plan, options.explain, lambda row: [] if over is None else over.explained(row)))
-    if options.json:
-        print(f"wrote {options.json}", file=sys.stderr)
     return 0
 
 

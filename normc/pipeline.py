@@ -31,6 +31,7 @@ from normc.passes.rewrites.lower import lower
 from normc.plans.asked import changed, refuse_lost
 from normc.plans.notes import MOST_UNREACHED, guessed, planned_elsewhere, unreached
 from normc.plans.plan import NormPlan
+from normc.plans.wiring import Wiring
 from normc.recipe.by_name import recipe_of
 from normc.recipe.recipe import Recipe
 from normc.update.program.build import ON_CPU, Build
@@ -45,9 +46,10 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 ANALYSES = (
     "bind", "flow", "depth", "layout", "blocks", "role", "sanity", "magnitude", "mass", "sensitivity", "geometry",
+    "wiring",
 )  # fmt: skip
 # Of a path that is traced for the sake of some parameters, masses and norms are decided with all others'.
-OF_OTHER_PATHS = tuple(name for name in ANALYSES if name not in ("mass", "geometry"))
+OF_OTHER_PATHS = tuple(name for name in ANALYSES if name not in ("mass", "geometry", "wiring"))
 _OWN_EVIDENCE = ("layout", "blocks", "role", "sensitivity")  # facts that such a path has reasons of its own for
 REWRITES = ("stack", "laws", "fuse", "dtypes", "batch", "kernels")
 # These say how a program runs, and so they do where their own way is left out.
@@ -142,6 +144,7 @@ def plan_of(graph: ModelGraph, request: Request, facts: Facts, log: Log) -> Norm
         options=tuple(sorted(facts[Rows].recipe.options.items())),
         notes=(*graph.notes, *guessed(graph.guesses), *log.notes, *unreached(rows)),
         origin=Traced(graph, request, plan_graph, facts if request.recipe.gains != "average" else None),
+        wiring=facts[Wiring],
     )
 
 

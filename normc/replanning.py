@@ -86,7 +86,7 @@ def again(plan: NormPlan, request: Request, model: nn.Module, inputs: Inputs, mo
     notes = dict.fromkeys(note for note in plan.notes if note not in unreached(plan.rows))
     notes |= dict.fromkeys(note for note in fresh.notes if note not in unreached(fresh.rows))
     notes |= dict.fromkeys((f"planned again for {named}, which an example reached later", *unreached(rows)))
-    found = replace(plan, rows=rows, notes=tuple(notes), origin=None, saved=None)
+    found = replace(plan, rows=rows, notes=tuple(notes), origin=None, saved=None, wiring=fresh.wiring)
     if request.strict:
         refuse_lost(found)
     return found

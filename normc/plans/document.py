@@ -14,15 +14,16 @@ from normc.plans.fields import Fields
 from normc.plans.reading import read_row
 from normc.plans.row import Row
 from normc.plans.sharpness import Sharpness
+from normc.plans.wiring import Wiring, read_wiring
 
 SCHEMA, VERSION = "normc-plan", 1
 _BOUNDS = ("alpha", "beta", "gamma")
 _KEYS = ("schema", "version", "hash", "model", "recipe", "options", "notes", "rows")
-_OPTIONAL = ("checksum", "sharpness")
+_OPTIONAL = ("checksum", "sharpness", "wiring")
 
 
 class Contents(NamedTuple):
-    """What a plan holds. Its sharpness is written where it is known."""
+    """What a plan holds. Its sharpness and its wiring are written where they are known."""
 
     rows: tuple[Row, ...]
     model: str
@@ -30,6 +31,7 @@ class Contents(NamedTuple):
     options: tuple[tuple[str, Option], ...]
     notes: tuple[str, ...]
     sharpness: Sharpness | None = None
+    wiring: Wiring | None = None
 
 
 def write(contents: Contents, digest: str, checksum: str) -> str:
@@ -41,6 +43,8 @@ def write(contents: Contents, digest: str, checksum: str) -> str:
     }  # fmt: skip
     if contents.sharpness is not None and contents.sharpness.known:
         head["sharpness"] = {name: getattr(contents.sharpness, name) for name in _BOUNDS}
+    if contents.wiring is not None:
+        head["wiring"] = contents.wiring.document(contents.rows)
     lines = [f' "{key}": {_line(contents.model, key, value)},' for key, value in head.items()]
     rows = [_row(row) for row in contents.rows]
     return "\n".join(["{", *lines, ' "rows": [', ",\n".join(rows), " ]", "}"]) + "\n"
@@ -100,8 +104,9 @@ def read(text: str) -> tuple[Contents, dict[str, str]]:
         fields.fail("version", f"is {fields.whole('version')}, and this normc reads {VERSION}")
     options = tuple((name, _option(fields, name, value)) for name, value in fields.mapping("options").items())
     rows = tuple(read_row(item, f"row {number}") for number, item in enumerate(fields.items("rows")))
+    wiring = read_wiring(fields.data["wiring"], rows) if "wiring" in fields.data else None
     contents = Contents(
-        rows, fields.text("model"), fields.recipe("recipe"), options, fields.texts("notes"), _sharpness(fields)
+        rows, fields.text("model"), fields.recipe("recipe"), options, fields.texts("notes"), _sharpness(fields), wiring
     )
     return contents, {name: fields.text(name) for name in ("checksum", "hash") if name in fields.data}
 

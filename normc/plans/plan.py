@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from normc.plans.decision import Option, checksum, decisions, digest
 from normc.plans.override import Asked, matching, overridden
 from normc.plans.row import Row
 from normc.plans.sharpness import Sharpness, unknown
+from normc.plans.wiring import Wiring
 from normc.registry import Registry
 
 
@@ -48,6 +48,7 @@ class NormPlan:
 
     `options` are the recipe's, as (name, value) pairs; `notes` say what was guessed and what no gradient reaches.
     `origin` is what it was made from, where that is known: no file holds it. `saved` is the sharpness that one held.
+    `wiring` is what is kept of the model's graph for a picture: no decision, so neither hash nor comparison has it.
     NormcError if a name or an alias stands for two parameters.
     """
 
@@ -58,6 +59,7 @@ class NormPlan:
     notes: tuple[str, ...] = ()
     origin: Origin[NormPlan] | None = field(default=None, compare=False, repr=False)
     saved: Sharpness | None = field(default=None, compare=False, repr=False)
+    wiring: Wiring | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -213,14 +215,14 @@ class NormPlan:
 
     def to_json(self) -> str:
         """The plan as a document: stable, versioned, one line a fact, with its hash."""
-        contents = document.Contents(self.rows, self.model, self.recipe, self.options, self.notes, self.sharpness)
-        return document.write(contents, self.hash, self.checksum)
+        facts = self.rows, self.model, self.recipe, self.options, self.notes, self.sharpness, self.wiring
+        return document.write(document.Contents(*facts), self.hash, self.checksum)
 
     @staticmethod
     def from_json(text: str) -> NormPlan:
         """The plan that `to_json` wrote. NormcError, naming row and field, for anything but such a document."""
         contents, claimed = document.read(instance("the plan", text, str, "give what plan.to_json() returned"))
-        found = NormPlan(*contents[:5], saved=contents.sharpness)
+        found = NormPlan(*contents[:5], saved=contents.sharpness, wiring=contents.wiring)
         for name, held in claimed.items():
             # Files without a checksum hold it as their hash.
             own = found.hash if name == "hash" and len(claimed) > 1 else found.checksum
@@ -251,8 +253,16 @@ class NormPlan:
         """
         return _text(_console(width), explanations["rows"](self, (pattern,)))
 
+    def to_html(self) -> str:
+        """The plan as a picture: one page of HTML that needs no network (docs/picture.md)."""
+        return pictures["html"](self)
+
+    def to_svg(self) -> str:
+        """The same picture, as it opens, for papers: an SVG in light colours."""
+        return pictures["svg"](self)
+
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(self.text(160))}</pre>"
+        return pictures["notebook"](self)
 
 
 def _console(width: int | None, color: bool = False) -> Console:
@@ -273,6 +283,7 @@ Explanation = Callable[["NormPlan", Sequence[str]], RenderableType]
 # By name, since what draws a plan lies above it: the reports import the plan, not the other way round.
 reports: Registry[Report] = Registry("report", "normc.tools.report")
 explanations: Registry[Explanation] = Registry("explanation", "normc.tools.report")
+pictures: Registry[Callable[[NormPlan], str]] = Registry("picture", "normc.tools.picture")
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -30,18 +30,17 @@ def explain(plan: NormPlan, name: str, more: More = lambda row: []) -> Renderabl
     grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(ratio=1)
-    reasons = [evidence for evidence in row.evidence if evidence.fact not in _NUMBERS]
-    for fact, text in (
-        *_facts(row),
-        *map(_evidence, reasons),
-        *_uses(row),
-        *_update(row),
-        *_clip(plan, row),
-        *_formula(plan, row),
-        *more(row),
-    ):
+    for fact, text in (*known(plan, row), *_formula(plan, row), *more(row)):
         grid.add_row(f"  {fact}", text)
     return Group(Text(words.shown(row.name), style="bold"), grid)
+
+
+def known(plan: NormPlan, row: Row) -> list[tuple[str, Text]]:
+    """What the plan itself says of a row: each fact and its words. A law of depth takes other plans, and isn't among
+    them.
+    """
+    reasons = [evidence for evidence in row.evidence if evidence.fact not in _NUMBERS]
+    return [*_facts(row), *map(_evidence, reasons), *_uses(row), *_update(row), *_clip(plan, row)]
 
 
 @explanations.register("rows")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import sympy
 from rich.cells import cell_len
 
 from normc.plans.expression import show_formula, write_formula
@@ -127,8 +129,12 @@ def norm(row: Row) -> str:
 
 def formula(row: Row, names: dict[str, str] | None = None, digits: int = 6) -> str:
     """The scale's formula; without the window's size where there is none."""
-    expression = row.scale.formula if row.kernel_axes else row.scale.formula.subs(KERNEL, 1)
-    return show_formula(write_formula(expression), names, digits)
+    return show_formula(_written(row.scale.formula, bool(row.kernel_axes)), names, digits)
+
+
+@functools.lru_cache(maxsize=4096)  # the same formula is said with names and with numbers, and sympy is slow
+def _written(formula: sympy.Expr, window: bool) -> object:
+    return write_formula(formula if window else formula.subs(KERNEL, 1))
 
 
 def formulas(rows: Sequence[Row]) -> str:
