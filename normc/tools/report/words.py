@@ -10,7 +10,7 @@ from dataclasses import replace
 import sympy
 from rich.cells import cell_len
 
-from normc.plans.expression import show_formula, write_formula
+from normc.plans.expression import Formula, show_formula, write_formula
 from normc.plans.row import KERNEL, Block, Evidence, Row
 from normc.tools.report.step import steps
 
@@ -133,7 +133,7 @@ def formula(row: Row, names: dict[str, str] | None = None, digits: int = 6) -> s
 
 
 @functools.lru_cache(maxsize=4096)  # the same formula is said with names and with numbers, and sympy is slow
-def _written(formula: sympy.Expr, window: bool) -> object:
+def _written(formula: sympy.Expr, window: bool) -> Formula:
     return write_formula(formula if window else formula.subs(KERNEL, 1))
 
 
