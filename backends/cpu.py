@@ -85,6 +85,6 @@ def generate(program: Program, recipe: Recipe) -> Loaded:
 
 backends.add(
     "cpu",
-    Backend("cpu", "generated code, compiled for the CPU", True, target, polar_dtype, generate, at_once=AT_ONCE),
+    Backend("cpu", "generated code on lists of tensors", True, target, polar_dtype, generate, at_once=AT_ONCE),
     __name__,
 )

@@ -139,8 +139,7 @@ def table(summary: Summary) -> Table:
         shown.add_row(*line)
     shown.caption = (
         f"Median optimizer time; {summary.threads} threads of {summary.machine}, torch {summary.torch}. "
-        f"normc's train time includes its first step, "
-        f"{summary.normc_first_step_s:.1f} s, in which its code is compiled."
+        f"normc's train time includes its first step, {summary.normc_first_step_s:.1f} s."
     )
     return shown
 

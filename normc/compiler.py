@@ -113,7 +113,7 @@ def compile(  # noqa: A001  # the public name
     heads: bool = False,
     frontend: str = "recorder",
     strict: bool = False,
-    compile: bool = True,
+    compile: bool | None = None,
     without: Sequence[str] = (),
     state_dtype: torch.dtype | None = None,
     state_device: str | None = None,
@@ -129,8 +129,9 @@ def compile(  # noqa: A001  # the public name
     loaded from a file, or edited.
     `backend` is "cpu", "cuda" or "reference" (float64, slow); by default the device of the parameters decides.
     `recipe`, `tare`, `heads`, `frontend` and `strict` are those of `plan()`; with several recipes, `lr` may be
-    {recipe: lr}. `compile=False` runs the generated code eagerly. `without` leaves rewrites out, by name (listed in
-    docs/performance.md): the same steps, slower.
+    {recipe: lr}. `compile=True` puts the generated code's cores through torch.compile, `compile=False` runs all of it
+    eagerly. By default nothing is compiled on a CPU, where it saves little (docs/performance.md). `without` leaves
+    rewrites out, by name (listed in docs/performance.md): the same steps, slower.
     `state_dtype=torch.bfloat16` keeps states of a parameter's shape in half the memory, torch.int8 those of them that
     average gradients or steps in about a quarter; arithmetic stays float32. `state_device="cpu"` keeps states in the
     host's memory; where parameters are on a CPU that says nothing. See docs/memory.md.
@@ -195,7 +196,7 @@ def build(
     *,
     lr: Rate = None,
     backend: str | None = None,
-    compile: bool = True,
+    compile: bool | None = None,
     without: Sequence[str] = (),
     state_dtype: torch.dtype | None = None,
     state_device: str | None = None,
@@ -239,7 +240,7 @@ def defer(
     *,
     lr: Rate = None,
     backend: str | None = None,
-    compile: bool = True,
+    compile: bool | None = None,
     without: Sequence[str] = (),
     state_dtype: torch.dtype | None = None,
     state_device: str | None = None,

@@ -90,7 +90,7 @@ _DOOR = '''class Optimizer(UpdateOptimizer):
         self,
         named_parameters: Iterable[tuple[str, Tensor]],
         lr: float | Tensor | Mapping[str, float],
-        compile: bool = True,
+        compile: bool | None = None,
         nonfinite: str = "raise",
         **options: float | tuple[float, ...],
     ) -> None:

@@ -18,14 +18,15 @@ class Build:
     """All that an update's code depends on, but for the plan.
 
     target   a backend, which takes this machine's own target, or one of its targets: "cuda:sm_90"
-    compile  whether the generated functions go through torch.compile as they run; the text is the same
+    compile  whether the generated functions go through torch.compile as they run; None except on a CPU; the text is
+             the same
     without  rewrites that are left out, by name
     storage  how states and weights are kept
     nonfinite  what a step does about a gradient that isn't finite; the text is the same
     """
 
     target: str = "cpu"
-    compile: bool = True
+    compile: bool | None = None
     without: tuple[str, ...] = ()
     storage: Storage = PLAIN
     nonfinite: str = "raise"
@@ -54,7 +55,7 @@ def build_of(
     without: Sequence[str] = (),
     state_dtype: torch.dtype | None = None,
     stochastic_rounding: bool = False,
-    compile: bool = True,
+    compile: bool | None = None,
     nonfinite: str = "raise",
     state_device: str | None = None,
 ) -> Build:
@@ -63,7 +64,8 @@ def build_of(
     """
     instance("the target", target, str, 'give "cpu", "cuda" or "reference"')
     kept = storage(state_dtype, stochastic_rounding, state_device)
-    return Build(target, flag("compile", compile), checked(without, target.split(":")[0]), kept, nonfinite)
+    cores = None if compile is None else flag("compile", compile)
+    return Build(target, cores, checked(without, target.split(":")[0]), kept, nonfinite)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class NamedOptimizer(GradientHolder):
         named_parameters: Iterable[tuple[str, Tensor]],
         update: Update,
         lr: float | Tensor | Mapping[str, float],
-        compile: bool = True,
+        compile: bool | None = None,
         nonfinite: str = "raise",
         **options: float | tuple[float, ...],
     ) -> None:
@@ -257,9 +257,10 @@ class NamedOptimizer(GradientHolder):
         return {**super().__getstate__(), "_compile": self.cores.enabled, **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        whole = "_compile" in state
         enabled = state.pop("_compile", None)
         super().__setstate__(state)
-        if enabled is not None:  # a pickle or a copy; torch's load_state_dict comes by here too
+        if whole:  # a pickle or a copy; torch's load_state_dict comes by here too
             self.cores = Cores(enabled, self._warning())
             update = self._rebuilt()
             self._places = state.get("_places", tuple(range(len(self.param_groups))))

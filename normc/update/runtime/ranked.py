@@ -70,7 +70,7 @@ class Ranked:
         spreads: Sequence[Spread],
         updates: Updates,
         teams: Sequence[Any],
-        compile: bool,
+        compile: bool | None,
         kept: Mapping[Tensor, dict[str, Tensor]],
         plan: str = "",
     ) -> None:

@@ -198,9 +198,13 @@ def _shapes(stacks: tuple[Tensor, ...]) -> list[str]:
 
 @dataclass
 class Cores:
-    """Compiled cores by function. Where the compiler can't work, the same functions run as they are, with a warning."""
+    """Compiled cores by function. Where the compiler can't work, the same functions run as they are, with a warning.
 
-    enabled: bool = True
+    `enabled` is whether cores are compiled. None compiles them except on a CPU, where compiling takes seconds and saves
+    little (docs/performance.md). It never depends on time: compiled code rounds otherwise, and steps have to repeat.
+    """
+
+    enabled: bool | None = None
     category: type[Warning] = UserWarning
     compiled: dict[Callable[..., Any], Callable[..., Any]] = field(default_factory=dict)
 
@@ -208,7 +212,8 @@ class Cores:
         """The function's outputs."""
         if function in self.compiled:
             return self.compiled[function](*stacks)  # type: ignore[no-any-return]  # torch.compile keeps no types
-        if not self.enabled or products_dominate(function, stacks):
+        enabled = stacks[0].device.type != "cpu" if self.enabled is None else self.enabled
+        if not enabled or products_dominate(function, stacks):
             return function(*stacks)
         compiled = torch.compile(function, dynamic=False, fullgraph=True)
         try:

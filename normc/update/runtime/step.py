@@ -221,7 +221,7 @@ class UpdateOptimizer(JudgingOptimizer):
             self._launcher = Launcher(self.update, buckets, members, store, self._policy)
         assert self._launcher is not None
         outside = None if found is None else found[-1:]
-        return self._launcher.step(self.param_groups, self.cores.enabled, self._gradient, outside)
+        return self._launcher.step(self.param_groups, self.cores.enabled is not False, self._gradient, outside)
 
     @torch.no_grad()
     def observe_logits(self, largest: Mapping[str, Tensor]) -> None:

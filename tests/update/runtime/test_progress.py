@@ -73,7 +73,7 @@ def test_a_core_that_compiles_names_itself_and_its_shapes(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("normc.update.runtime.run.progress", note)
     monkeypatch.setattr("torch.compile", lambda function, **_: function)
-    cores = Cores()
+    cores = Cores(enabled=True)
     for _ in range(2):
         (found,) = cores.call(core_7, (torch.ones(3, 4, 5), torch.tensor(0.5)))
     assert torch.equal(found, torch.full((3, 4, 5), 0.5))
