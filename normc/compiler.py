@@ -119,6 +119,7 @@ def compile(  # noqa: A001  # the public name
     state_device: str | None = None,
     stochastic_rounding: bool = False,
     nonfinite: str = "raise",
+    messages: torch.dtype | None = None,
     **group_options: float | tuple[float, ...],
 ) -> Optimizer:
     """One optimizer for every parameter of `model`, whose update code is generated from its inferred plan.
@@ -139,6 +140,8 @@ def compile(  # noqa: A001  # the public name
     `nonfinite` is what a step does about a gradient that isn't finite: "raise" NormcError, "skip" the step, count such
     entries as "zero", or "ignore" it. With "raise" and "skip" weights and states stay as they were, and `opt.nonfinite`
     counts. On a GPU nothing waits: the error comes at the next step.
+    `messages=torch.bfloat16` halves what ranks send of directions and steps, which are rounded for the way to eight bits
+    of precision; by default messages lose nothing. See docs/distributed.md.
     `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
     instance("model", model, nn.Module, "pass a torch.nn.Module")
@@ -153,6 +156,7 @@ def compile(  # noqa: A001  # the public name
         compile,
         nonfinite,
         state_device,
+        messages,
     )
     if plan is not None:
         find_ladder(frontend)
@@ -201,6 +205,7 @@ def build(
     state_device: str | None = None,
     stochastic_rounding: bool = False,
     nonfinite: str = "raise",
+    messages: torch.dtype | None = None,
     **options: float | tuple[float, ...],
 ) -> Optimizer:
     """The optimizer of a plan.
@@ -216,6 +221,7 @@ def build(
     stochastic_rounding  what is written to bf16, states and weights, is rounded up or down by chance, right on average
                          (Gupta et al. 2015, arXiv:1502.02551); else to the nearest.
     nonfinite  "raise", "skip", "zero" or "ignore", as for normc.compile.
+    messages   torch.bfloat16 rounds directions and steps on their way between ranks; None loses nothing.
     options  values of the recipe's groups (momentum, weight_decay): one number, or a pair (matrices, the rest).
     """
     named = list(items("named_parameters", named_parameters, "pass model.named_parameters()"))
@@ -227,6 +233,7 @@ def build(
         compile,
         nonfinite,
         state_device,
+        messages,
     )
     opt = optimizer_of(plan, named, how, _rate(recipe_of(plan), lr), **options)
     opt.origin = Source(request_of(plan))
@@ -245,6 +252,7 @@ def defer(
     state_device: str | None = None,
     stochastic_rounding: bool = False,
     nonfinite: str = "raise",
+    messages: torch.dtype | None = None,
     **options: float | tuple[float, ...],
 ) -> Optimizer:
     """An optimizer that gets its plan later, through `adopt`. Until then its groups are by number of axes.
@@ -260,6 +268,7 @@ def defer(
         compile,
         nonfinite,
         state_device,
+        messages,
     )
     return Optimizer(named, None, Maker(recipe, how), _rate(recipe, lr), **options)
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Literal
 
 from normc.passes.rewrites.cutting import Cut, cut
+from normc.passes.rewrites.dtypes import polar_dtype
 from normc.plans.geometry import norms
 from normc.plans.row import Block, Row
 from normc.recipe.recipe import Recipe
@@ -32,7 +33,7 @@ def cuts_of(program: Program) -> dict[int, Cut]:
     found: dict[int, Cut] = {}
     for chain in program.chains:
         if id(chain.graph) not in found:
-            found[id(chain.graph)] = cut(annotate(chain))
+            found[id(chain.graph)] = cut(annotate(chain), polar_dtype(program, chain), program.build.messages)
     return found
 
 

@@ -22,12 +22,12 @@ FEW = ["auto", "muon", "adamw", "soap", "scion-light", "hyperball", "normuon"]
 ROUNDED = {"adam-atan2": 1e-7, "adamuon": 1e-7, "scion-light": 1e-7}
 
 
-def farthest(recipe: str, layout: str, steps: int = 5) -> tuple[float, float, int]:
+def farthest(recipe: str, layout: str, steps: int = 5, backend: str = "cpu") -> tuple[float, float, int]:
     """The largest difference from one process, the largest step, and how often a whole tensor was asked for."""
     plain, model = Small(), Small()
     plan = normc.plan(plain, IDS, recipe=recipe)
     members, start = lay_out(model, layout), {name: p.detach().clone() for name, p in plain.named_parameters()}
-    slow, fast = optimizer(plain, plan), optimizer(model, plan)
+    slow, fast = (optimizer(each, plan, backend=backend) for each in (plain, model))
     asked, full_tensor = [0], DTensor.full_tensor
 
     def counted(self: DTensor, **options: Any) -> torch.Tensor:
@@ -51,8 +51,26 @@ def farthest(recipe: str, layout: str, steps: int = 5) -> tuple[float, float, in
     return apart, moved, asked[0]
 
 
-def every(names: list[str], layouts: list[str]) -> dict[tuple[str, str], tuple[float, float, int]]:
-    return {(recipe, layout): farthest(recipe, layout) for recipe in names for layout in layouts}
+def every(
+    names: list[str], layouts: list[str], backend: str = "cpu"
+) -> dict[tuple[str, str], tuple[float, float, int]]:
+    return {(recipe, layout): farthest(recipe, layout, backend=backend) for recipe in names for layout in layouts}
+
+
+def rounded() -> float:
+    """How far a step over ranks is from one process's, of its length, where directions and steps are sent in bf16."""
+    plain, model = Small(), Small()
+    plan = normc.plan(plain, IDS, recipe="muon")
+    members, start = lay_out(model, "rows"), {name: p.detach().clone() for name, p in plain.named_parameters()}
+    slow, fast = optimizer(plain, plan), optimizer(model, plan, messages=torch.bfloat16)
+    give(dict(plain.named_parameters()), gradients(plain, 0))
+    give(members, gradients(plain, 0))
+    slow.step()
+    fast.step()
+    there, name = fast._ranked.there[0], "qkv.weight"  # type: ignore[union-attr]
+    assert {value.sent_as for value, _, _ in (*there._sends, *there._takes)} == {torch.bfloat16}
+    apart = whole(members[name]) - dict(plain.named_parameters())[name].detach()
+    return float(apart.norm() / (whole(members[name]) - start[name]).norm())
 
 
 def hold(found: dict[tuple[str, str], tuple[float, float, int]]) -> None:
@@ -149,6 +167,8 @@ def by_two() -> dict[str, Any]:
         "poisoned": {policy: poisoned(policy) for policy in ("raise", "skip", "zero")},
         "disagreeing": disagreeing(),
         "narrow": kept_narrow(),
+        "sixteen bits": every(["auto", "muon"], ["rows"], "cpu:bf16"),
+        "rounded": rounded(),
     }
 
 
@@ -162,3 +182,5 @@ def test_two_ranks_step_as_one_process_does_all_or_none(tmp_path: Path) -> None:
         assert found["poisoned"]["zero"] == ("", True, 1)
         assert "ranks have gradients of other parameters" in found["disagreeing"]
         assert found["narrow"]
+        hold(found["sixteen bits"])
+        assert 0.0 < found["rounded"] < 0.01

@@ -23,7 +23,7 @@ from normc.tools.scaling.rates import Rates, rates_of
 from normc.tools.scaling.result import Placed, Work
 from normc.tools.scaling.table import Distribution
 from normc.tools.scaling.traffic import Kinds, traffic
-from normc.update.program.build import ON_CPU
+from normc.update.program.build import build_of
 from normc.update.program.program import Chain, Program, state_dtype
 from normc.update.program.work import cost, flops
 from normc.update.runtime.crossing import Spread, value_of
@@ -33,27 +33,37 @@ _REASONS = {
     "apart": "its shards hold whole blocks, or whole vectors of its norm",
     "everywhere": "its step keeps states that would have to cross; each rank has all of it",
 }
+TARGET = "cuda:sm_90"  # what the rates that are assumed by default are of
 _VIEWS = ("fold", "unfold", "take", "place", "see", "put")
 
 
-def distribution(plan: NormPlan, mesh: str | Mesh, rates: Rates | Mapping[str, float] | None = None) -> Distribution:
+def distribution(
+    plan: NormPlan,
+    mesh: str | Mesh,
+    rates: Rates | Mapping[str, float] | None = None,
+    *,
+    target: str = TARGET,
+    messages: torch.dtype | None = None,
+) -> Distribution:
     """How a plan's step would be shared out over the ranks of a mesh, with bytes and predicted times.
 
     mesh   "fsdp=8", "dp=8", "hsdp=2x4" (the same as "dp=2,fsdp=4"), "fsdp=4,tp=2", "fsdp=64,ep=8" for experts: see
            `normc.tools.scaling.mesh.Mesh` for which cuts what. Ranks are numbered with tp fastest, then fsdp, then dp
     rates  assumed speeds: some of flops, memory, within, between, latency, message, node (`Rates`)
+    target    where it would run, by which Newton-Schulz has 16 bits or not: "cuda:sm_90", "cpu:fp32"
+    messages  as for normc.compile
     """
     instance("plan", plan, NormPlan, "give what normc.plan or normc.load returned")
     found = mesh if isinstance(mesh, Mesh) else read_mesh(mesh)
-    return Distributed(plan).over(found, rates_of(rates))
+    return Distributed(plan, target, messages).over(found, rates_of(rates))
 
 
 class Distributed:
     """A plan whose chains are cut: for several meshes, one after another."""
 
-    def __init__(self, plan: NormPlan) -> None:
+    def __init__(self, plan: NormPlan, target: str = TARGET, messages: torch.dtype | None = None) -> None:
         self.plan = plan
-        self.program: Program = uncut(plan, ON_CPU)
+        self.program: Program = uncut(plan, build_of(target, messages=messages))
         self.cuts: dict[int, Cut] = cuts_of(self.program)
         graphs = {id(chain.graph): chain for chain in self.program.chains}
         self.flops = {key: flops(chain) for key, chain in graphs.items()}

@@ -17,12 +17,13 @@ class Crossing:
     """A tensor that one part of a step hands to another: `name` in both, of a state's `kind`.
 
     `source` is "weight", "grad" or the name of a state, where it is one of these as it lies there; None for a value
-    that only the step knows.
+    that only the step knows. `wire` is the dtype that it crosses ranks in, None for that which it has.
     """
 
     name: str
     kind: str
     source: str | None = None
+    wire: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -63,4 +64,4 @@ def value_of(
         own = copied(shape_of(one.kind), len(spread.held.parts))
     else:
         own = held(shape_of(one.kind), lies[0], elsewhere(lies[1], one.kind))
-    return Value((spread.name, one.name), own, dtypes.get(str(one.source), wide), spread.owner)
+    return Value((spread.name, one.name), own, dtypes.get(str(one.source), wide), spread.owner, one.wire)

@@ -181,13 +181,15 @@ class Ranked:
             for one in spread.there if spread.owner is not None else ():
                 given[name, one.name] = self._at_hand(name, one, grads[name])
         for exchange in self.there:
-            exchange.run(given)
+            exchange.begin(given)
+            exchange.finish()
         if whole is not None:
             own = {name: tensor.detach() for name, tensor in self._dummies.items() if name in grads}
             self._run(whole, own, groups, places, counted, self._whole)
         arrived: dict[Key, Tensor] = {}
         for exchange in self.back:
-            exchange.run(self._whole)
+            exchange.begin(self._whole)
+            exchange.finish()
             arrived |= exchange.results()
         for name in live:
             for one in self.spreads[name].back:

@@ -117,19 +117,29 @@ def _placed(runs: Runs) -> list[tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class Value:
-    """What an exchange carries of one parameter: `key` tells it from others. On `owner` it is whole."""
+    """What an exchange carries of one parameter: `key` tells it from others. On `owner` it is whole.
+
+    It has `dtype` on both sides, and crosses in `wire`, None for the same.
+    """
 
     key: tuple[str, str]
     held: Held
     dtype: torch.dtype
     owner: int
+    wire: torch.dtype | None = None
+
+    @property
+    def sent_as(self) -> torch.dtype:
+        """The dtype in messages."""
+        return self.wire or self.dtype
 
 
 class Exchange:
     """Values gathered on their owners, or handed back: one message between any two ranks.
 
     Messages have the same sizes at every step, whatever gradients there are, so that no rank waits for another's
-    choice. `inward` says that parts come together; else owners hand on what each rank holds, copies too.
+    choice. `inward` says that parts come together; else owners hand on what each rank holds, copies too. Of 16 bits
+    that a value has in messages alone, what arrives is widened.
     """
 
     def __init__(self, values: Sequence[Value], group: Any, device: torch.device, inward: bool) -> None:
@@ -141,11 +151,13 @@ class Exchange:
         self._out, self._in = (torch.zeros(sum(sizes), dtype=torch.uint8, device=device)
                                for sizes in (self.sent, self.received))  # fmt: skip
         self._sends, self._takes = list(_laid(self._out, out)), list(_laid(self._in, into))
-        if inward:
-            kept = {value.key: value for value, _, _ in self._takes}
-            self._whole = {
-                key: torch.zeros(value.held.shape, dtype=value.dtype, device=device) for key, value in kept.items()
-            }
+        self._results: dict[tuple[str, str], Tensor] = {}
+        for value, _, local in self._takes:
+            if inward:
+                self._results[value.key] = torch.zeros(value.held.shape, dtype=value.dtype, device=device)
+            else:
+                self._results[value.key] = local.to(value.dtype)  # itself where that is what arrives
+        self._work: Any = None
 
     @property
     def bytes_sent(self) -> int:
@@ -154,10 +166,12 @@ class Exchange:
 
     def results(self) -> Mapping[tuple[str, str], Tensor]:
         """Where values arrive: whole tensors on their owner, or this rank's parts. The same tensors every time."""
-        return self._whole if self.inward else {value.key: local for value, _, local in self._takes}
+        return self._results
 
-    def run(self, given: Mapping[tuple[str, str], Tensor]) -> None:
-        """Send: this rank's parts by key, or whole tensors by key; what is missing is sent as zeros."""
+    def begin(self, given: Mapping[tuple[str, str], Tensor]) -> None:
+        """Send: this rank's parts by key, or whole tensors by key; what is missing is sent as zeros. Waits for nothing;
+        results are there after `finish`.
+        """
         for value, part, local in self._sends:
             tensor = given.get(value.key)
             if tensor is None:
@@ -167,11 +181,21 @@ class Exchange:
             else:
                 for outer, inner in boxes(tensor, part, local):
                     inner.copy_(outer)
-        torch.distributed.all_to_all_single(self._in, self._out, self.received, self.sent, group=self.group)
-        if self.inward:
-            for value, part, local in self._takes:
-                for outer, inner in boxes(self._whole[value.key], part, local):
-                    outer.copy_(inner)
+        self._work = torch.distributed.all_to_all_single(
+            self._in, self._out, self.received, self.sent, group=self.group, async_op=True
+        )
+
+    def finish(self) -> None:
+        """Wait until all has arrived; what runs on a GPU waits there, and the host doesn't."""
+        self._work.wait()
+        self._work = None
+        for value, part, local in self._takes:
+            result = self._results[value.key]
+            if not self.inward:
+                result.copy_(local)
+                continue
+            for outer, inner in boxes(result, part, local):
+                outer.copy_(inner)
 
 
 Message = list[tuple[Value, Part]]
@@ -188,7 +212,7 @@ def messages(values: Sequence[Value], giver: int, taker: int, inward: bool) -> M
 
 def size_of(message: Message) -> int:
     """Bytes of a message."""
-    return sum(bytes_of(part, value.dtype) for value, part in message)
+    return sum(bytes_of(part, value.sent_as) for value, part in message)
 
 
 def bytes_of(part: Part, dtype: torch.dtype) -> int:
@@ -200,9 +224,9 @@ def _laid(buffer: Tensor, all_messages: Sequence[Message]) -> Iterator[tuple[Val
     """Each value of the messages that a buffer holds one behind another, and its place there."""
     start = 0
     for value, part in itertools.chain.from_iterable(all_messages):
-        size = _bytes(part, value.dtype)
-        yield value, part, buffer[start : start + size].view(value.dtype).view(_shape(part))
-        start += bytes_of(part, value.dtype)
+        size = _bytes(part, value.sent_as)
+        yield value, part, buffer[start : start + size].view(value.sent_as).view(_shape(part))
+        start += bytes_of(part, value.sent_as)
 
 
 def _shape(part: Part) -> tuple[int, ...]:
