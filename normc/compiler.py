@@ -140,8 +140,8 @@ def compile(  # noqa: A001  # the public name
     `nonfinite` is what a step does about a gradient that isn't finite: "raise" NormcError, "skip" the step, count such
     entries as "zero", or "ignore" it. With "raise" and "skip" weights and states stay as they were, and `opt.nonfinite`
     counts. On a GPU nothing waits: the error comes at the next step.
-    `messages=torch.bfloat16` halves what ranks send of directions and steps, which are rounded for the way to eight bits
-    of precision; by default messages lose nothing. See docs/distributed.md.
+    `messages=torch.bfloat16` halves what ranks send of directions and steps, which are rounded to eight bits of
+    precision for the way; by default messages lose nothing. See docs/distributed.md.
     `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
     instance("model", model, nn.Module, "pass a torch.nn.Module")

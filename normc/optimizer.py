@@ -16,7 +16,7 @@ from normc.plans.plan import NormPlan
 from normc.recipe.recipe import Recipe
 from normc.update.program.build import Build
 from normc.update.program.module import Loaded, Text
-from normc.update.program.storage import PLAIN
+from normc.update.program.storage import WHOLE_FIX
 from normc.update.runtime.run import Entry, Update
 from normc.update.runtime.step import Ranked
 
@@ -96,6 +96,9 @@ class Optimizer(FollowingOptimizer):
         self._plan = None if plan is None else make.counted(plan)
         update = _stand_in(named, make) if self._loaded is None else self._loaded.update
         super().__init__(named, update, lr, make.build.compile, make.build.nonfinite, **options)
+        for _, parameter in named:
+            if hasattr(parameter, "placements") and (why := make.build.storage.why_whole(parameter.device.type)):
+                self._fail(f"{why}, and parameters lie over ranks", WHOLE_FIX)
 
     @property
     def recipe(self) -> Recipe:
@@ -147,12 +150,12 @@ class Optimizer(FollowingOptimizer):
         return self._ranked
 
     def _shares_work(self) -> bool:
-        """Whether others have the same parameters, and step some of them for this process. What is kept narrow or on
-        the host doesn't cross ranks: each then steps all.
+        """Whether others have the same parameters, and step some of them for this process. Where states can't be cut,
+        each steps all.
         """
-        return (
-            self.group is not None and self.build.storage == PLAIN and torch.distributed.get_world_size(self.group) > 1
-        )
+        if self.group is None or torch.distributed.get_world_size(self.group) < 2:
+            return False
+        return not any(self.build.storage.why_whole(kind) for kind in self._device_types)
 
     def _renew(self, plan: NormPlan) -> None:
         """Take a plan some of whose rows have changed."""

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from normc.update.ops import matrices
 from normc.update.program.program import Chain, closure, each_form, placeholders, returned
+from normc.update.runtime.codes import PASSING
 from normc.update.runtime.crossing import Crossing
 
 _Seen = list[tuple[Any, list[Tensor], Any]]  # ATen ops, what each ran on, and its result
@@ -86,7 +87,8 @@ def _ran(node: fx.Node) -> _Seen:
     """The ATen ops of a call, run on its fake tensors."""
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda given: given.meta["val"])
     assert callable(node.target)
-    with node.meta["val"].fake_mode, _Ops() as ops:
+    ops = _Ops()
+    with node.meta["val"].fake_mode, ops:
         node.target(*args, **kwargs)
     return ops.seen
 
@@ -164,6 +166,7 @@ class _Parts:
     ) -> None:
         self.chain, self.graph, self.counts, self.parts = chain, chain.graph, counts, parts
         self.polar, self.step_wire = polar, step_wire
+        self.as_kept: set[str] = set()  # slots that hold states, in the dtype that these are kept in
         self.kinds = dict(chain.states)
         self.weight = returned(self.graph)[0]
         names = [node.name for node in placeholders(self.graph, "state")]
@@ -190,6 +193,9 @@ class _Parts:
         ]
         across_nodes = [node for node in into_last if home.get(node) == 0]
         across = [self._crossing(node, f"across_{index}") for index, node in enumerate(across_nodes)]
+
+        crossing = (*there, *back, *across)
+        self.as_kept = {*self.kinds, *(one.name for one in crossing if one.source in self.kinds)}
 
         first_new = {name: node for name, node in self.kept.items() if node in first}
         handed = [*zip(there, into_whole, strict=True), *zip(across, across_nodes, strict=True)]
@@ -249,7 +255,8 @@ class _Parts:
         def slot(name: str, kind: str) -> fx.Node:
             if name not in slots:
                 slots[name] = graph.placeholder(name)
-                slots[name].meta |= {"kind": "state", "state": kind}
+                passing = kind == "like" and name not in self.as_kept
+                slots[name].meta |= {"kind": "state", "state": PASSING if passing else kind}
             return slots[name]
 
         needed = part | {node for node in self.counts if self._wanted(node, part)}

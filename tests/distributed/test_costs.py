@@ -86,7 +86,7 @@ def counted(recipe: str, mesh: str, wire: Wire) -> tuple[int, int]:
                 patch.setattr(dist, name, told(getattr(dist, name), calls))
             opt.step()
     ranked: Any = opt._ranked
-    exchanges = () if ranked is None else (*ranked.there, *ranked.back)
+    exchanges = () if ranked is None else ranked.exchanges
     return sum(exchange.bytes_sent for exchange in exchanges), len(calls)
 
 

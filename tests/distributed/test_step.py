@@ -12,13 +12,16 @@ from torch.distributed.tensor import DTensor
 
 import normc
 from normc.errors import NormcError
+from normc.passes.rewrites import distribute
 from normc.recipe.by_name import recipes
+from normc.update.runtime.ranked import Ranked
 from tests.distributed.models import IDS, Small, give, gradients, lay_out, optimizer, whole
 from tests.distributed.world import on_ranks
 
 FEW = ["auto", "muon", "adamw", "soap", "scion-light", "hyperball", "normuon"]
 # The last place: a vector's tail lies elsewhere in a shard, where atan2 and quotients may round otherwise; and in one
 # process rewrites join ops across the cut.
+WINDOWED = [(2, "muon", "rows"), (5, "auto", "columns"), (2, "scion", "rows"), (3, "soap", "rows")]
 ROUNDED = {"adam-atan2": 1e-7, "adamuon": 1e-7, "scion-light": 1e-7}
 
 
@@ -57,6 +60,24 @@ def every(
     return {(recipe, layout): farthest(recipe, layout, backend=backend) for recipe in names for layout in layouts}
 
 
+def windowed() -> tuple[dict[tuple[str, str], tuple[float, float, int]], list[int]]:
+    """Steps whose owners' work is cut into so many windows, and how many each of the ranks' optimizers had."""
+    found: dict[tuple[str, str], tuple[float, float, int]] = {}
+    had = []
+    init = Ranked.__init__
+
+    def noted(self: Ranked, *given: Any) -> None:
+        init(self, *given)
+        had.append(len(self.windows))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ranked, "__init__", noted)
+        for number, recipe, layout in WINDOWED:
+            patch.setattr(distribute, "number_of", lambda load, rates, number=number: number)
+            found[recipe, f"{layout} in {number}"] = farthest(recipe, layout, steps=2)
+    return found, had
+
+
 def rounded() -> float:
     """How far a step over ranks is from one process's, of its length, where directions and steps are sent in bf16."""
     plain, model = Small(), Small()
@@ -67,8 +88,9 @@ def rounded() -> float:
     give(members, gradients(plain, 0))
     slow.step()
     fast.step()
-    there, name = fast._ranked.there[0], "qkv.weight"  # type: ignore[union-attr]
-    assert {value.sent_as for value, _, _ in (*there._sends, *there._takes)} == {torch.bfloat16}
+    ranked: Any = fast._ranked
+    name, there = "qkv.weight", ranked.windows[0].there[0]
+    assert {value.sent_as for message in there._messages for value, _, _ in message} == {torch.bfloat16}
     apart = whole(members[name]) - dict(plain.named_parameters())[name].detach()
     return float(apart.norm() / (whole(members[name]) - start[name]).norm())
 
@@ -147,17 +169,51 @@ def disagreeing() -> str:
     return str(found.value)
 
 
-def kept_narrow() -> bool:
-    """Whether a copied model whose states are narrow steps as in one process: each rank steps all of it."""
-    plain, model = Small(), Small()
-    plan = normc.plan(plain, IDS, recipe="muon")
-    slow, fast = (optimizer(each, plan, state_dtype=torch.bfloat16) for each in (plain, model))
-    fast.group = torch.distributed.group.WORLD
-    for step in range(2):
-        for each, opt in ((plain, slow), (model, fast)):
-            give(dict(each.named_parameters()), gradients(Small(), step))
-            opt.step()
-    return all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+def kept_narrow() -> dict[str, tuple[bool, bool, bool]]:
+    """Of models whose states are bf16: whether they step as in one process, whether states are of bf16 and equal to
+    those of one process, and whether ranks step shares for each other.
+    """
+    found = {}
+    for recipe, layout in (("muon", None), ("muon", "rows"), ("normuon", "rows"), ("soap", "rows")):
+        plain, model = Small(), Small()
+        plan = normc.plan(plain, IDS, recipe=recipe)
+        members = lay_out(model, layout)
+        slow, fast = (optimizer(each, plan, state_dtype=torch.bfloat16) for each in (plain, model))
+        fast.group = torch.distributed.group.WORLD if layout is None else None
+        for step in range(2):
+            give(dict(plain.named_parameters()), gradients(Small(), step))
+            give(members, gradients(Small(), step))
+            slow.step()
+            fast.step()
+        equal, kept = True, True
+        for name, parameter in plain.named_parameters():
+            equal &= torch.equal(whole(members[name]), parameter)
+            own, other = slow.state[parameter], fast.state[members[name]]
+            for state in set(own) & set(other):
+                kept &= other[state].dtype == own[state].dtype and torch.equal(whole(other[state]), own[state])
+            kept &= not own or any(value.dtype == torch.bfloat16 for value in other.values())
+        found[f"{recipe} {layout}"] = (equal, kept, fast._ranked is not None)
+    return found
+
+
+def refused() -> list[str]:
+    """What is said where states can't lie over ranks: as the optimizer is made, and where shards come later."""
+    said = []
+    model = Small()
+    lay_out(model, "rows")
+    for options in ({"state_dtype": torch.int8}, {"stochastic_rounding": True}):
+        with pytest.raises(NormcError) as found:
+            optimizer(model, normc.plan(Small(), IDS, recipe="muon"), **options)
+        said.append(str(found.value))
+    later = Small()
+    opt = optimizer(later, normc.plan(later, IDS, recipe="muon"), state_dtype=torch.int8)
+    members = lay_out(later, "rows")
+    before = {name: whole(parameter) for name, parameter in members.items()}
+    give(members, gradients(Small(), 0))
+    with pytest.raises(NormcError) as found:
+        opt.step()
+    assert all(torch.equal(whole(members[name]), before[name]) for name in members)
+    return [*said, str(found.value)]
 
 
 def by_two() -> dict[str, Any]:
@@ -167,8 +223,10 @@ def by_two() -> dict[str, Any]:
         "poisoned": {policy: poisoned(policy) for policy in ("raise", "skip", "zero")},
         "disagreeing": disagreeing(),
         "narrow": kept_narrow(),
+        "refused": refused(),
         "sixteen bits": every(["auto", "muon"], ["rows"], "cpu:bf16"),
         "rounded": rounded(),
+        "windowed": windowed(),
     }
 
 
@@ -181,6 +239,11 @@ def test_two_ranks_step_as_one_process_does_all_or_none(tmp_path: Path) -> None:
         assert found["poisoned"]["skip"] == ("", False, 1)
         assert found["poisoned"]["zero"] == ("", True, 1)
         assert "ranks have gradients of other parameters" in found["disagreeing"]
-        assert found["narrow"]
+        assert set(found["narrow"].values()) == {(True, True, True)}
+        int8, stochastic, later = found["refused"]
+        assert int8 == later and "int8 keeps a scale" in int8 and "torch.bfloat16 works" in int8
+        assert "stochastic_rounding would round the copies" in stochastic
         hold(found["sixteen bits"])
         assert 0.0 < found["rounded"] < 0.01
+        hold(found["windowed"][0])
+        assert found["windowed"][1] == [2, 3, 2, 3]

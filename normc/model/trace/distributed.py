@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from types import FunctionType, MethodType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from normc.model.trace.foreign import ask, held_by, is_a

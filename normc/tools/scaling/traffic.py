@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from normc.tools.scaling.rates import Rates
+from normc.update.program.rates import Rates
 from normc.update.runtime.spread import Held, Value, bytes_of
 
 

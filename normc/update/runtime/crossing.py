@@ -29,7 +29,7 @@ class Crossing:
 @dataclass(frozen=True)
 class Spread:
     """How one parameter is stepped over the ranks of a team, and by whom: `owner` is a rank of the team, or None where
-    none needs the parameter whole.
+    none needs the parameter whole. Owners' work comes in windows, of which `window` says the parameter's.
 
     there   what the owner gets
     back    what it hands on; what is a state's or the weight's new value has it as its source
@@ -45,6 +45,12 @@ class Spread:
     back: tuple[Crossing, ...] = ()
     across: tuple[Crossing, ...] = ()
     states: tuple[tuple[str, str], ...] = ()
+    window: int = 0
+
+
+def windows_in(spreads: Sequence[Spread]) -> int:
+    """How many windows owners' work comes in; none where nothing is owned."""
+    return max((spread.window + 1 for spread in spreads if spread.owner is not None), default=0)
 
 
 def value_of(

@@ -69,9 +69,9 @@ def test_what_crosses_narrow_is_exact(recipe: str, dtype: torch.dtype) -> None:
 def test_results_of_newton_schulz_cross_narrow_where_it_rounds() -> None:
     narrow = {chain.row.name: [one.wire for one in own.back] for chain, own in cut_chains("muon", torch.float16)}
     hidden = ("qkv.weight", "up.weight", "experts.up")
-    assert narrow == dict.fromkeys(hidden, [torch.float16])
+    assert narrow == {name: [torch.float16] for name in hidden}
     wide = {chain.row.name: [one.wire for one in own.back] for chain, own in cut_chains("muon", None)}
-    assert wide == dict.fromkeys(hidden, [None])
+    assert wide == {name: [None] for name in hidden}
     # Of NorMuon's, rows are scaled behind it: those numbers have more bits.
     assert all(one.wire is None for _, own in cut_chains("normuon", torch.float16) for one in own.back)
 
