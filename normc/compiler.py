@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from normc.arguments import by_text, flag, instance, items, number
 from normc.errors import NormcError
@@ -168,7 +167,7 @@ def compile(  # noqa: A001  # the public name
         opt = optimizer_of(given, named, how, _rate(recipe_of(given), lr), **group_options)
         known = None if example_inputs is None else read_inputs(model, example_inputs)
         opt.origin = Source(asked).of(model, known, given)
-        opt.group = _group_of(model)
+        opt.among(model)
         return opt
     asked = request(recipe, options, tare, overrides, heads, frontend, strict)
     rate = _rate(asked.recipe, lr)
@@ -185,10 +184,11 @@ def compile(  # noqa: A001  # the public name
         refuse_sparse(model, found)
         opt = optimizer_of(found, named, how, rate, **group_options)
         opt.origin = source.of(model, inputs, found)
-        opt.group = _group_of(model)
+        opt.among(model)
         return opt
     opt = Optimizer(named, None, Maker(asked.recipe, how), rate, **group_options)
-    opt.origin, opt.group = source, _group_of(model)
+    opt.origin = source
+    opt.among(model)
     source.wait(opt, model)
     return opt
 
@@ -271,11 +271,6 @@ def defer(
         messages,
     )
     return Optimizer(named, None, Maker(recipe, how), _rate(recipe, lr), **options)
-
-
-def _group_of(model: nn.Module) -> Any:
-    """The ranks that have copies of a model, if DDP wraps it."""
-    return model.process_group if isinstance(model, DistributedDataParallel) else None
 
 
 def _target_of(named: Sequence[tuple[str, Tensor]]) -> str:

@@ -78,7 +78,7 @@ class Optimizer(FollowingOptimizer):
     awaited: Awaited | None = None
     # The step over ranks, and what it was made of.
     _ranked: Ranked | None = None
-    _ranked_of: tuple[object, ...] = (None, None, None)
+    _ranked_of: tuple[object, ...] = (None,) * 4
 
     def __init__(
         self,
@@ -90,8 +90,6 @@ class Optimizer(FollowingOptimizer):
     ) -> None:
         named = list(named_parameters)
         self.make = make
-        # The process group of a model that is copied to every rank (DDP); each then steps a share for all.
-        self.group: Any = None
         self._loaded = None if plan is None else make(plan)
         self._plan = None if plan is None else make.counted(plan)
         update = _stand_in(named, make) if self._loaded is None else self._loaded.update
@@ -139,14 +137,16 @@ class Optimizer(FollowingOptimizer):
 
     def _over_ranks(self, members: Mapping[str, Tensor]) -> Ranked | None:
         """Made anew where parameters, states or the update are others than at the last step."""
-        seen = (members, self.state, self.update)
-        if self._ranked is None or any(a is not b for a, b in zip(seen, self._ranked_of, strict=True)):
+        if self._wrapper is not None:
+            self._take_group()
+        seen = (members, self.state, self.update, self.group)
+        if any(a is not b for a, b in zip(seen, self._ranked_of, strict=True)):
             self._ranked = None
             self._ranked_of = seen
             if _lie_over_ranks(members) or self._shares_work():
                 self._ranked = self.make.over_ranks(self.plan, members, self.state, self.group)
                 if not _lie_over_ranks(members) and not self._ranked.shares:
-                    self._ranked = self.group = None  # nothing is worth another's work
+                    self._ranked = None  # nothing is worth another's work
         return self._ranked
 
     def _shares_work(self) -> bool:
@@ -223,8 +223,9 @@ class Optimizer(FollowingOptimizer):
             "origin": self.origin,
             "make": self.make,
             "_ranked": None,
-            "_ranked_of": (None,) * 3,
+            "_ranked_of": (None,) * 4,
             "group": None,
+            "_wrapper": None,
         }
         return {**super().__getstate__(), **own, **waiting}
 

@@ -14,8 +14,8 @@ from normc.update.program.build import Device
 from normc.update.program.program import Chain, state_dtype
 from normc.update.program.rates import Rates
 from normc.update.runtime.lying import shape_of
-from normc.update.runtime.ranked import SLOTS
 from normc.update.runtime.spread import Held
+from normc.update.runtime.windows import SLOTS
 
 Places = Mapping[str, tuple[int, Held]]  # of each row: over which team it lies, and who holds what
 

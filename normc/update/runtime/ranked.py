@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from normc.update.runtime.agreeing import compared
+from normc.update.runtime.agreeing import compared, heard
 from normc.update.runtime.crossing import Crossing, Spread, value_of
 from normc.update.runtime.faults import flags, named
 from normc.update.runtime.lying import states_of
@@ -22,8 +22,8 @@ from normc.update.runtime.rounding import local
 from normc.update.runtime.run import Update
 from normc.update.runtime.spread import Exchange, Rooms, Value
 from normc.update.runtime.step import UpdateOptimizer
+from normc.update.runtime.windows import SLOTS, Window, crossed
 
-SLOTS = 2  # windows whose messages are under way at a time; one takes the room of the one so many before it
 Key = tuple[str, str]  # a parameter's name, and that of a state or of a value that crosses ranks
 
 
@@ -34,15 +34,6 @@ class Updates:
     before: Update
     whole: tuple[Update, ...]
     after: Update
-
-
-class Window:
-    """A part of what owners do, and what crosses for it: one exchange there and one back a team."""
-
-    def __init__(self) -> None:
-        self.there: list[Exchange] = []
-        self.back: list[Exchange] = []
-        self.part: PartOptimizer | None = None
 
 
 class PartOptimizer(UpdateOptimizer):
@@ -128,8 +119,7 @@ class Ranked:
             return PartOptimizer(named, update, 0.0, compile, "ignore") if named else None
 
         self._before, self._after = part(updates.before, self.shards), part(updates.after, self.shards)
-        for window, update in zip(self.windows, updates.whole, strict=True):
-            window.part = part(update, self._dummies)
+        self._owned = [part(update, self._dummies) for update in updates.whole]
 
     def _cross(self, window: Window, spreads: Sequence[Spread], group: Any, rooms: Rooms) -> None:
         """Add what crosses ranks of a team for these, and room for what this rank owns of them."""
@@ -176,11 +166,14 @@ class Ranked:
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
     ) -> list[str]:
-        """Whose gradients aren't finite, on any rank. Fails, on all, where ranks have other parameters' gradients."""
+        """Whose gradients aren't finite, on any rank. Fails, on all, where ranks have other parameters' gradients, and
+        where a rank is gone.
+        """
         found = flags([local(gradient) for gradient in gradients]) if judged and gradients else None
         device = next(iter(self.shards.values())).device
         wrong = 0.0 if found is None else found[-1].item()
-        same, any_wrong = compared("\n".join([self.plan, *live]), wrong, self.teams, device)
+        with heard(fail, "before anything has moved"):
+            same, any_wrong = compared("\n".join([self.plan, *live]), wrong, self.teams, device)
         if not same:
             fail(
                 f"ranks have gradients of other parameters, or another plan by now: rank {self.ranks[0]} has "
@@ -191,8 +184,14 @@ class Ranked:
             return []
         return named(live, torch.zeros(1) + 1.0 if found is None else torch.cat([found[:-1], found.new_ones(1)]))
 
-    def step(self, live: Sequence[str], groups: Sequence[Mapping[str, Any]], places: Sequence[int]) -> None:
-        """Step the parameters `live`, the same ones on all ranks."""
+    def step(
+        self,
+        live: Sequence[str],
+        groups: Sequence[Mapping[str, Any]],
+        places: Sequence[int],
+        fail: Callable[[str, str], NoReturn],
+    ) -> None:
+        """Step the parameters `live`, the same ones on all ranks. Fails where a rank is gone: then no weight moves."""
         grads = {name: local(self.members[name].grad) for name in live}  # type: ignore[arg-type]
         counted: dict[Key, float] = {}
         if self._before is not None:
@@ -203,20 +202,12 @@ class Ranked:
             for one in spread.there if spread.owner is not None else ():
                 given[name, one.name] = self._at_hand(name, one, grads[name])
         own = {name: tensor.detach() for name, tensor in self._dummies.items() if name in grads}
-        arrived: dict[Key, Tensor] = {}
-        for window in self.windows[:SLOTS]:
-            _begin(window.there, given)
-        for place, window in enumerate(self.windows):
-            _finish(window.there)
-            if window.part is not None:
-                self._run(window.part, own, groups, places, counted, self._whole)
-            if place >= SLOTS:  # whose room this one's messages take
-                arrived |= _finish(self.windows[place - SLOTS].back)
-            _begin(window.back, self._whole)
-            if place + SLOTS < len(self.windows):
-                _begin(self.windows[place + SLOTS].there, given)
-        for window in self.windows[-SLOTS:]:
-            arrived |= _finish(window.back)
+
+        def work(place: int) -> None:
+            if (part := self._owned[place]) is not None:
+                self._run(part, own, groups, places, counted, self._whole)
+
+        arrived = crossed(self.windows, given, self._whole, work, fail)
         for name in live:
             for one in self.spreads[name].back:
                 if one.source == "weight":
@@ -276,17 +267,3 @@ class Ranked:
         if (name, state) in self._temporary:
             return self._temporary[name, state]
         return local(self.kept[self.members[name]][state])
-
-
-def _begin(exchanges: Sequence[Exchange], given: Mapping[Key, Tensor]) -> None:
-    for exchange in exchanges:
-        exchange.begin(given)
-
-
-def _finish(exchanges: Sequence[Exchange]) -> dict[Key, Tensor]:
-    """All that has arrived."""
-    found: dict[Key, Tensor] = {}
-    for exchange in exchanges:
-        exchange.finish()
-        found |= exchange.results()
-    return found
