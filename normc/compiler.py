@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from normc.arguments import by_text, flag, instance, items, number
 from normc.errors import NormcError
@@ -119,6 +118,7 @@ def compile(  # noqa: A001  # the public name
     state_device: str | None = None,
     stochastic_rounding: bool = False,
     nonfinite: str = "raise",
+    messages: torch.dtype | None = None,
     **group_options: float | tuple[float, ...],
 ) -> Optimizer:
     """One optimizer for every parameter of `model`, whose update code is generated from its inferred plan.
@@ -140,6 +140,8 @@ def compile(  # noqa: A001  # the public name
     `nonfinite` is what a step does about a gradient that isn't finite: "raise" NormcError, "skip" the step, count such
     entries as "zero", or "ignore" it. With "raise" and "skip" weights and states stay as they were, and `opt.nonfinite`
     counts. On a GPU nothing waits: the error comes at the next step.
+    `messages=torch.bfloat16` halves what ranks send of directions and steps, which are rounded to eight bits of
+    precision for the way; by default messages lose nothing. See docs/distributed.md.
     `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
     """
     instance("model", model, nn.Module, "pass a torch.nn.Module")
@@ -154,6 +156,7 @@ def compile(  # noqa: A001  # the public name
         compile,
         nonfinite,
         state_device,
+        messages,
     )
     if plan is not None:
         find_ladder(frontend)
@@ -165,7 +168,7 @@ def compile(  # noqa: A001  # the public name
         opt = optimizer_of(given, named, how, _rate(recipe_of(given), lr), **group_options)
         known = None if example_inputs is None else read_inputs(model, example_inputs)
         opt.origin = Source(asked).of(model, known, given)
-        opt.group = _group_of(model)
+        opt.among(model)
         return opt
     asked = request(recipe, options, tare, overrides, heads, frontend, strict)
     rate = _rate(asked.recipe, lr)
@@ -182,10 +185,11 @@ def compile(  # noqa: A001  # the public name
         refuse_sparse(model, found)
         opt = optimizer_of(found, named, how, rate, **group_options)
         opt.origin = source.of(model, inputs, found)
-        opt.group = _group_of(model)
+        opt.among(model)
         return opt
     opt = Optimizer(named, None, Maker(asked.recipe, how), rate, **group_options)
-    opt.origin, opt.group = source, _group_of(model)
+    opt.origin = source
+    opt.among(model)
     source.wait(opt, model)
     return opt
 
@@ -202,6 +206,7 @@ def build(
     state_device: str | None = None,
     stochastic_rounding: bool = False,
     nonfinite: str = "raise",
+    messages: torch.dtype | None = None,
     **options: float | tuple[float, ...],
 ) -> Optimizer:
     """The optimizer of a plan.
@@ -217,6 +222,7 @@ def build(
     stochastic_rounding  what is written to bf16, states and weights, is rounded up or down by chance, right on average
                          (Gupta et al. 2015, arXiv:1502.02551); else to the nearest.
     nonfinite  "raise", "skip", "zero" or "ignore", as for normc.compile.
+    messages   torch.bfloat16 rounds directions and steps on their way between ranks; None loses nothing.
     options  values of the recipe's groups (momentum, weight_decay): one number, or a pair (matrices, the rest).
     """
     named = list(items("named_parameters", named_parameters, "pass model.named_parameters()"))
@@ -228,6 +234,7 @@ def build(
         compile,
         nonfinite,
         state_device,
+        messages,
     )
     opt = optimizer_of(plan, named, how, _rate(recipe_of(plan), lr), **options)
     opt.origin = Source(request_of(plan))
@@ -246,6 +253,7 @@ def defer(
     state_device: str | None = None,
     stochastic_rounding: bool = False,
     nonfinite: str = "raise",
+    messages: torch.dtype | None = None,
     **options: float | tuple[float, ...],
 ) -> Optimizer:
     """An optimizer that gets its plan later, through `adopt`. Until then its groups are by number of axes.
@@ -261,13 +269,9 @@ def defer(
         compile,
         nonfinite,
         state_device,
+        messages,
     )
     return Optimizer(named, None, Maker(recipe, how), _rate(recipe, lr), **options)
-
-
-def _group_of(model: nn.Module) -> Any:
-    """The ranks that have copies of a model, if DDP wraps it."""
-    return model.process_group if isinstance(model, DistributedDataParallel) else None
 
 
 def _target_of(named: Sequence[tuple[str, Tensor]]) -> str:

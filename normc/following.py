@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Protocol
+from weakref import finalize, ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from normc.metrics import MeasuredOptimizer
 
@@ -32,6 +36,36 @@ class FollowingOptimizer(MeasuredOptimizer):
     _turn = 0
     _looked: Sequence[tuple[str, Tensor, bool]] = ()
     _of: Mapping[str, Tensor] | None = None
+    # The process group of a model that is copied to every rank (DDP); each then steps a share for all. And DDP itself,
+    # where it has wrapped the model since the optimizer was made.
+    group: Any = None
+    _wrapper: ref[DistributedDataParallel] | None = None
+
+    def among(self, model: nn.Module) -> None:
+        """Share the work out among the ranks that have copies of a model, now or once DDP wraps it."""
+        if isinstance(model, DistributedDataParallel):
+            self.group = model.process_group
+        elif _among_ranks() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            own, known = ref(self), ref(model)
+
+            def notice(module: nn.Module, name: str, child: nn.Module | None) -> None:
+                opt = own()
+                if (
+                    opt is not None
+                    and child is not None
+                    and child is known()
+                    and isinstance(module, DistributedDataParallel)
+                ):
+                    opt._wrapper = ref(module)
+
+            finalize(self, register_module_module_registration_hook(notice).remove)
+
+    def _take_group(self) -> None:
+        """Take the group of a DDP that has wrapped the model since."""
+        wrapper = None if self._wrapper is None else self._wrapper()
+        if wrapper is not None and self.group is None:
+            self.group = wrapper.process_group
+        self._wrapper = None
 
     def _changed(self) -> bool:
         """Look for one parameter in the model, another each step; at all of them where it is another now, or its

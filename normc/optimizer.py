@@ -16,7 +16,7 @@ from normc.plans.plan import NormPlan
 from normc.recipe.recipe import Recipe
 from normc.update.program.build import Build
 from normc.update.program.module import Loaded, Text
-from normc.update.program.storage import PLAIN
+from normc.update.program.storage import WHOLE_FIX
 from normc.update.runtime.run import Entry, Update
 from normc.update.runtime.step import Ranked
 
@@ -78,7 +78,7 @@ class Optimizer(FollowingOptimizer):
     awaited: Awaited | None = None
     # The step over ranks, and what it was made of.
     _ranked: Ranked | None = None
-    _ranked_of: tuple[object, ...] = (None, None, None)
+    _ranked_of: tuple[object, ...] = (None,) * 4
 
     def __init__(
         self,
@@ -90,12 +90,13 @@ class Optimizer(FollowingOptimizer):
     ) -> None:
         named = list(named_parameters)
         self.make = make
-        # The process group of a model that is copied to every rank (DDP); each then steps a share for all.
-        self.group: Any = None
         self._loaded = None if plan is None else make(plan)
         self._plan = None if plan is None else make.counted(plan)
         update = _stand_in(named, make) if self._loaded is None else self._loaded.update
         super().__init__(named, update, lr, make.build.compile, make.build.nonfinite, **options)
+        for _, parameter in named:
+            if hasattr(parameter, "placements") and (why := make.build.storage.why_whole(parameter.device.type)):
+                self._fail(f"{why}, and parameters lie over ranks", WHOLE_FIX)
 
     @property
     def recipe(self) -> Recipe:
@@ -136,23 +137,25 @@ class Optimizer(FollowingOptimizer):
 
     def _over_ranks(self, members: Mapping[str, Tensor]) -> Ranked | None:
         """Made anew where parameters, states or the update are others than at the last step."""
-        seen = (members, self.state, self.update)
-        if self._ranked is None or any(a is not b for a, b in zip(seen, self._ranked_of, strict=True)):
+        if self._wrapper is not None:
+            self._take_group()
+        seen = (members, self.state, self.update, self.group)
+        if any(a is not b for a, b in zip(seen, self._ranked_of, strict=True)):
             self._ranked = None
             self._ranked_of = seen
             if _lie_over_ranks(members) or self._shares_work():
                 self._ranked = self.make.over_ranks(self.plan, members, self.state, self.group)
                 if not _lie_over_ranks(members) and not self._ranked.shares:
-                    self._ranked = self.group = None  # nothing is worth another's work
+                    self._ranked = None  # nothing is worth another's work
         return self._ranked
 
     def _shares_work(self) -> bool:
-        """Whether others have the same parameters, and step some of them for this process. What is kept narrow or on
-        the host doesn't cross ranks: each then steps all.
+        """Whether others have the same parameters, and step some of them for this process. Where states can't be cut,
+        each steps all.
         """
-        return (
-            self.group is not None and self.build.storage == PLAIN and torch.distributed.get_world_size(self.group) > 1
-        )
+        if self.group is None or torch.distributed.get_world_size(self.group) < 2:
+            return False
+        return not any(self.build.storage.why_whole(kind) for kind in self._device_types)
 
     def _renew(self, plan: NormPlan) -> None:
         """Take a plan some of whose rows have changed."""
@@ -220,8 +223,9 @@ class Optimizer(FollowingOptimizer):
             "origin": self.origin,
             "make": self.make,
             "_ranked": None,
-            "_ranked_of": (None,) * 3,
+            "_ranked_of": (None,) * 4,
             "group": None,
+            "_wrapper": None,
         }
         return {**super().__getstate__(), **own, **waiting}
 

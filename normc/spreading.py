@@ -12,10 +12,12 @@ from torch.distributed.tensor import DTensor
 from normc.backends.backend import backends
 from normc.errors import NormcError
 from normc.passes.rewrites.distribute import distribute
+from normc.passes.rewrites.windows import beside
 from normc.plans.plan import NormPlan
 from normc.recipe.by_name import recipe_of
 from normc.update.program.program import Program
-from normc.update.program.storage import PLAIN
+from normc.update.program.rates import DEFAULT
+from normc.update.program.storage import WHOLE_FIX
 from normc.update.program.work import cost
 from normc.update.runtime.agreeing import compared
 from normc.update.runtime.ranked import Ranked, Updates
@@ -37,9 +39,8 @@ def spread(
     NormcError for parameters that lie in a way that no scheme is for, and where ranks have different plans.
     """
     build, recipe = program.build, recipe_of(plan)
-    if build.storage != PLAIN:
-        said = "state_dtype, state_device and stochastic_rounding"
-        raise NormcError(f"{said} aren't there for parameters that lie over several ranks", "leave them out")
+    if why := build.storage.why_whole(next(iter(members.values())).device.type):
+        raise NormcError(f"{why}, and parameters lie over ranks", WHOLE_FIX)
     meshes = list(dict.fromkeys(tensor.device_mesh for tensor in members.values() if isinstance(tensor, DTensor)))
     teams = [_group(mesh) for mesh in meshes] or [group]
     orders = [_order(mesh, team) for mesh, team in zip(meshes, teams, strict=False)]
@@ -57,8 +58,10 @@ def spread(
             raise NormcError(f"{name!r}: {error}", "reduce it first: redistribute to Replicate or Shard") from None
     _compare(plan, members, teams)
     plain = [name for name, tensor in members.items() if not isinstance(tensor, DTensor)]
-    spreads, programs = distribute(program, recipe, places, sizes, cost, plain)
-    updates = Updates(*(backends[build.backend].load(rewritten(program), recipe).update for program in programs))
+    spreads, parts = distribute(program, recipe, places, sizes, cost, plain, beside(program.device, DEFAULT))
+    before, *whole, after = (backends[build.backend].load(rewritten(part), recipe).update
+                             for part in (parts.before, *parts.whole, parts.after))  # fmt: skip
+    updates = Updates(before, tuple(whole), after)
     return Ranked(members, spreads, updates, teams, build.compile, kept, plan.hash)
 
 

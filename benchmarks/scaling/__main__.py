@@ -13,12 +13,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.scaling.models import MODELS, RECIPE, plan
 from benchmarks.scaling.others import Priced, distmuon, duplicated, matrices, megatron, reduced
 from normc.tools.report.words import size
 from normc.tools.scaling.distribution import Distributed
 from normc.tools.scaling.mesh import Mesh
-from normc.tools.scaling.rates import Rates
+from normc.update.program.rates import Rates
 
 DOCS = Path(__file__).parents[2] / "docs"
 RESULTS, PAGE = DOCS / "scaling.json", DOCS / "distributed.md"
@@ -37,10 +39,11 @@ Recipe `{RECIPE}`; float32 parameters, cut along axis 0 over all ranks (`fsdp=P`
 A cell holds the most bytes that a rank sends, the load (most over mean), milliseconds, and the part of perfect scaling.
 
 - All schemes are given the same operations: Newton-Schulz in the Gram form, five steps.
-- normc's messages are not hidden behind work. They carry float32.
+- normc's messages carry float32 there and fp16 back, which loses nothing; with `messages=torch.bfloat16` ("16 bits")
+  both ways. Owners' work comes in windows, two of them under way at a time, whose messages hide behind work.
 - DistMuon (torchtitan) runs buckets of two layers, two at a time, and hides messages behind work. Ranks beyond the
   matrices of two buckets wait; larger buckets, which it allows, would help. It can also keep stacked experts where they
-  lie, which this table leaves out.
+  lie, which this table leaves out. Messages are of the parameters' dtype, float32.
 - Megatron's layer-wise optimizer sends nothing beyond what ZeRO-1 sends, and keeps all weights on every rank: the
   larger models fit only with tensor and pipeline parallelism beside it."""
 SAID_TP = """\
@@ -51,17 +54,25 @@ repeats all work; `distributed` sums Gram matrices in every iteration."""
 def model(name: str, rates: Rates) -> dict[str, Any]:
     """Every scheme of one model, by number of ranks."""
     planned = plan(name)
-    cut = Distributed(planned)
+    cut, rounded = Distributed(planned), Distributed(planned, messages=torch.bfloat16)
     found = matrices(planned.rows)
     entries = sum(row.numel for row in planned.rows)
     over: dict[str, Any] = {}
     for ranks in RANKS:
         own = cut.over(Mesh(fsdp=ranks), rates)
+        lossy = rounded.over(Mesh(fsdp=ranks), rates)
         alone = own.alone_ms
         moved = (alone / 1e3 - sum(row.flops for row in own.rows) / rates.flops) / ranks
         over[str(ranks)] = {
             "normc": _entry(Priced(max(own.sent), own.load, own.ms), alone, ranks)
-            | {"mean_sent": sum(own.sent) / ranks, "compute_ms": own.compute_ms, "messages_ms": own.communication_ms},
+            | {
+                "mean_sent": sum(own.sent) / ranks,
+                "compute_ms": own.compute_ms,
+                "messages_ms": own.communication_ms,
+                "exposed_ms": own.exposed_ms,
+                "windows": len(own.crossed),
+            },
+            "normc, 16 bits": _entry(Priced(max(lossy.sent), lossy.load, lossy.ms), alone, ranks),
             "DistMuon": _entry(distmuon(found, ranks, rates, moved), alone, ranks),
             "Megatron": _entry(megatron(found, ranks, rates, moved, entries), alone, ranks),
         }
@@ -91,13 +102,13 @@ def tables(results: dict[str, Any]) -> str:
     lines = [
         SAID.format(assumed=results["assumed"]),
         "",
-        "| model | ranks | normc | DistMuon | Megatron, layer-wise |",
-        "| --- | --- | --- | --- | --- |",
+        "| model | ranks | normc | normc, 16 bits | DistMuon | Megatron, layer-wise |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, found in results["models"].items():
         for ranks in SHOWN:
             own = found["fsdp"][str(ranks)]
-            cells = " | ".join(_cell(own[scheme]) for scheme in ("normc", "DistMuon", "Megatron"))
+            cells = " | ".join(_cell(own[scheme]) for scheme in ("normc", "normc, 16 bits", "DistMuon", "Megatron"))
             lines.append(f"| {name} | {ranks:,} | {cells} |")
     lines += [
         "",

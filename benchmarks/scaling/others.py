@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from torch.distributed.tensor import Shard
 
+from normc.passes.rewrites.windows import pipelined
 from normc.plans.row import Row
-from normc.tools.scaling.rates import Rates
 from normc.tools.scaling.traffic import Kinds, traffic
+from normc.update.program.rates import Rates
 from normc.update.program.work import newton_schulz
 from normc.update.runtime.spread import Value, held
 
@@ -34,7 +35,6 @@ STEPS = 5
 LAYERS = 2  # of a bucket of DistMuon's
 WIRE = torch.float32
 CAP = 1.3
-SLOTS = 2  # buckets of DistMuon's that are under way at a time
 ENTRY = 20  # bytes that elementwise work moves for an entry: gradient read, average and weight read and written
 PACKED = 16  # and for one that goes there and back, on the rank that holds it
 WHOLE = 24  # and on its owner
@@ -100,7 +100,7 @@ def distmuon(found: Sequence[Matrix], ranks: int, rates: Rates, moved: float) ->
     sent = torch.zeros(ranks, dtype=torch.int64)
     there: list[float] = []
     back: list[float] = []
-    work: list[np.ndarray] = []
+    work: list[torch.Tensor] = []
     for bucket in buckets(found):
         heap = [(0, 0, total[rank], rank) for rank in range(ranks)]
         heapq.heapify(heap)
@@ -118,23 +118,9 @@ def distmuon(found: Sequence[Matrix], ranks: int, rates: Rates, moved: float) ->
             crossing = traffic(values, ranks, rates.node, inward, kinds)
             sent += crossing.sent
             seconds.append(crossing.seconds(rates))
-        work.append(own)
+        work.append(torch.from_numpy(np.where(own > 0, own + rates.launch, own)))
     packed = PACKED * sum(each.numel for each in found) / ranks / rates.memory
-    return Priced(float(sent.max()), _load(operations), (_pipelined(there, work, back) + packed + moved) * 1e3)
-
-
-def _pipelined(there: list[float], work: list[np.ndarray], back: list[float]) -> float:
-    """Seconds until the last bucket is back: one stream of messages, each rank's work in order, `SLOTS` under way."""
-    stream, done = 0.0, np.zeros_like(work[0])
-    arrived: list[float] = []
-    for place in range(len(work)):
-        while len(arrived) < min(place + SLOTS, len(work)):
-            stream += there[len(arrived)]
-            arrived.append(stream)
-        busy = work[place] > 0
-        done = np.where(busy, np.maximum(done, arrived[place]) + work[place], done)
-        stream = max(stream, float(done[busy].max())) + back[place]
-    return stream
+    return Priced(float(sent.max()), _load(operations), (pipelined(there, work, back) + packed + moved) * 1e3)
 
 
 def megatron(found: Sequence[Matrix], ranks: int, rates: Rates, moved: float, all_entries: int) -> Priced:

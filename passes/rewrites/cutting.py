@@ -14,13 +14,21 @@ from torch.utils._pytree import tree_leaves
 
 from normc.update.ops import matrices
 from normc.update.program.program import Chain, closure, each_form, placeholders, returned
+from normc.update.runtime.codes import PASSING
 from normc.update.runtime.crossing import Crossing
+
+_Seen = list[tuple[Any, list[Tensor], Any]]  # ATen ops, what each ran on, and its result
 
 # Ops of one tensor that torch has no tag for, and that see each entry by itself all the same.
 _BY_ENTRY = {
     torch.ops.aten.clone.default, torch.ops.aten._to_copy.default, torch.ops.aten.detach.default,
     torch.ops.aten.zeros_like.default, torch.ops.aten.empty_like.default, torch.ops.aten.copy.default,
     torch.ops.prim.device.default,
+}  # fmt: skip
+# Ops beside views whose entries are those that they are given.
+_MOVING = {
+    torch.ops.aten.clone.default, torch.ops.aten.cat.default, torch.ops.aten.stack.default,
+    torch.ops.aten._unsafe_view.default, torch.ops.prim.device.default,
 }  # fmt: skip
 
 
@@ -48,7 +56,7 @@ class _Ops(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
-        self.seen: list[tuple[Any, list[Tensor], Any]] = []
+        self.seen: _Seen = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
@@ -65,22 +73,46 @@ def by_entry(node: fx.Node) -> bool:
     value = node.meta["val"]
     if not isinstance(value, FakeTensor) or node.target is matrices.polar:
         return False
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda given: given.meta["val"])
     rows = value.shape[0] if value.dim() else 1
-    assert callable(node.target)
-    with value.fake_mode, _Ops() as ops:
-        node.target(*args, **kwargs)
     return all(
         torch.Tag.pointwise in func.tags
         or func in _BY_ENTRY
         or all(tensor.numel() <= rows for tensor in tensors)
         or (func == torch.ops.aten.expand.default and result.shape == tensors[0].shape)
-        for func, tensors, result in ops.seen
+        for func, tensors, result in _ran(node)
     )
 
 
-def cut(chain: Chain) -> Cut:
-    """Cut a chain of one row. Its graph's values are annotated."""
+def _ran(node: fx.Node) -> _Seen:
+    """The ATen ops of a call, run on its fake tensors."""
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda given: given.meta["val"])
+    assert callable(node.target)
+    ops = _Ops()
+    with node.meta["val"].fake_mode, ops:
+        node.target(*args, **kwargs)
+    return ops.seen
+
+
+def rounded(node: fx.Node, polar: torch.dtype | None) -> torch.dtype | None:
+    """The dtype that all entries of a value are numbers of, narrower than its own; None where none is known. `polar` is
+    what Newton-Schulz rounds to; ops that only move entries leave them what they are.
+    """
+    if polar is None or node.target is matrices.polar:
+        return polar
+    if node.op != "call_function" or not isinstance(node.meta["val"], FakeTensor):
+        return None
+    found = {rounded(source, polar) for source in node.all_input_nodes}
+    if len(found) != 1 or found == {None}:
+        return None
+    return found.pop() if all(func.is_view or func in _MOVING for func, _, _ in _ran(node)) else None
+
+
+def cut(chain: Chain, polar: torch.dtype | None = None, step_wire: torch.dtype | None = None) -> Cut:
+    """Cut a chain of one row. Its graph's values are annotated.
+
+    `polar` is what Newton-Schulz rounds to, None for nothing narrower: its result then crosses in that dtype, as it is.
+    `step_wire` is what directions and steps cross in that are rounded for the way; None for their own dtype.
+    """
     graph = chain.graph
     calls = [node for node in graph.nodes if node.op == "call_function"]
     states = chain.states
@@ -92,11 +124,13 @@ def cut(chain: Chain) -> Cut:
     up = closure(calls[::-1], needs_whole, lambda node: list(node.users))
     whole = needs_whole | (down & up)
     for node in calls:  # what has no form for lists would be a core of the last part's own
-        if each_form(node.target) is None and set(node.all_input_nodes) <= whole | counts:
+        sources = set(node.all_input_nodes)
+        narrow = any(rounded(source, polar) for source in sources)  # which is worth it: it crosses as it is
+        if each_form(node.target) is None and sources <= whole | counts and not narrow:
             whole.add(node)
     first = {node for node in calls if node in up and node not in whole and node not in counts}
     last = {node for node in calls if node not in whole and node not in first and node not in counts}
-    return _Parts(chain, counts, (first, whole, last)).cut()
+    return _Parts(chain, counts, (first, whole, last), polar, step_wire).cut()
 
 
 def needing_whole(chain: Chain) -> list[fx.Node]:
@@ -122,8 +156,17 @@ def _counts(graph: fx.Graph, kinds: Mapping[str, str]) -> set[fx.Node]:
 class _Parts:
     """Writes the three graphs of one chain."""
 
-    def __init__(self, chain: Chain, counts: set[fx.Node], parts: tuple[set[fx.Node], set[fx.Node], set[fx.Node]]):
+    def __init__(
+        self,
+        chain: Chain,
+        counts: set[fx.Node],
+        parts: tuple[set[fx.Node], set[fx.Node], set[fx.Node]],
+        polar: torch.dtype | None,
+        step_wire: torch.dtype | None,
+    ) -> None:
         self.chain, self.graph, self.counts, self.parts = chain, chain.graph, counts, parts
+        self.polar, self.step_wire = polar, step_wire
+        self.as_kept: set[str] = set()  # slots that hold states, in the dtype that these are kept in
         self.kinds = dict(chain.states)
         self.weight = returned(self.graph)[0]
         names = [node.name for node in placeholders(self.graph, "state")]
@@ -145,11 +188,14 @@ class _Parts:
         names = {node: name for name, node in owned.items()}
         sources: dict[fx.Node, str] = {**names, **({self.weight: "weight"} if self.weight in whole else {})}
         back = [
-            Crossing(names.get(node, f"back_{index}"), self._kind(node), sources.get(node))
+            self._named(node, names.get(node, f"back_{index}"), sources.get(node))
             for index, node in enumerate(back_nodes)
         ]
         across_nodes = [node for node in into_last if home.get(node) == 0]
         across = [self._crossing(node, f"across_{index}") for index, node in enumerate(across_nodes)]
+
+        crossing = (*there, *back, *across)
+        self.as_kept = {*self.kinds, *(one.name for one in crossing if one.source in self.kinds)}
 
         first_new = {name: node for name, node in self.kept.items() if node in first}
         handed = [*zip(there, into_whole, strict=True), *zip(across, across_nodes, strict=True)]
@@ -182,7 +228,12 @@ class _Parts:
             source = node.name if node.meta["kind"] == "state" else node.meta["kind"]
         else:
             source = next((state for state, value in self.kept.items() if value is node), None)
-        return Crossing(name, self._kind(node), source)
+        return self._named(node, name, source)
+
+    def _named(self, node: fx.Node, name: str, source: str | None) -> Crossing:
+        """It crosses as narrow as it is exact, or as steps are asked to."""
+        wire = rounded(node, self.polar) or (self.step_wire if source is None else None)
+        return Crossing(name, self._kind(node), source, wire)
 
     def _write(
         self,
@@ -204,7 +255,8 @@ class _Parts:
         def slot(name: str, kind: str) -> fx.Node:
             if name not in slots:
                 slots[name] = graph.placeholder(name)
-                slots[name].meta |= {"kind": "state", "state": kind}
+                passing = kind == "like" and name not in self.as_kept
+                slots[name].meta |= {"kind": "state", "state": PASSING if passing else kind}
             return slots[name]
 
         needed = part | {node for node in self.counts if self._wanted(node, part)}

@@ -8,10 +8,12 @@ throughout is the third part alone: it needs nothing of other ranks.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from normc.passes.rewrites.cutting import Cut, cut
+from normc.passes.rewrites.dtypes import polar_dtype
+from normc.passes.rewrites.windows import Places, load_of, number_of, windows_of
 from normc.plans.geometry import norms
 from normc.plans.row import Block, Row
 from normc.recipe.recipe import Recipe
@@ -19,10 +21,10 @@ from normc.recipe.stages.build import chain_of
 from normc.update.ops import matrices
 from normc.update.ops.arithmetic import scale
 from normc.update.program.program import Chain, Program, annotate
-from normc.update.runtime.crossing import Spread
-from normc.update.runtime.spread import Held, Part, shared_out
+from normc.update.program.rates import Rates
+from normc.update.runtime.crossing import Spread, windows_in
+from normc.update.runtime.spread import Part, shared_out
 
-Places = Mapping[str, tuple[int, Held]]
 Cost = Callable[[Chain], int]
 Scheme = Literal["local", "apart", "everywhere", "owner"]
 
@@ -32,7 +34,7 @@ def cuts_of(program: Program) -> dict[int, Cut]:
     found: dict[int, Cut] = {}
     for chain in program.chains:
         if id(chain.graph) not in found:
-            found[id(chain.graph)] = cut(annotate(chain))
+            found[id(chain.graph)] = cut(annotate(chain), polar_dtype(program, chain), program.build.messages)
     return found
 
 
@@ -69,9 +71,13 @@ def spreads_of(
     cost: Cost,
     cuts: Mapping[int, Cut],
     schemes: Mapping[str, Scheme],
+    rates: Rates | None = None,
 ) -> list[Spread]:
-    """How each row is stepped, with its owner: the same on every rank. `ranks` are how many each team has."""
+    """How each row is stepped, with its owner and its window: the same on every rank. `ranks` are how many each team
+    has; `rates` say how fast messages go beside products, None that they don't.
+    """
     owners: dict[str, int] = {}
+    windows: dict[str, int] = {}
     costs: dict[int, int] = {}
     for team, number in enumerate(ranks):
         own = [chain for chain in program.chains
@@ -79,8 +85,11 @@ def spreads_of(
         for chain in own:
             if id(chain.graph) not in costs:
                 costs[id(chain.graph)] = cost(chain)
-        chosen = shared_out([costs[id(chain.graph)] for chain in own], number)
+        each = [costs[id(chain.graph)] for chain in own]
+        chosen = shared_out(each, number)
         owners |= zip((chain.row.name for chain in own), chosen, strict=True)
+        several = number_of(load_of(own, cuts, places, costs, chosen, number), rates) if own else 1
+        windows |= zip((chain.row.name for chain in own), windows_of(each, chosen, several), strict=True)
     spreads = []
     for chain in program.chains:
         (team, held), own_cut, name = places[chain.row.name], cuts[id(chain.graph)], chain.row.name
@@ -88,7 +97,7 @@ def spreads_of(
             spreads.append(Spread(name, held, team, None, states=chain.states))
             continue
         more = (own_cut.there, own_cut.back, own_cut.across, own_cut.states)
-        spreads.append(Spread(name, held, team, owners.get(name), *more))
+        spreads.append(Spread(name, held, team, owners.get(name), *more, windows.get(name, 0)))
     return spreads
 
 
@@ -99,30 +108,45 @@ def distribute(
     teams: Sequence[tuple[int, int]],
     cost: Cost,
     plain: Collection[str] = (),
-) -> tuple[list[Spread], tuple[Program, Program, Program]]:
+    rates: Rates | None = None,
+) -> tuple[list[Spread], Parts]:
     """Cut a plain program over ranks: how each row is stepped, and what this rank runs.
 
     `places` says of each row over which team it lies, and who holds what; `teams` are (ranks, this rank). `cost` is
     what the whole part of a chain takes: owners get about the same. Rows that are `plain` are whole on every rank.
+    `rates` are as for `spreads_of`.
     """
     cuts = cuts_of(program)
     schemes = schemes_of(program, places, cuts, plain)
-    spreads = spreads_of(program, places, [ranks for ranks, _ in teams], cost, cuts, schemes)
-    parts: tuple[list[Chain], list[Chain], list[Chain]] = ([], [], [])
+    spreads = spreads_of(program, places, [ranks for ranks, _ in teams], cost, cuts, schemes, rates)
+    before: list[Chain] = []
+    after: list[Chain] = []
+    whole: list[list[Chain]] = [[] for _ in range(windows_in(spreads))]
     for chain, spread in zip(program.chains, spreads, strict=True):
         row, own, rank = chain.row, cuts[id(chain.graph)], teams[spread.team][1]
         pieces, shard = (own.before, own.whole, own.after), _shard(row, spread.held.local(rank))
         if schemes[row.name] == "everywhere":
             pieces, shard = (None, None, chain.graph), row
         elif schemes[row.name] == "apart":
-            mine = narrowed(row, spread.held.parts[rank])
-            assert mine is not None
-            pieces, shard = (None, None, chain_of(mine, recipe.stages_of(row)) if mine.numel else None), mine
-        for piece, part, of in zip(pieces, parts, (shard, row if spread.owner == rank else None, shard), strict=True):
+            narrow = narrowed(row, spread.held.parts[rank])
+            assert narrow is not None
+            pieces, shard = (None, None, chain_of(narrow, recipe.stages_of(row)) if narrow.numel else None), narrow
+        mine = row if spread.owner == rank else None
+        parts = (before, whole[spread.window] if spread.owner is not None else [], after)
+        for piece, part, of in zip(pieces, parts, (shard, mine, shard), strict=True):
             if piece is not None and of is not None and of.numel:
                 part.append(Chain((of,), piece, chain.group))
-    before, whole, after = (replace(program, chains=tuple(part), idle=(), decisions=()) for part in parts)
-    return spreads, (before, whole, after)
+    made = [replace(program, chains=tuple(part), idle=(), decisions=()) for part in (before, *whole, after)]
+    return spreads, Parts(made[0], tuple(made[1:-1]), made[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a rank runs: on its shards, on what it owns, a window after another, and on its shards again."""
+
+    before: Program
+    whole: tuple[Program, ...]
+    after: Program
 
 
 def _shard(row: Row, shape: Sequence[int]) -> Row:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.distributed.tensor import DTensor
 import normc
 from normc.cli import main
 from normc.compiler import build
+from normc.passes.rewrites import distribute
 from normc.pipeline import uncut
 from normc.plans.row import Block
 from normc.tools.scaling.distribution import distribution
@@ -26,14 +28,20 @@ from normc.update.runtime.spread import held
 from tests.distributed.world import on_ranks
 from tests.handmade import draft, plan_of
 
+# A target, by which Newton-Schulz has 16 bits or not; `messages`; and how many windows.
+Wire = tuple[str, torch.dtype | None, int]
+WIDE: Wire = ("cpu:fp32", None, 1)
+NARROW: Wire = ("cpu:bf16", None, 2)
+ROUNDED: Wire = ("cpu:bf16", torch.bfloat16, 3)
 FEW = {
-    2: [("muon", "fsdp=2"), ("auto", "tp=2"), ("soap", "dp=2")],
-    4: [("muon", "hsdp=2x2"), ("muon", "fsdp=2,tp=2"), ("muon", "fsdp=4,ep=2"), ("soap", "fsdp=4")],
-}
+    2: [("muon", "fsdp=2", NARROW), ("auto", "tp=2", WIDE), ("soap", "dp=2", WIDE), ("muon", "dp=2", ROUNDED)],
+    4: [("muon", "hsdp=2x2", NARROW), ("muon", "fsdp=2,tp=2", WIDE), ("muon", "fsdp=4,ep=2", ROUNDED),
+        ("soap", "fsdp=4", NARROW)],
+}  # fmt: skip
 RECIPES = ("muon", "auto", "soap", "normuon", "scion", "shampoo")
 MESHES = {2: ("fsdp=2", "dp=2", "tp=2"), 4: ("fsdp=4", "hsdp=2x2", "fsdp=2,tp=2", "fsdp=4,ep=2", "fsdp=4,ep=4")}
 CALLS = ("all_to_all_single", "all_reduce", "all_gather_into_tensor", "broadcast", "reduce_scatter_tensor")
-Case = tuple[str, str]
+Case = tuple[str, str, Wire]
 
 
 def model(recipe: str) -> normc.NormPlan:
@@ -53,7 +61,7 @@ def model(recipe: str) -> normc.NormPlan:
     return plan_of(rows, recipe)
 
 
-def counted(recipe: str, mesh: str) -> tuple[int, int]:
+def counted(recipe: str, mesh: str, wire: Wire) -> tuple[int, int]:
     """Bytes that this rank's exchanges send in a step, and collective calls of it."""
     plan, on = model(recipe), read_mesh(mesh)
     by_name = {row.name: row for row in plan.rows}
@@ -70,9 +78,11 @@ def counted(recipe: str, mesh: str) -> tuple[int, int]:
         strides = torch.empty(row.shape, device="meta").stride()
         lies = DTensor.from_local(part, own, placements, run_check=False, shape=torch.Size(row.shape), stride=strides)
         members[row.name] = nn.Parameter(lies)
-    opt = build(plan, members.items(), lr=0.01, compile=False)
+    opt = build(plan, members.items(), lr=0.01, compile=False, backend=wire[0], messages=wire[1])
     opt.group = dist.group.WORLD if on.plain else None
     calls: list[str] = []
+    with cut_in(wire[2]):
+        opt._over_ranks(opt._by_names())
     for step in range(2):  # the first makes what later ones use
         for tensor in members.values():
             tensor.grad = torch.ones_like(tensor)
@@ -81,8 +91,16 @@ def counted(recipe: str, mesh: str) -> tuple[int, int]:
                 patch.setattr(dist, name, told(getattr(dist, name), calls))
             opt.step()
     ranked: Any = opt._ranked
-    exchanges = () if ranked is None else (*ranked.there, *ranked.back)
+    exchanges = () if ranked is None else ranked.exchanges
     return sum(exchange.bytes_sent for exchange in exchanges), len(calls)
+
+
+@contextmanager
+def cut_in(windows: int) -> Iterator[None]:
+    """Within it owners' work is cut into so many windows, or one for each matrix of the rank with most."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distribute, "number_of", lambda load, rates: windows)
+        yield
 
 
 def told(call: Callable[..., Any], calls: list[str]) -> Callable[..., Any]:
@@ -104,15 +122,17 @@ def every(cases: list[Case]) -> dict[Case, tuple[int, int]]:
     [
         (2, FEW[2]),
         (4, FEW[4]),
-        *(pytest.param(ranks, list(itertools.product([recipe], MESHES[ranks])), marks=pytest.mark.slow)
+        *(pytest.param(ranks, list(itertools.product([recipe], MESHES[ranks], [WIDE])), marks=pytest.mark.slow)
           for ranks in MESHES for recipe in RECIPES),
     ],
 )  # fmt: skip
 def test_bytes_and_calls_are_those_of_a_step(ranks: int, cases: list[Case], tmp_path: Path) -> None:
     found = on_ranks(ranks, tmp_path, every, cases)
-    for recipe, mesh in cases:
-        told = distribution(model(recipe), mesh)
-        assert [own[recipe, mesh] for own in found] == [(sent, told.calls) for sent in told.sent], (recipe, mesh)
+    for recipe, mesh, wire in cases:
+        with cut_in(wire[2]):
+            told = distribution(model(recipe), mesh, target=wire[0], messages=wire[1])
+        own = [each[recipe, mesh, wire] for each in found]
+        assert own == [(sent, told.calls) for sent in told.sent], (recipe, mesh, wire)
         assert (max(told.sent) > 0) == ("owner" in told.schemes)
 
 

@@ -26,7 +26,8 @@ CLOSE = 1e-12
 MIXED = 0.05  # activations and gradients of eight bits
 TRAINED_BY_TWO: tuple[Case, ...] = (
     ("fsdp", "after"), ("fsdp", "before, waiting"), ("fsdp", "between"),
-    ("tp", "after"), ("tp", "between"), ("ddp", "after, waiting"), ("fsdp mixed", "before, waiting"),
+    ("tp", "after"), ("tp", "between"), ("ddp", "after, waiting"), ("ddp", "between"), ("ddp", "before, waiting"),
+    ("fsdp mixed", "before, waiting"),
 )  # fmt: skip
 TRAINED_BY_FOUR: tuple[Case, ...] = (("hsdp", "after"), ("fsdp over tp", "after"))
 
@@ -123,6 +124,7 @@ def trained(cases: tuple[Case, ...]) -> dict[Case, float]:
                 got, start = losses(bare, opt, None, range(2)), 2
             model = wrap(bare)
         got += losses(model, opt, wrapper, range(start, 5))
+        assert opt._ranked is not None and opt._ranked.shares, (wrapper, when)
         by_loss = max(abs(a - b) for a, b in zip(want, got, strict=True))
         found[wrapper, when] = max(by_loss, apart(weights(alone), weights(model)))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 Job = Callable[..., Any]
+
+# Imported once, by the process that ranks are forked from: five seconds of a processor for each rank else.
+_SHARED = ["torch._dynamo", "normc.compiler", "normc.spreading", "tests.distributed.wrapped", "pytest"]
+
+
+def warmed() -> None:
+    """Ranks of this process come from one that has imported all that they need."""
+    multiprocessing.set_forkserver_preload(_SHARED)
 
 
 def on_ranks(ranks: int, folder: Path, job: Job, *arguments: Any) -> list[Any]:
@@ -19,8 +28,9 @@ def on_ranks(ranks: int, folder: Path, job: Job, *arguments: Any) -> list[Any]:
 
     `job` is a function of a module. What a rank raises is raised here.
     """
+    warmed()
     meeting = folder / f"meeting-{len(list(folder.iterdir()))}"
-    spawn(_rank, (ranks, meeting, job, arguments), nprocs=ranks)
+    start_processes(_rank, (ranks, meeting, job, arguments), nprocs=ranks, start_method="forkserver")
     return [torch.load(f"{meeting}-{rank}", weights_only=False) for rank in range(ranks)]
 
 

@@ -15,45 +15,56 @@ import torch
 from normc.arguments import instance
 from normc.passes.rewrites.cutting import Cut, needing_whole
 from normc.passes.rewrites.distribute import Scheme, cuts_of, schemes_of, spreads_of
+from normc.passes.rewrites.windows import beside
 from normc.pipeline import uncut
 from normc.plans.plan import NormPlan
 from normc.plans.row import Row
 from normc.tools.scaling.mesh import Lies, Mesh, biased, read_mesh
-from normc.tools.scaling.rates import Rates, rates_of
-from normc.tools.scaling.result import Placed, Work
+from normc.tools.scaling.result import Crossed, Placed, Work
 from normc.tools.scaling.table import Distribution
 from normc.tools.scaling.traffic import Kinds, traffic
-from normc.update.program.build import ON_CPU
+from normc.update.program.build import build_of
 from normc.update.program.program import Chain, Program, state_dtype
+from normc.update.program.rates import Rates, rates_of
 from normc.update.program.work import cost, flops
-from normc.update.runtime.crossing import Spread, value_of
+from normc.update.runtime.crossing import Spread, value_of, windows_in
 from normc.update.runtime.spread import Held, Value, copied, held
 
 _REASONS = {
     "apart": "its shards hold whole blocks, or whole vectors of its norm",
     "everywhere": "its step keeps states that would have to cross; each rank has all of it",
 }
+TARGET = "cuda:sm_90"  # what the rates that are assumed by default are of
 _VIEWS = ("fold", "unfold", "take", "place", "see", "put")
 
 
-def distribution(plan: NormPlan, mesh: str | Mesh, rates: Rates | Mapping[str, float] | None = None) -> Distribution:
+def distribution(
+    plan: NormPlan,
+    mesh: str | Mesh,
+    rates: Rates | Mapping[str, float] | None = None,
+    *,
+    target: str = TARGET,
+    messages: torch.dtype | None = None,
+) -> Distribution:
     """How a plan's step would be shared out over the ranks of a mesh, with bytes and predicted times.
 
     mesh   "fsdp=8", "dp=8", "hsdp=2x4" (the same as "dp=2,fsdp=4"), "fsdp=4,tp=2", "fsdp=64,ep=8" for experts: see
            `normc.tools.scaling.mesh.Mesh` for which cuts what. Ranks are numbered with tp fastest, then fsdp, then dp
     rates  assumed speeds: some of flops, memory, within, between, latency, message, node (`Rates`)
+    target    where it would run, by which Newton-Schulz has 16 bits or not: "cuda:sm_90", "cpu:fp32"
+    messages  as for normc.compile
     """
     instance("plan", plan, NormPlan, "give what normc.plan or normc.load returned")
     found = mesh if isinstance(mesh, Mesh) else read_mesh(mesh)
-    return Distributed(plan).over(found, rates_of(rates))
+    return Distributed(plan, target, messages).over(found, rates_of(rates))
 
 
 class Distributed:
     """A plan whose chains are cut: for several meshes, one after another."""
 
-    def __init__(self, plan: NormPlan) -> None:
+    def __init__(self, plan: NormPlan, target: str = TARGET, messages: torch.dtype | None = None) -> None:
         self.plan = plan
-        self.program: Program = uncut(plan, ON_CPU)
+        self.program: Program = uncut(plan, build_of(target, messages=messages))
         self.cuts: dict[int, Cut] = cuts_of(self.program)
         graphs = {id(chain.graph): chain for chain in self.program.chains}
         self.flops = {key: flops(chain) for key, chain in graphs.items()}
@@ -72,13 +83,21 @@ class Distributed:
         teams = [mesh.ranks] * len(shapes)
         if plain and "owner" not in schemes.values():
             teams = []  # copies that share nothing are stepped as in one process
-        spreads = spreads_of(self.program, places, teams, lambda chain: self.costs[id(chain.graph)], self.cuts, schemes)
+        overlap = beside(self.program.device, rates)
+        spreads = spreads_of(
+            self.program, places, teams, lambda chain: self.costs[id(chain.graph)], self.cuts, schemes, overlap
+        )
         kinds = Kinds()
         there = [self._values(spread, chain, lies[spread.name], True) for spread, chain in self._pairs(spreads)]
         back = [self._values(spread, chain, lies[spread.name], False) for spread, chain in self._pairs(spreads)]
-        exchanges = tuple(
-            traffic(_of_team(values, spreads, team), mesh.ranks, rates.node, inward, kinds)
-            for team in range(len(teams)) for values, inward in ((there, True), (back, False))
+        owning = sorted({(own.window, own.team) for own in spreads if own.owner is not None})
+        crossed = tuple(
+            tuple(
+                Crossed(*(traffic(_within(values, spreads, team, window), mesh.ranks, rates.node, inward, kinds)
+                          for values, inward in ((there, True), (back, False))))
+                for own, team in owning if own == window
+            )
+            for window in range(windows_in(spreads))
         )  # fmt: skip
         placed = {
             chain.row.name: self._placed(chain, schemes[chain.row.name], lies[chain.row.name], spread.owner,
@@ -89,7 +108,7 @@ class Distributed:
         placed |= {row.name: row for row in idle}
         ordered = tuple(placed[row.name] for row in self.plan.rows)
         work = self._work(spreads, schemes, mesh, rates, kinds)
-        return Distribution(self.plan, mesh, rates, ordered, exchanges, work, len(teams))
+        return Distribution(self.plan, mesh, rates, ordered, crossed, work, len(teams))
 
     def _pairs(self, spreads: Sequence[Spread]) -> Iterable[tuple[Spread, Chain]]:
         return zip(spreads, self.program.chains, strict=True)
@@ -117,6 +136,7 @@ class Distributed:
         on one side, unpacked and read on the other; a state or a weight that comes back is also written.
         """
         operations, costs, moved = (torch.zeros(mesh.ranks, dtype=torch.float64) for _ in range(3))
+        windows = torch.zeros(windows_in(spreads), mesh.ranks, dtype=torch.float64)
         # Of all that is held alike: bytes that are moved for an entry, and operations and cost of an entry.
         shards: dict[int, tuple[Held, list[float]]] = {}
         alone = 0.0
@@ -131,7 +151,9 @@ class Distributed:
                 sums[0] += wide * (3 * len(spread.there) + sum(1 if one.source is None else 3 for one in spread.back))
                 operations[spread.owner] += self.flops[key]
                 costs[spread.owner] += self.costs[key]
-                moved[spread.owner] += 3 * wide * (len(spread.there) + len(spread.back)) * row.numel
+                passed = 3 * wide * (len(spread.there) + len(spread.back)) * row.numel
+                moved[spread.owner] += passed
+                windows[spread.window, spread.owner] += self.flops[key] / rates.flops + passed / rates.memory
             elif scheme in ("apart", "everywhere"):
                 sums[1] += self.flops[key] / row.numel
                 sums[2] += self.costs[key] / row.numel
@@ -139,7 +161,7 @@ class Distributed:
             entries = kinds[own_held, torch.uint8].entries.double()
             for total, each in zip((moved, operations, costs), sums, strict=True):
                 total += each * entries
-        return Work(operations, moved, costs, alone)
+        return Work(operations, moved, costs, alone, windows)
 
 
 def _place(row: Row, lies: Lies | None, shapes: Sequence[tuple[int, ...] | None], ranks: int) -> tuple[int, Held]:
@@ -151,8 +173,11 @@ def _place(row: Row, lies: Lies | None, shapes: Sequence[tuple[int, ...] | None]
 _copied = functools.lru_cache(maxsize=4096)(copied)
 
 
-def _of_team(values: Sequence[list[Value]], spreads: Sequence[Spread], team: int) -> Iterable[Value]:
-    return (value for own, spread in zip(values, spreads, strict=True) if spread.team == team for value in own)
+def _within(values: Sequence[list[Value]], spreads: Sequence[Spread], team: int, window: int) -> Iterable[Value]:
+    """Those of a team and a window."""
+    for own, spread in zip(values, spreads, strict=True):
+        if (spread.team, spread.window) == (team, window):
+            yield from own
 
 
 def _shown(placement: Any) -> str:

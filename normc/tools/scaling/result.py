@@ -6,15 +6,17 @@ import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from normc.errors import NormcError
+from normc.passes.rewrites.windows import pipelined
 from normc.plans.plan import NormPlan
 from normc.tools.scaling.mesh import Mesh
-from normc.tools.scaling.rates import Rates
 from normc.tools.scaling.traffic import Traffic
+from normc.update.program.rates import Rates
 
 VOTE = 1  # small collective calls of a step for each team of ranks: do all have the same gradients, all of them finite?
 
@@ -46,23 +48,33 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What ranks do in a step: operations, bytes of their memory that are moved, and costs, by rank."""
+    """What ranks do in a step: operations, bytes of their memory that are moved, and costs, by rank; of what owners do
+    for others, seconds by window and rank.
+    """
 
     flops: Tensor
     moved: Tensor
     costs: Tensor
     alone: float  # seconds that one rank takes for all of it
+    windows: Tensor
+
+
+class Crossed(NamedTuple):
+    """The exchanges of a window and a team of ranks."""
+
+    there: Traffic
+    back: Traffic
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A plan's step on a mesh. `exchanges` are those of a step, one there and one back for each team of ranks."""
+    """A plan's step on a mesh. `crossed` are a step's exchanges by window, and by team that owns something there."""
 
     plan: NormPlan
     mesh: Mesh
     rates: Rates
     rows: tuple[Placed, ...]
-    exchanges: tuple[Traffic, ...]
+    crossed: tuple[tuple[Crossed, ...], ...]
     work: Work
     teams: int
 
@@ -76,6 +88,11 @@ class Result:
         """How many rows each scheme has."""
         names = [row.scheme for row in self.rows]
         return {name: names.count(name) for name in dict.fromkeys(names)}
+
+    @cached_property
+    def exchanges(self) -> tuple[Traffic, ...]:
+        """All of them."""
+        return tuple(each for window in self.crossed for team in window for each in team)
 
     @cached_property
     def sent(self) -> tuple[int, ...]:
@@ -109,15 +126,31 @@ class Result:
 
     @property
     def communication_ms(self) -> float:
-        """Predicted milliseconds of the collective calls, none of them hidden behind work."""
+        """Predicted milliseconds of the collective calls, hidden behind work or not."""
         if self.mesh.ranks == 1:
             return 0.0
         return (sum(each.seconds(self.rates) for each in self.exchanges) + VOTE * self.teams * self.rates.latency) * 1e3
 
     @property
+    def exposed_ms(self) -> float:
+        """Predicted milliseconds of the collective calls that no work of the busiest rank hides, and of starting
+        windows.
+        """
+        return self.ms - self.compute_ms
+
+    @cached_property
     def ms(self) -> float:
-        """Predicted milliseconds of a step: work and communication, one after the other."""
-        return self.compute_ms + self.communication_ms
+        """Predicted milliseconds of a step: shards' work, and owners' windows with messages beside them."""
+        if self.mesh.ranks == 1:
+            return self.compute_ms
+        rates = self.rates
+        there, back = ([sum(team[side].seconds(rates) for team in window) for window in self.crossed]
+                       for side in (0, 1))  # fmt: skip
+        own = self.work.windows
+        started = list(torch.where(own > 0, own + rates.launch, own))
+        everything = self.work.flops.double() / rates.flops + self.work.moved.double() / rates.memory
+        shards = float((everything - own.sum(0)).max())
+        return (shards + pipelined(there, started, back) + VOTE * self.teams * rates.latency) * 1e3
 
     @property
     def alone_ms(self) -> float:

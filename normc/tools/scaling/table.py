@@ -84,7 +84,9 @@ def lines(found: Result) -> list[Line]:
     counted = ", ".join(f"{number} {name}" for name, number in found.schemes.items())
     mean = sum(found.sent) / found.mesh.ranks
     sent = f"{words.size(round(mean))} sent a rank, at most {words.size(max(found.sent))}; {found.calls} calls a step"
-    times = f"{_ms(found.ms)} a step: {_ms(found.compute_ms)} of work and {_ms(found.communication_ms)} of messages"
+    windows = f" in {len(found.crossed)} windows" if len(found.crossed) > 1 else ""
+    hidden = f"{_ms(found.exposed_ms)} for messages{windows}, which take {_ms(found.communication_ms)}"
+    times = f"{_ms(found.ms)} a step: {_ms(found.compute_ms)} of work and {hidden}"
     share = f"{found.efficiency:.{0 if found.efficiency >= 0.1 else 1}%}"
     perfect = f"{_ms(found.alone_ms)} on one rank: {share} of perfect scaling"
     return [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from normc.tools.scaling.rates import Rates
+from normc.update.program.rates import Rates
 from normc.update.runtime.spread import Held, Value, bytes_of
 
 
@@ -67,18 +67,18 @@ class Kinds:
 
     def gathered(self, value: Value) -> int:
         """Bytes that the owner of a value gets from others."""
-        return int(self[value.held, value.dtype].gathered[value.owner])
+        return int(self[value.held, value.sent_as].gathered[value.owner])
 
     def handed(self, value: Value) -> int:
         """Bytes that the owner of a value hands to others."""
-        return int(self[value.held, value.dtype].handed[value.owner])
+        return int(self[value.held, value.sent_as].handed[value.owner])
 
 
 def traffic(values: Iterable[Value], ranks: int, node: int, inward: bool, kinds: Kinds) -> Traffic:
     """Of an exchange of these values between so many ranks, `node` of them a node."""
     owners: dict[int, tuple[Kind, list[int]]] = {}
     for value in values:
-        kind = kinds[value.held, value.dtype]
+        kind = kinds[value.held, value.sent_as]
         owners.setdefault(id(kind), (kind, []))[1].append(value.owner)
     # An owner is a hub, and every rank a spoke to each: parts go from spokes to hubs, or back.
     spokes, hubs, near_spokes, near_hubs = (torch.zeros(ranks, dtype=torch.int64) for _ in range(4))

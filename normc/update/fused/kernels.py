@@ -26,7 +26,7 @@ from normc.update.program.program import (
     split,
 )
 from normc.update.program.source import INDENT, literal
-from normc.update.runtime.codes import CODES, SCALES, scale_of
+from normc.update.runtime.codes import CODES, PASSING, SCALES, scale_of
 from normc.update.runtime.faults import FINITE
 
 # What only moves entries on the way to `polar`: its stacks may be as narrow as that works in.
@@ -87,7 +87,7 @@ def fused(family: Family) -> Fused | None:
     first = family.chains[0]
     parts = split(first.graph)
     kinds = {kind for _, kind in first.states}
-    if family.pieces or family.again or not kinds <= {"like", "count", CODES, SCALES} or first.row.numel == 0:
+    if family.pieces or family.again or not kinds <= {"like", "count", CODES, SCALES, PASSING} or first.row.numel == 0:
         return None
     final = dict(zip((*placeholders(first.graph, "weight"), *placeholders(first.graph, "state")),
                      returned(first.graph), strict=True))  # fmt: skip
@@ -146,7 +146,7 @@ def _kernel(
         source = (reread or {}).get(node, node)
         if source.op == "placeholder":
             kind = "number" if source.meta["kind"] == "number" else source.meta.get("state", "tensor")
-            inputs[node] = ("tensor" if kind in ("like", CODES) else kind, _role(source))
+            inputs[node] = ("tensor" if kind in ("like", CODES, PASSING) else kind, _role(source))
         elif node in given:
             inputs[node] = ("tensor", node.name)
         else:

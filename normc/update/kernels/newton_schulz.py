@@ -23,7 +23,8 @@ def newton_schulz(
     """The matrices [batch, rows, columns] with every singular value pushed to about one. Shape of x.
 
     One odd polynomial a s + b s^3 + c s^5 of the singular values a step, starting from Frobenius norm one, in `dtype`
-    (default: that of x). Zero stays zero. Comes out in the dtype of x, of 16 bits in `dtype`, which needs no rounding.
+    (default: that of x). Zero stays zero. Comes out rounded to `dtype`, as a tensor of the dtype of x, or of `dtype`
+    where both have 16 bits.
     `unit` says that each x is in `dtype` and of its `starting_norm`, or zero, and that its memory may be that of the
     result. `without` are rewrites to leave out: "small", "gram", "symmetric", "hopper", "fold".
     """
@@ -32,8 +33,8 @@ def newton_schulz(
     n, m = sorted(x.shape[-2:])
     kind = form(n, m, dtype, x.device, steps=len(polynomials), without=without)
     if kind == "small":
-        over = unit and result == x.dtype
-        return small(x, polynomials, dtype=dtype, out=x if over else torch.empty_like(x, dtype=result))
+        over = unit and dtype == x.dtype
+        return small(x, polynomials, dtype=dtype, out=x if over else torch.empty_like(x, dtype=dtype)).to(result)
     space = CPU_WORKSPACE if x.device.type == "cpu" else WORKSPACE
     if kind == "gram":
         # Wider dtypes are most exact where both segments are of one length; 16 bits need an early restart.

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from normc.arguments import flag, instance
+from normc.arguments import flag, instance, shown
+from normc.errors import NormcError
 from normc.update.program.storage import PLAIN, Storage, storage
 from normc.update.program.switches import checked
 
@@ -23,6 +24,7 @@ class Build:
     without  rewrites that are left out, by name
     storage  how states and weights are kept
     nonfinite  what a step does about a gradient that isn't finite; the text is the same
+    messages  what directions and steps are rounded to on their way between ranks; None for nothing narrower
     """
 
     target: str = "cpu"
@@ -30,6 +32,7 @@ class Build:
     without: tuple[str, ...] = ()
     storage: Storage = PLAIN
     nonfinite: str = "raise"
+    messages: torch.dtype | None = None
 
     def __setstate__(self, state: list[Any]) -> None:
         """Out of a pickle; of one that had fewer fields, the rest are as by default."""
@@ -43,7 +46,8 @@ class Build:
         return self.target.split(":")[0]
 
     def __str__(self) -> str:
-        said = (f"without {', '.join(self.without)}" if self.without else "", str(self.storage))
+        wire = f"messages in {self.messages}".replace("torch.", "") if self.messages is not None else ""
+        said = (f"without {', '.join(self.without)}" if self.without else "", str(self.storage), wire)
         return "; ".join([self.target, *filter(None, said)])
 
 
@@ -58,14 +62,19 @@ def build_of(
     compile: bool | None = None,
     nonfinite: str = "raise",
     state_device: str | None = None,
+    messages: torch.dtype | None = None,
 ) -> Build:
     """As the options of normc.compile say it. NormcError for a rewrite that the target's backend hasn't, and for a
-    dtype or a place that states can't have.
+    dtype or a place that states can't have, or a dtype that messages can't.
     """
     instance("the target", target, str, 'give "cpu", "cuda" or "reference"')
     kept = storage(state_dtype, stochastic_rounding, state_device)
     cores = None if compile is None else flag("compile", compile)
-    return Build(target, cores, checked(without, target.split(":")[0]), kept, nonfinite)
+    if not (messages is None or messages in (torch.float32, torch.bfloat16)):
+        said = messages if isinstance(messages, torch.dtype) else shown(messages)
+        raise NormcError(f"messages is {said}", "give torch.bfloat16, or None for messages that lose nothing")
+    wire = None if messages is torch.float32 else messages
+    return Build(target, cores, checked(without, target.split(":")[0]), kept, nonfinite, wire)
 
 
 @dataclass(frozen=True, slots=True)

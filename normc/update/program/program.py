@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from normc.plans.row import Row
 from normc.update.ops.matrices import polar
 from normc.update.program.build import ANY_CPU, ON_CPU, Build, Device
-from normc.update.runtime.codes import CODES, SCALES, scale_of
+from normc.update.runtime.codes import CODES, PASSING, SCALES, scale_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ def _fake(node: fx.Node, number: int, row: Row) -> Tensor | float:
     if node.meta.get("state") == "count":
         return torch.empty(number)
     kind = node.meta.get("state", "like")
-    shape = row.shape if kind in ("like", "grad", CODES) else tuple(map(int, kind.split("x")))
+    shape = row.shape if kind in ("like", "grad", CODES, PASSING) else tuple(map(int, kind.split("x")))
     return torch.empty((number, *shape), dtype=state_dtype(row))
 
 

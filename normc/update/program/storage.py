@@ -36,6 +36,16 @@ class Storage:
         """The dtype of states that are shaped like their parameter and have no codes."""
         return None if self.state is torch.int8 else self.state
 
+    def why_whole(self, device: str) -> str:
+        """Why states of parameters on a type of device can't lie over ranks; empty if they can."""
+        if self.state is torch.int8:
+            return "state_dtype=torch.int8 keeps a scale for every 256 entries, which shards would cut"
+        if self.stochastic:
+            return "stochastic_rounding would round the copies that ranks have of a parameter to different numbers"
+        if self.offload and device != "cpu":
+            return 'state_device="cpu" can\'t keep the states of parameters that lie over ranks of GPUs'
+        return ""
+
     def __str__(self) -> str:
         kept = f"states in {self.state}".replace("torch.", "") if self.state is not None else ""
         said = (kept, "states on the host" if self.offload else "", "stochastic rounding" if self.stochastic else "")
@@ -43,6 +53,7 @@ class Storage:
 
 
 PLAIN = Storage()
+WHOLE_FIX = "leave it out; state_dtype=torch.bfloat16 works"
 
 
 def storage(state_dtype: torch.dtype | None, stochastic_rounding: bool, state_device: str | None = None) -> Storage:

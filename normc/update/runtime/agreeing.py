@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from normc.update.runtime.rounding import local
+
+
+@contextmanager
+def heard(fail: Callable[[str, str], NoReturn], left: str) -> Iterator[None]:
+    """Within it ranks talk. Fails where one is gone, or doesn't answer in the time that its process group has; `left`
+    says what has moved on this rank.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # gloo raises no narrower one
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        fail(
+            f"rank {torch.distributed.get_rank()} lost another rank in the middle of a step, {left}: {reason}",
+            "end all ranks, and start them again from the last checkpoint",
+        )
 
 
 def compared(said: str, wrong: float, teams: Sequence[Any], device: torch.device) -> tuple[bool, float]:

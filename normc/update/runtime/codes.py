@@ -18,6 +18,7 @@ from torch import Tensor
 
 # Kinds of states: codes, int8 and shaped like the parameter, and their blocks' largest values, float32 [blocks].
 CODES, SCALES = "codes", "scales"
+PASSING = "passing"  # what one part of a step over ranks hands to another: shaped like the parameter, and never narrow
 CODE_BLOCK = 256  # entries of a scale, in the order of the parameter's logical shape
 _LARGEST_CODE = 127
 _ENCODED = 2**18  # entries at once, a bound on workspace
@@ -34,7 +35,7 @@ def shape_of(kind: str, shape: Sequence[int]) -> tuple[int, ...]:
         return (blocks_of(math.prod(shape)),)
     if kind == "count":
         return ()
-    return tuple(shape) if kind in ("like", "grad", CODES) else tuple(map(int, kind.split("x")))
+    return tuple(shape) if kind in ("like", "grad", CODES, PASSING) else tuple(map(int, kind.split("x")))
 
 
 def blocks_of(numel: int) -> int:

@@ -17,18 +17,19 @@ class Crossing:
     """A tensor that one part of a step hands to another: `name` in both, of a state's `kind`.
 
     `source` is "weight", "grad" or the name of a state, where it is one of these as it lies there; None for a value
-    that only the step knows.
+    that only the step knows. `wire` is the dtype that it crosses ranks in, None for that which it has.
     """
 
     name: str
     kind: str
     source: str | None = None
+    wire: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
 class Spread:
     """How one parameter is stepped over the ranks of a team, and by whom: `owner` is a rank of the team, or None where
-    none needs the parameter whole.
+    none needs the parameter whole. Owners' work comes in windows, of which `window` says the parameter's.
 
     there   what the owner gets
     back    what it hands on; what is a state's or the weight's new value has it as its source
@@ -44,6 +45,12 @@ class Spread:
     back: tuple[Crossing, ...] = ()
     across: tuple[Crossing, ...] = ()
     states: tuple[tuple[str, str], ...] = ()
+    window: int = 0
+
+
+def windows_in(spreads: Sequence[Spread]) -> int:
+    """How many windows owners' work comes in; none where nothing is owned."""
+    return max((spread.window + 1 for spread in spreads if spread.owner is not None), default=0)
 
 
 def value_of(
@@ -63,4 +70,4 @@ def value_of(
         own = copied(shape_of(one.kind), len(spread.held.parts))
     else:
         own = held(shape_of(one.kind), lies[0], elsewhere(lies[1], one.kind))
-    return Value((spread.name, one.name), own, dtypes.get(str(one.source), wide), spread.owner)
+    return Value((spread.name, one.name), own, dtypes.get(str(one.source), wide), spread.owner, one.wire)

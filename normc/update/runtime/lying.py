@@ -24,10 +24,15 @@ def elsewhere(placements: Sequence[Any], kind: str) -> list[Any]:
     return [placement if placement.is_replicate() else along for placement in placements]
 
 
-def states_of(member: Tensor, states: Sequence[tuple[str, str]], dtype: torch.dtype) -> dict[str, Tensor]:
-    """A parameter's states, all zero. Those of a distributed one lie as it does, or as `elsewhere` says."""
+def states_of(
+    member: Tensor, states: Sequence[tuple[str, str]], wide: torch.dtype, narrow: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """A parameter's states, all zero. Those of a distributed one lie as it does, or as `elsewhere` says. They are
+    `wide`, or `narrow` if they are shaped like it.
+    """
     found: dict[str, Tensor] = {}
     for name, kind in states:
+        dtype = narrow or wide if kind == "like" else wide
         shape = tuple(member.shape) if kind == "like" else () if kind in ("count", "grad") else shape_of(kind)
         if kind == "count":
             found[name] = torch.tensor(0.0)

@@ -1,7 +1,7 @@
 """A step over ranks: shards by themselves, whole tensors on their owners, shards again. Needs torch alone.
 
-Three updates run one behind another, each an ordinary one on plain tensors; between them values cross ranks, in one
-packed message between any two.
+Updates run one behind another, each an ordinary one on plain tensors; between them values cross ranks, in one packed
+message between any two. What owners do may come in windows: while one is worked on, others' messages are under way.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from normc.update.runtime.agreeing import compared
+from normc.update.runtime.agreeing import compared, heard
 from normc.update.runtime.crossing import Crossing, Spread, value_of
 from normc.update.runtime.faults import flags, named
 from normc.update.runtime.lying import states_of
 from normc.update.runtime.rounding import local
 from normc.update.runtime.run import Update
-from normc.update.runtime.spread import Exchange, Value
+from normc.update.runtime.spread import Exchange, Rooms, Value
 from normc.update.runtime.step import UpdateOptimizer
+from normc.update.runtime.windows import SLOTS, Window, crossed
 
 Key = tuple[str, str]  # a parameter's name, and that of a state or of a value that crosses ranks
 
 
 @dataclass(frozen=True)
 class Updates:
-    """What a rank runs: on its shards, on what it owns, on its shards again."""
+    """What a rank runs: on its shards, on what it owns, a window after another, and on its shards again."""
 
     before: Update
-    whole: Update
+    whole: tuple[Update, ...]
     after: Update
 
 
@@ -78,7 +79,7 @@ class Ranked:
         for spread in spreads:
             own = kept[members[spread.name]]
             wide = torch.promote_types(members[spread.name].dtype, updates.after.compute_dtype)
-            for state, tensor in states_of(members[spread.name], spread.states, wide).items():
+            for state, tensor in states_of(members[spread.name], spread.states, wide, updates.after.state).items():
                 own.setdefault(state, tensor)
         self.members, self.spreads, self.teams = members, {spread.name: spread for spread in spreads}, teams
         self.ranks = [torch.distributed.get_rank(team) for team in teams]
@@ -88,24 +89,15 @@ class Ranked:
         self._wide = {
             name: torch.promote_types(shard.dtype, updates.after.compute_dtype) for name, shard in self.shards.items()
         }
-        self.there: list[Exchange] = []
-        self.back: list[Exchange] = []
-        values: list[tuple[Value, int]] = []
-        for team, group in enumerate(teams):
-            owned_here = [spread for spread in spreads if spread.team == team and spread.owner is not None]
-            there = [self._value(spread, one) for spread in owned_here for one in spread.there]
-            back = [self._value(spread, one) for spread in owned_here for one in spread.back]
-            self.there.append(Exchange(there, group, device, True))
-            self.back.append(Exchange(back, group, device, False))
-            values += [(value, team) for value in there + back]
-        self._parts: list[PartOptimizer | None] = []
-        owned = {value.key: value for value, team in values if value.owner == self.ranks[team]}
+        self.windows = [Window() for _ in updates.whole]
         self._whole: dict[Key, Tensor] = {}
-        for exchange in self.there:
-            self._whole |= exchange.results()
-        for key, value in owned.items():
-            if key not in self._whole:
-                self._whole[key] = torch.zeros(value.held.shape, dtype=value.dtype, device=device)
+        rooms = [Rooms(device) for _ in range(SLOTS)]
+        for place, window in enumerate(self.windows):
+            for team, group in enumerate(teams):
+                owned = [spread for spread in spreads
+                         if spread.team == team and spread.owner is not None and spread.window == place]  # fmt: skip
+                if owned:
+                    self._cross(window, owned, group, rooms[place % SLOTS])
         self._temporary: dict[Key, Tensor] = {
             (name, one.name): torch.zeros_like(self.shards[name], dtype=self._wide[name])
             for name, spread in self.spreads.items()
@@ -113,17 +105,38 @@ class Ranked:
             if one.source is None
         }
         self._dummies = {
-            name: next(self._whole[name, one.name] for one in spread.back if one.kind == "like")
+            name: next(
+                self._whole[name, one.name]
+                for one in spread.back
+                if one.kind == "like" and one.source in (None, "weight")
+            )
             for name, spread in self.spreads.items()
             if spread.owner == self.ranks[spread.team]
         }
-        for update, own in (
-            (updates.before, self.shards),
-            (updates.whole, self._dummies),
-            (updates.after, self.shards),
-        ):
+
+        def part(update: Update, own: Mapping[str, Tensor]) -> PartOptimizer | None:
             named = [(name, own[name]) for name in update.entries]
-            self._parts.append(PartOptimizer(named, update, 0.0, compile, "ignore") if named else None)
+            return PartOptimizer(named, update, 0.0, compile, "ignore") if named else None
+
+        self._before, self._after = part(updates.before, self.shards), part(updates.after, self.shards)
+        self._owned = [part(update, self._dummies) for update in updates.whole]
+
+    def _cross(self, window: Window, spreads: Sequence[Spread], group: Any, rooms: Rooms) -> None:
+        """Add what crosses ranks of a team for these, and room for what this rank owns of them."""
+        there = [self._value(spread, one) for spread in spreads for one in spread.there]
+        back = [self._value(spread, one) for spread in spreads for one in spread.back]
+        window.there.append(Exchange(there, group, rooms, True))
+        window.back.append(Exchange(back, group, rooms, False))
+        self._whole |= window.there[-1].results()
+        rank = torch.distributed.get_rank(group)
+        for value in (*there, *back):
+            if value.owner == rank and value.key not in self._whole:
+                self._whole[value.key] = torch.zeros(value.held.shape, dtype=value.dtype, device=rooms.device)
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """All of a step's."""
+        return [exchange for window in self.windows for exchange in (*window.there, *window.back)]
 
     def _value(self, spread: Spread, one: Crossing) -> Value:
         member = self.members[spread.name]
@@ -153,11 +166,14 @@ class Ranked:
     def agreed(
         self, live: Sequence[str], gradients: Sequence[Tensor], judged: bool, fail: Callable[[str, str], NoReturn]
     ) -> list[str]:
-        """Whose gradients aren't finite, on any rank. Fails, on all, where ranks have other parameters' gradients."""
+        """Whose gradients aren't finite, on any rank. Fails, on all, where ranks have other parameters' gradients, and
+        where a rank is gone.
+        """
         found = flags([local(gradient) for gradient in gradients]) if judged and gradients else None
         device = next(iter(self.shards.values())).device
         wrong = 0.0 if found is None else found[-1].item()
-        same, any_wrong = compared("\n".join([self.plan, *live]), wrong, self.teams, device)
+        with heard(fail, "before anything has moved"):
+            same, any_wrong = compared("\n".join([self.plan, *live]), wrong, self.teams, device)
         if not same:
             fail(
                 f"ranks have gradients of other parameters, or another plan by now: rank {self.ranks[0]} has "
@@ -168,35 +184,38 @@ class Ranked:
             return []
         return named(live, torch.zeros(1) + 1.0 if found is None else torch.cat([found[:-1], found.new_ones(1)]))
 
-    def step(self, live: Sequence[str], groups: Sequence[Mapping[str, Any]], places: Sequence[int]) -> None:
-        """Step the parameters `live`, the same ones on all ranks."""
-        before, whole, after = self._parts
+    def step(
+        self,
+        live: Sequence[str],
+        groups: Sequence[Mapping[str, Any]],
+        places: Sequence[int],
+        fail: Callable[[str, str], NoReturn],
+    ) -> None:
+        """Step the parameters `live`, the same ones on all ranks. Fails where a rank is gone: then no weight moves."""
         grads = {name: local(self.members[name].grad) for name in live}  # type: ignore[arg-type]
         counted: dict[Key, float] = {}
-        if before is not None:
-            self._run(before, grads, groups, places, counted, {})
+        if self._before is not None:
+            self._run(self._before, grads, groups, places, counted, {})
         given: dict[Key, Tensor] = {}
         for name in live:
             spread = self.spreads[name]
             for one in spread.there if spread.owner is not None else ():
                 given[name, one.name] = self._at_hand(name, one, grads[name])
-        for exchange in self.there:
-            exchange.run(given)
-        if whole is not None:
-            own = {name: tensor.detach() for name, tensor in self._dummies.items() if name in grads}
-            self._run(whole, own, groups, places, counted, self._whole)
-        arrived: dict[Key, Tensor] = {}
-        for exchange in self.back:
-            exchange.run(self._whole)
-            arrived |= exchange.results()
+        own = {name: tensor.detach() for name, tensor in self._dummies.items() if name in grads}
+
+        def work(place: int) -> None:
+            if (part := self._owned[place]) is not None:
+                self._run(part, own, groups, places, counted, self._whole)
+
+        arrived = crossed(self.windows, given, self._whole, work, fail)
         for name in live:
             for one in self.spreads[name].back:
                 if one.source == "weight":
                     self.shards[name].copy_(arrived[name, one.name])
                 elif one.source is not None:
                     local(self.kept[self.members[name]][one.source]).copy_(arrived[name, one.name])
-        if after is not None:
-            self._run(after, grads, groups, places, counted, arrived)
+        if self._after is not None:
+            self._run(self._after, grads, groups, places, counted, arrived)
         for name in live:
             for state, kind in self.spreads[name].states:
                 if kind == "count":

@@ -9,7 +9,7 @@ import functools
 import heapq
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,35 +117,87 @@ def _placed(runs: Runs) -> list[tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class Value:
-    """What an exchange carries of one parameter: `key` tells it from others. On `owner` it is whole."""
+    """What an exchange carries of one parameter: `key` tells it from others. On `owner` it is whole.
+
+    It has `dtype` on both sides, and crosses in `wire`, None for the same.
+    """
 
     key: tuple[str, str]
     held: Held
     dtype: torch.dtype
     owner: int
+    wire: torch.dtype | None = None
+
+    @property
+    def sent_as(self) -> torch.dtype:
+        """The dtype in messages."""
+        return self.wire or self.dtype
+
+
+Message = list[tuple[Value, Part]]
+Laid = tuple[Value, Part, Tensor]  # a value, which part of it, and its place in a message
+
+
+class Rooms:
+    """Memory of a device for messages, by what it is for. Exchanges that are never under way together take the same:
+    all say how much they need before the first takes any.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._sizes: dict[Hashable, int] = {}
+        self._of: dict[Hashable, Tensor] = {}
+
+    def reserve(self, what: Hashable, size: int) -> None:
+        """So many bytes, or more."""
+        self._sizes[what] = max(size, self._sizes.get(what, 0))
+
+    def take(self, what: Hashable, size: int) -> Tensor:
+        """So many bytes that were reserved."""
+        if what not in self._of:
+            self._of[what] = self.own(self._sizes[what])
+        return self._of[what][:size]
+
+    def own(self, size: int) -> Tensor:
+        """So many bytes that nobody else takes."""
+        return torch.zeros(size, dtype=torch.uint8, device=self.device)
 
 
 class Exchange:
     """Values gathered on their owners, or handed back: one message between any two ranks.
 
     Messages have the same sizes at every step, whatever gradients there are, so that no rank waits for another's
-    choice. `inward` says that parts come together; else owners hand on what each rank holds, copies too.
+    choice. `inward` says that parts come together; else owners hand on what each rank holds, copies too. Of 16 bits
+    that a value has in messages alone, what arrives is widened. Messages lie in rooms that exchanges of other windows
+    may take in turn; parts that owners hand on stay where they arrive.
     """
 
-    def __init__(self, values: Sequence[Value], group: Any, device: torch.device, inward: bool) -> None:
+    def __init__(self, values: Sequence[Value], group: Any, rooms: Rooms, inward: bool) -> None:
         self.group, self.inward = group, inward
         rank, ranks = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
-        out = [messages(values, rank, peer, inward) for peer in range(ranks)]
-        into = [messages(values, peer, rank, inward) for peer in range(ranks)]
-        self.sent, self.received = [list(map(size_of, own)) for own in (out, into)]
-        self._out, self._in = (torch.zeros(sum(sizes), dtype=torch.uint8, device=device)
-                               for sizes in (self.sent, self.received))  # fmt: skip
-        self._sends, self._takes = list(_laid(self._out, out)), list(_laid(self._in, into))
+        self._out_of = [messages(values, rank, peer, inward) for peer in range(ranks)]
+        self._into = [messages(values, peer, rank, inward) for peer in range(ranks)]
+        self.sent, self.received = [list(map(size_of, own)) for own in (self._out_of, self._into)]
+        self._rooms = rooms
+        rooms.reserve(("sent", inward, group), sum(self.sent))
+        self._results: dict[tuple[str, str], Tensor] = {}
         if inward:
-            kept = {value.key: value for value, _, _ in self._takes}
-            self._whole = {
-                key: torch.zeros(value.held.shape, dtype=value.dtype, device=device) for key, value in kept.items()
-            }
+            rooms.reserve(("received", group), sum(self.received))
+            for value, _ in itertools.chain.from_iterable(self._into):
+                self._results[value.key] = torch.zeros(value.held.shape, dtype=value.dtype, device=rooms.device)
+        else:
+            self._in = rooms.own(sum(self.received))
+            for value, _, local in _laid(self._in, self._into):
+                self._results[value.key] = local.to(value.dtype)  # itself where that is what arrives
+        self._work: Any = None
+
+    @functools.cached_property
+    def _messages(self) -> tuple[list[Laid], list[Laid]]:
+        """What is sent, and what arrives, where it lies. The first step asks, when all have reserved room."""
+        self._out = self._rooms.take(("sent", self.inward, self.group), sum(self.sent))
+        if self.inward:
+            self._in = self._rooms.take(("received", self.group), sum(self.received))
+        return list(_laid(self._out, self._out_of)), list(_laid(self._in, self._into))
 
     @property
     def bytes_sent(self) -> int:
@@ -154,11 +206,13 @@ class Exchange:
 
     def results(self) -> Mapping[tuple[str, str], Tensor]:
         """Where values arrive: whole tensors on their owner, or this rank's parts. The same tensors every time."""
-        return self._whole if self.inward else {value.key: local for value, _, local in self._takes}
+        return self._results
 
-    def run(self, given: Mapping[tuple[str, str], Tensor]) -> None:
-        """Send: this rank's parts by key, or whole tensors by key; what is missing is sent as zeros."""
-        for value, part, local in self._sends:
+    def begin(self, given: Mapping[tuple[str, str], Tensor]) -> None:
+        """Send: this rank's parts by key, or whole tensors by key; what is missing is sent as zeros. Waits for nothing;
+        results are there after `finish`.
+        """
+        for value, part, local in self._messages[0]:
             tensor = given.get(value.key)
             if tensor is None:
                 local.zero_()
@@ -167,14 +221,21 @@ class Exchange:
             else:
                 for outer, inner in boxes(tensor, part, local):
                     inner.copy_(outer)
-        torch.distributed.all_to_all_single(self._in, self._out, self.received, self.sent, group=self.group)
-        if self.inward:
-            for value, part, local in self._takes:
-                for outer, inner in boxes(self._whole[value.key], part, local):
-                    outer.copy_(inner)
+        self._work = torch.distributed.all_to_all_single(
+            self._in, self._out, self.received, self.sent, group=self.group, async_op=True
+        )
 
-
-Message = list[tuple[Value, Part]]
+    def finish(self) -> None:
+        """Wait until all has arrived; what runs on a GPU waits there, and the host doesn't."""
+        self._work.wait()
+        self._work = None
+        for value, part, local in self._messages[1]:
+            result = self._results[value.key]
+            if not self.inward:
+                result.copy_(local)
+                continue
+            for outer, inner in boxes(result, part, local):
+                outer.copy_(inner)
 
 
 def messages(values: Sequence[Value], giver: int, taker: int, inward: bool) -> Message:
@@ -188,7 +249,7 @@ def messages(values: Sequence[Value], giver: int, taker: int, inward: bool) -> M
 
 def size_of(message: Message) -> int:
     """Bytes of a message."""
-    return sum(bytes_of(part, value.dtype) for value, part in message)
+    return sum(bytes_of(part, value.sent_as) for value, part in message)
 
 
 def bytes_of(part: Part, dtype: torch.dtype) -> int:
@@ -196,13 +257,13 @@ def bytes_of(part: Part, dtype: torch.dtype) -> int:
     return _padded(_bytes(part, dtype))
 
 
-def _laid(buffer: Tensor, all_messages: Sequence[Message]) -> Iterator[tuple[Value, Part, Tensor]]:
+def _laid(buffer: Tensor, all_messages: Sequence[Message]) -> Iterator[Laid]:
     """Each value of the messages that a buffer holds one behind another, and its place there."""
     start = 0
     for value, part in itertools.chain.from_iterable(all_messages):
-        size = _bytes(part, value.dtype)
-        yield value, part, buffer[start : start + size].view(value.dtype).view(_shape(part))
-        start += bytes_of(part, value.dtype)
+        size = _bytes(part, value.sent_as)
+        yield value, part, buffer[start : start + size].view(value.sent_as).view(_shape(part))
+        start += bytes_of(part, value.sent_as)
 
 
 def _shape(part: Part) -> tuple[int, ...]:

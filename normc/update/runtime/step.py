@@ -42,8 +42,14 @@ class Ranked(Protocol):
     ) -> list[str]:
         """Whose gradients aren't finite, on any rank. Fails where ranks have gradients of other parameters."""
 
-    def step(self, live: Sequence[str], groups: Sequence[Mapping[str, Any]], places: Sequence[int]) -> None:
-        """Step the parameters `live`."""
+    def step(
+        self,
+        live: Sequence[str],
+        groups: Sequence[Mapping[str, Any]],
+        places: Sequence[int],
+        fail: Callable[[str, str], NoReturn],
+    ) -> None:
+        """Step the parameters `live`. Fails where a rank is gone."""
 
 
 class UpdateOptimizer(JudgingOptimizer):
@@ -152,7 +158,7 @@ class UpdateOptimizer(JudgingOptimizer):
         held = [name for name in live if name in holding]
         if held:
             self._check_held(held, [members[name] for name in held], [members[name].grad for name in held])  # type: ignore[misc]
-        ranked.step(live, self.param_groups, self._places)
+        ranked.step(live, self.param_groups, self._places, self._fail)
         if held:
             self._watch_held(held, [members[name] for name in held])
 

@@ -32,7 +32,20 @@ def test_sixteen_bits_come_out_as_they_were_worked_on() -> None:
     found = newton_schulz(x, EXPRESS, torch.float16)
     assert found.dtype == torch.float16
     torch.testing.assert_close(found.double(), polar(x.double(), EXPRESS), atol=2e-2, rtol=0)
-    assert newton_schulz(x.float(), EXPRESS, torch.float16).dtype == torch.float32
+    wide = newton_schulz(x.float(), EXPRESS, torch.float16)
+    assert wide.dtype == torch.float32 and torch.equal(wide, wide.half().float())
+
+
+def test_what_kernels_keep_wide_on_chip_is_rounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kernel(x: torch.Tensor, polynomials: object, *, dtype: torch.dtype, out: torch.Tensor) -> torch.Tensor:
+        return out.copy_(x / 3.0)  # rounds as a store does: to the dtype of `out`
+
+    monkeypatch.setitem(newton_schulz.__globals__, "form", lambda *args, **more: "small")
+    monkeypatch.setitem(newton_schulz.__globals__, "small", kernel)
+    x = torch.randn(2, 8, 24, generator=torch.Generator().manual_seed(0))
+    found = newton_schulz(x, EXPRESS, torch.float16)
+    assert found.dtype == torch.float32 and torch.equal(found, found.half().float())
+    assert newton_schulz(x.half(), EXPRESS, torch.float16, unit=True).dtype == torch.float16
 
 
 def test_squares_are_cheapest_as_they_are_and_long_matrices_by_their_gram() -> None:

@@ -19,6 +19,7 @@ class Rates:
     between  bytes a second that it sends to other nodes, each way
     latency  seconds that a collective call takes by itself
     message  seconds that each message of such a call takes, of a rank to another
+    launch   seconds that it takes to start the products of a window of owners' work
     node     ranks of a node
     """
 
@@ -28,11 +29,12 @@ class Rates:
     between: float = 45e9
     latency: float = 30e-6
     message: float = 1e-6
+    launch: float = 40e-6
     node: int = 8
 
     def __post_init__(self) -> None:
         for own in fields(self):
-            least = own.name in ("latency", "message")
+            least = own.name in ("latency", "message", "launch")
             fix = "give a number that is not negative" if least else "give a number above 0"
             number(own.name, getattr(self, own.name), fix, lambda value, zero=least: value > 0 or (zero and value == 0))  # type: ignore[misc]  # of the lambda
         if self.node != int(self.node):
@@ -42,7 +44,7 @@ class Rates:
         return (
             f"{self.flops / 1e12:g} TFLOP/s, memory {self.memory / 1e12:g} TB/s, {self.within / 1e9:g} GB/s within a "
             f"node of {self.node} ranks and {self.between / 1e9:g} GB/s between nodes, {self.latency * 1e6:g} µs a "
-            f"call, {self.message * 1e6:g} µs a message"
+            f"call, {self.message * 1e6:g} µs a message, {self.launch * 1e6:g} µs to start a window"
         )
 
 
@@ -59,4 +61,4 @@ def rates_of(given: Any) -> Rates:
         if wrong:
             raise NormcError(f"no rate is called {wrong[0]!r}", f"known: {', '.join(known)}")
         return Rates(**given)
-    return instance("rates", given, Rates, 'give {"between": 45e9}, or normc.tools.scaling.rates.Rates')
+    return instance("rates", given, Rates, 'give {"between": 45e9}, or normc.update.program.rates.Rates')
