@@ -83,6 +83,11 @@ def role(row: Row) -> str:
     return f"{row.role}, frozen" if row.frozen else row.role
 
 
+def share(decay: float) -> str:
+    """What a row has of its group's weight decay."""
+    return f"{number(decay)} times the group's" if decay else "none"
+
+
 def because(row: Row) -> Evidence | None:
     """The evidence for a row's role."""
     return next((evidence for evidence in row.evidence if evidence.fact == "role"), None)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
+
+from normc.update.ops.arithmetic import rowwise
 
 
 def cautious(d: Tensor, g: Tensor) -> Tensor:
@@ -31,9 +32,7 @@ def cautious_decay(
     w: Tensor, d: Tensor, lr: float, weight_decay: float, ratio: float | tuple[float, ...] = 1.0
 ) -> Tensor:
     """Decoupled weight decay of the entries that the step d makes smaller too. Shape and dtype of w."""
-    numbers = torch.tensor(ratio, dtype=w.dtype, device=w.device)
-    numbers = numbers.reshape(numbers.shape + (1,) * (w.dim() - 1)) if numbers.dim() else numbers
-    return w * (1.0 - (w * d > 0).to(w.dtype) * (numbers * (lr * weight_decay)))
+    return w * (1.0 - (w * d > 0).to(w.dtype) * (rowwise(w, ratio) * (lr * weight_decay)))
 
 
 def cautious_decay_each(
