@@ -137,8 +137,8 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
         "--override",
         action="append",
         default=[],
-        metavar="GLOB:norm=NAME,scale=X,mass=X",
-        help="another norm, scale or mass",
+        metavar="GLOB:norm=NAME,scale=X,mass=X,weight_decay=X",
+        help="another norm, scale or mass; weight_decay is a factor of the group's",
     )
     parser.add_argument(
         "--tare", action="append", default=[], metavar="GLOB=MASS", help="mass that all rows which match have together"

@@ -7,10 +7,11 @@ from typing import Any
 
 from normc.arguments import by_text, instance, shown
 from normc.errors import NormcError
+from normc.plans.override import FIELDS
 from normc.plans.plan import NormPlan
 from normc.plans.row import Row
 
-_FIX = 'give {"glob*": "sign"}, or {"glob*": {"norm": "sign", "scale": 0.1, "mass": 1.0}}'
+_FIX = 'give {"glob*": "sign"}, or {"glob*": {"norm": "sign", "scale": 0.1, "mass": 1.0, "weight_decay": 0}}'
 
 
 def asked_changes(overrides: Mapping[str, str | Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
@@ -19,7 +20,7 @@ def asked_changes(overrides: Mapping[str, str | Mapping[str, Any]] | None) -> di
     for pattern, change in by_text("overrides", overrides, _FIX).items():
         fields = {"norm": change} if isinstance(change, str) else by_text(f"the override of {pattern!r}", change, _FIX)
         for key in fields:
-            if key not in ("norm", "scale", "mass"):
+            if key not in FIELDS:
                 raise NormcError(f"the override of {pattern!r} has no field {shown(key)}", _FIX)
         found[pattern] = fields
     return found

@@ -38,6 +38,7 @@ def decisions(row: Row) -> Mapping[str, object]:
         "scale": [write_formula(row.scale.formula), [float(value) for value in row.scale.per_block]],
         "target": float(row.target),
         "frozen": row.frozen and row.rule == "none" and row.role != "unused",
+        **({} if row.decay == 1.0 else {"decay": float(row.decay)}),  # rows had none before
     }  # fmt: skip
 
 
@@ -72,6 +73,7 @@ def identity(row: Row) -> Mapping[str, object]:
         "mass": None if row.mass is None else _coarse(row.mass),
         "scale": [_coarse(value) for value in row.scale.per_block],
         "target": _coarse(row.target),
+        **({} if row.decay == 1.0 else {"decay": _coarse(row.decay)}),
     }
 
 

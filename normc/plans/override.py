@@ -21,12 +21,20 @@ _STATE_WIDTH = {"float64": 8}
 
 
 class Asked(NamedTuple):
-    """What the rows that match a pattern shall have: a norm by name, a scale, a mass. None keeps their own."""
+    """What the rows that match a pattern shall have: a norm by name, a scale, a mass, a factor of weight decay.
+
+    None keeps their own.
+    """
 
     pattern: str
     norm: str | None
     scale: float | sympy.Expr | None
     mass: float | None
+    weight_decay: float | None = None
+
+
+# What an override can change.
+FIELDS = Asked._fields[1:]
 
 
 def matching(rows: Iterable[Row], pattern: str) -> tuple[Row, ...]:
@@ -46,15 +54,20 @@ def overridden(
 
     Where the recipe is one of masses, the others' masses change too: all sum to one again.
     """
-    pattern, norm, scale, mass = asked
-    if norm is None and scale is None and mass is None:
-        raise NormcError(f"the override of {pattern!r} changes nothing", "give it a norm, a scale or a mass")
+    pattern, norm, scale, mass, weight_decay = asked
+    if all(value is None for value in asked[1:]):
+        raise NormcError(
+            f"the override of {pattern!r} changes nothing", "give it a norm, a scale, a mass or a weight_decay"
+        )
     part = norms[norm] if norm is not None else None
     formula = _formula(pattern, scale) if scale is not None else None
     if mass is not None:
         mass = number(f"the mass in the override of {pattern!r}", mass, "give a finite number, 0 or more")
+    if weight_decay is not None:
+        fix = "give a factor of the group's weight_decay, 0 or more: 0 for none"
+        weight_decay = number(f"the weight_decay in the override of {pattern!r}", weight_decay, fix)
     dead = [row for row in rows if row.name in chosen and row.role == "unused"]
-    if len(dead) == len(chosen):
+    if len(dead) == len(chosen) and asked != Asked(pattern, None, None, None, 0.0):  # its weights aren't decayed
         raise NormcError(f"no gradient reaches {dead[0].name!r}, so nothing can be chosen for it", "leave it out")
     widths = balanced.find(recipe)
     if mass is not None and widths is not None:
@@ -67,6 +80,7 @@ def overridden(
             row = row if part is None else _with_norm(row, part, pattern)
             row = row if part is None or widths is None else replace(row, state_bytes=widths(row))
             row = row if formula is None else _with_scale(row, formula, pattern)
+            row = row if weight_decay is None else _with_decay(row, weight_decay, pattern)
         changed.append(row)
     return tuple(changed)
 
@@ -128,3 +142,11 @@ def _with_scale(row: Row, formula: sympy.Expr, pattern: str) -> Row:
         target = scale.value / factor if 0 < factor < math.inf else scale.value
     evidence = Evidence("override", f"scale {formula}", f"asked for by {pattern!r}")
     return replace(row, scale=scale, target=target, evidence=(*row.evidence, evidence))
+
+
+def _with_decay(row: Row, factor: float, pattern: str) -> Row:
+    """The row with a factor of its own for the group's weight decay."""
+    if row.rule == "none" and factor:
+        raise NormcError(f"{row.name} is frozen: its weights aren't decayed", f"leave it out of {pattern!r}")
+    evidence = Evidence("override", f"weight_decay times {factor:g}", f"asked for by {pattern!r}")
+    return replace(row, decay=factor, evidence=(*row.evidence, evidence))

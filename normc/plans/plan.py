@@ -153,6 +153,7 @@ class NormPlan:
         norm: str | None = None,
         scale: float | sympy.Expr | None = None,
         mass: float | None = None,
+        weight_decay: float | None = None,
     ) -> NormPlan:
         """A new plan in which the rows whose name or alias matches the glob `pattern` (case counts) differ.
 
@@ -160,10 +161,11 @@ class NormPlan:
         scale  the size of a unit-lr step: a number, or a sympy expression in d_out, d_in and k; the target follows
         mass   each row's share of feature learning: target and scale change in proportion; 0 freezes it. Where the
                recipe is one of masses (modula, modular-dual), the other rows' are scaled: all sum to one again
+        weight_decay  by what the group's weight_decay is multiplied, 0 or more: 0 for no decay, 1 for the group's own
         """
         chosen = {row.name for row in self.matching(pattern)}
-        rows = overridden(self.rows, chosen, Asked(pattern, norm, scale, mass), self.recipe)
-        change = {"norm": norm, "scale": scale, "mass": mass}
+        rows = overridden(self.rows, chosen, Asked(pattern, norm, scale, mass, weight_decay), self.recipe)
+        change = {"norm": norm, "scale": scale, "mass": mass, "weight_decay": weight_decay}
         origin = self.origin and self.origin.overridden(pattern, change)
         return replace(self, rows=rows, origin=origin, saved=None)
 
@@ -208,7 +210,8 @@ class NormPlan:
                 changes.append(Change(name, (("row", here, there),)))
                 continue
             mine, theirs = decisions(here), decisions(there)
-            fields = tuple((key, mine[key], theirs[key]) for key in mine if mine[key] != theirs[key])
+            pairs = [(key, mine.get(key, 1.0), theirs.get(key, 1.0)) for key in {**mine, **theirs}]  # decay may lack
+            fields = tuple(pair for pair in pairs if pair[1] != pair[2])
             if fields:
                 changes.append(Change(name, fields))
         return tuple(changes)

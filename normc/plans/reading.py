@@ -24,7 +24,7 @@ def read_row(data: object, place: str) -> Row:
     """The row that an object holds; `place` names it in errors until its name is known."""
     if isinstance(data, dict) and isinstance(data.get("name"), str):
         place = f"row {data['name'][:120]!r}"
-    fields = Fields.of(data, place, _KEYS)
+    fields = Fields.of(data, place, _KEYS, ("decay",))
     shape = fields.wholes("shape")
     rank = len(shape)
     axes = Fields.of(fields.data["axes"], f"{place}, axes", _AXES)
@@ -38,6 +38,7 @@ def read_row(data: object, place: str) -> Row:
         magnitude=fields.maybe_number("magnitude"), scale=_scale(fields),
         target=fields.number("target"), state_bytes=fields.whole("state_bytes"), evidence=_evidence(fields),
         fallback=fields.maybe_text("fallback"), frozen=fields.flag("frozen"),
+        decay=fields.number("decay") if "decay" in fields.data else 1.0,
     )  # fmt: skip
     _check_axes(fields, draft)
     _check_scale(fields, draft)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple, get_args
 
 import sympy
 
@@ -80,6 +80,7 @@ class Row:
     what the parameter multiplies; None where an op on the way has no known gain.
     `target` is the radius in the operator norm, for a unit lr; `scale` is target times the norm's geometric factor.
     `fallback` is None, or the reason why the row got a safe elementwise update instead of an inferred one.
+    `decay` multiplies the group's weight_decay for this row: 0 for a parameter whose weights aren't decayed.
     """
 
     name: str
@@ -106,6 +107,12 @@ class Row:
     fallback: str | None = None
     frozen: bool = False
     magnitude: float | None = None
+    decay: float = 1.0
+
+    def __setstate__(self, state: list[Any]) -> None:
+        """Out of a pickle; of one that had fewer fields, the rest are as by default."""
+        for index, item in enumerate(fields(self)):
+            object.__setattr__(self, item.name, state[index] if index < len(state) else item.default)
 
     @property
     def numel(self) -> int:

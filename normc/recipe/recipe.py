@@ -153,6 +153,10 @@ class Recipe(ABC):
         """The recipe that has a row: this one, unless it is several."""
         return self
 
+    def decays(self, row: Row) -> bool:
+        """Whether a row's weights are decayed by its group's weight_decay."""
+        return any("weight_decay" in values for values in self.member(row).defaults)
+
     def group_of(self, row: Row) -> int:
         """A row's parameter group, a place in `defaults`: 0 for what a norm of matrices updates, 1 for the rest."""
         return 0 if row.rule != "none" and norms[row.norm].shape in ("matrix", "slices") else 1

@@ -28,13 +28,15 @@ def load_plan(path: str) -> NormPlan:
 
 def read_override(text: str) -> tuple[str, dict[str, Any]]:
     """`GLOB:norm=sign,scale=0.1` as the glob and what to change. NormcError for anything else."""
+    from normc.plans.override import FIELDS
+
     pattern, colon, changes = text.rpartition(":")
     found: dict[str, Any] = {}
     for change in changes.split(","):
         key, equals, value = change.partition("=")
-        if not (colon and pattern and equals) or key not in ("norm", "scale", "mass") or key in found:
+        if not (colon and pattern and equals) or key not in FIELDS or key in found:
             raise NormcError(
-                f"{text!r} is no override", "write 'GLOB:norm=sign,scale=0.1' (norm, scale, mass, each once)"
+                f"{text!r} is no override", f"write 'GLOB:norm=sign,scale=0.1' ({', '.join(FIELDS)}, each once)"
             )
         try:
             found[key] = value if key == "norm" else float(value)

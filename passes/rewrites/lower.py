@@ -11,8 +11,8 @@ from torch import fx
 from normc.errors import NormcError
 from normc.plans.row import Row
 from normc.recipe.recipe import Recipe
-from normc.recipe.stages.build import chain_of
-from normc.update.program.program import Chain, Program
+from normc.recipe.stages.build import Stage, chain_of
+from normc.update.program.program import Chain, Program, placeholders
 
 if TYPE_CHECKING:
     from normc.plans.plan import NormPlan
@@ -35,6 +35,7 @@ def lower(plan: NormPlan, recipe: Recipe) -> Program:
             alike = (stages, group, _nameless(row))
             if alike not in graphs:
                 graphs[alike] = chain_of(row, stages)
+                _check_decay(row, recipe, stages)
             chains.append(Chain((row,), graphs[alike], group))
     return Program(plan.model, recipe.name, plan.hash, tuple(chains), tuple(idle))
 
@@ -47,8 +48,23 @@ def _nameless(row: Row) -> Row:
     )  # fmt: skip
 
 
+def _check_decay(row: Row, recipe: Recipe, stages: tuple[Stage, ...]) -> None:
+    """A row may have a share of weight decay of its own where its recipe decays it; where it doesn't, none is true."""
+    if row.decay == 1.0 or (row.decay == 0.0 and recipe.decays(row)):
+        return
+    read = [node.name for node in placeholders(chain_of(replace(row, decay=1.0), stages), "number")]
+    if "weight_decay" not in read:
+        name = recipe.member(row).name
+        raise NormcError(
+            f"{row.name} is to have {row.decay:g} times the group's weight_decay, but {name} doesn't decay it",
+            "leave weight_decay out of the override, or choose a recipe that decays weights",
+        )
+
+
 def _check(row: Row) -> None:
     """Numbers of a plan end up in generated code: they have to be numbers."""
+    if not 0 <= row.decay < math.inf:
+        raise NormcError(f"the decay of {row.name} is {row.decay}", "give a finite number, 0 or more")
     if not all(math.isfinite(value) for value in row.scale.per_block):
         raise NormcError(f"the scale of {row.name} is not finite: {row.scale.per_block}", "mend the plan's row")
     if len(row.scale.per_block) not in (1, max(len(row.blocks), 1)):

@@ -121,7 +121,7 @@ def every(cases: list[Case]) -> dict[Case, tuple[int, int]]:
     ("ranks", "cases"),
     [
         (2, FEW[2]),
-        (4, FEW[4]),
+        pytest.param(4, FEW[4], marks=pytest.mark.slow),
         *(pytest.param(ranks, list(itertools.product([recipe], MESHES[ranks], [WIDE])), marks=pytest.mark.slow)
           for ranks in MESHES for recipe in RECIPES),
     ],

@@ -235,6 +235,7 @@ def test_two_ranks(tmp_path: Path) -> None:
         assert found["sharded again"].startswith("parameters lie over ranks in another way than at the step before")
 
 
+@pytest.mark.slow
 def test_four_ranks(tmp_path: Path) -> None:
     for found in on_ranks(4, tmp_path, by_four):
         assert found["planned"] == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -35,6 +37,44 @@ def test_a_decay_that_is_none_is_refused(factor: float) -> None:
 
     with pytest.raises(normc.NormcError, match=r"layer_decay is"):
         layer_decay(factor)
+
+
+class Placed(nn.Module):
+    """A layer behind a learned offset, which is not to be decayed, nor is what the second name matches."""
+
+    default_cfg: ClassVar = {"input_size": (3, 4, 4)}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset, self.first, self.last = nn.Parameter(torch.zeros(48)), nn.Linear(48, 8), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x.flatten(1) + self.offset).relu())
+
+    def no_weight_decay(self) -> set[str]:
+        return {"offset", "last.*", "cls_token"}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        return {"stem": "^offset|^first", "blocks": "^last"}
+
+
+@pytest.mark.parametrize("layers", [False, True])
+def test_what_a_model_names_is_not_decayed(layers: bool) -> None:
+    from timm.optim import create_optimizer_v2
+
+    from normc.integrations.timm import layer_decay, whole_model
+
+    model = Placed()
+    function = layer_decay(0.5) if layers else whole_model
+
+    def made(recipe: str, **given: object) -> dict[str, float]:
+        opt = create_optimizer_v2(model, "normc", lr=0.1, recipe=recipe, param_group_fn=function, **given)
+        return {row.name: row.decay for row in opt.plan}
+
+    own = {"offset": 0.0, "first.weight": 1.0, "first.bias": 1.0, "last.weight": 0.0, "last.bias": 0.0}
+    assert made("adamw", weight_decay=0.1) == own
+    assert made("adamw", weight_decay=0.1, overrides={"last.weight": {"weight_decay": 1}}) == own | {"last.weight": 1.0}
+    assert made("scion") == dict.fromkeys(own, 1.0)
 
 
 def test_layers_decay_in_scale_and_target() -> None:

@@ -34,7 +34,7 @@ def test_it_keeps_weights_and_averages_in_bf16_and_nothing_else() -> None:
     assert all(parameter.grad is grad for parameter, grad in zip(model.parameters(), held, strict=True))
 
 
-@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("stochastic", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_it_learns_text_as_scion_does_in_float32(stochastic: bool) -> None:
     """The mean loss after 200 steps differs by less than three deviations from one order of samples to another."""
 

@@ -16,6 +16,7 @@ from normc.passes.analyses.request import Request
 from normc.pipeline import plan_graph, traced
 from normc.recipe.by_name import recipes
 from normc.recipe.recipe import Option, Recipe
+from tests.quick import others_slow
 
 # Choices that need another beside them, and what is said of them without it.
 BESIDE: dict[tuple[str, str, Option], tuple[dict[str, Option], str]] = {
@@ -69,7 +70,7 @@ def check_steps(subject: Subject, recipe: Recipe, what: object) -> None:
         assert after.isfinite().all() and not torch.equal(after, before), (what, name)
 
 
-@pytest.mark.parametrize("name", list(recipes))
+@pytest.mark.parametrize("name", others_slow(recipes, ("auto", "muon", "lion")))
 def test_every_choice_steps(name: str, tied: Subject) -> None:
     for option, value in others(recipes[name]):
         beside, said = BESIDE.get((name, option, value), ({}, ""))

@@ -9,7 +9,7 @@ import pytest
 import normc
 from normc.plans.row import Row
 from tests.quick import others_slow
-from tests.zoo.kinds import KINDS
+from tests.zoo.awkward import AWKWARD
 from tests.zoo.models import CASES
 
 # What torch.export can't trace, with a part of what it says. They ask about values: is a mask all true, how long is the
@@ -32,7 +32,11 @@ def declined(plan: normc.NormPlan) -> str:
     return next((note for note in plan.notes if note.startswith("torch.export can't run")), "")
 
 
-@pytest.mark.parametrize("name", others_slow(sorted(CASES), KINDS | REFUSED.keys()))
+# tests/model/trace/test_export.py runs the usual families in every run of the tests.
+QUICK = {*AWKWARD, "early-exit", "forked", "nano-gpt-with-loss", "packed-tagger", "recurrent"}
+
+
+@pytest.mark.parametrize("name", others_slow(sorted(CASES), QUICK))
 def test_both_frontends_make_the_same_plan(name: str) -> None:
     case = CASES[name]
     model, inputs = case.build(), case.inputs()

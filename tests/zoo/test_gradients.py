@@ -53,7 +53,8 @@ def _parameters() -> list[object]:
     found: list[object] = []
     for name in NAMES:
         for training in (False, True):
-            marks = [pytest.mark.slow] if name not in QUICK else []
+            usual = name in SMALL or name.partition(" ")[2] in DIFFER  # others are alike in both modes
+            marks = [] if name in QUICK and (usual or not training) else [pytest.mark.slow]
             found.append(pytest.param(name, training, marks=marks, id=f"{name}-{'training' if training else 'eval'}"))
     return found
 

@@ -9,8 +9,10 @@ import torch
 
 import normc
 from normc.plans.row import Row
+from tests.quick import others_slow
 from tests.zoo.awkward import AWKWARD
 from tests.zoo.case import Case
+from tests.zoo.kinds import KINDS
 from tests.zoo.models import CASES
 
 
@@ -57,7 +59,7 @@ def step_wrongs(model: torch.nn.Module, plan: normc.NormPlan) -> list[str]:
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_every_row_is_right_and_becomes_a_step(name: str) -> None:
+def test_every_row_is_right(name: str) -> None:
     torch.manual_seed(0)
     case = CASES[name]
     model = case.build()
@@ -67,12 +69,20 @@ def test_every_row_is_right_and_becomes_a_step(name: str) -> None:
     assert not (wrong := wrong_rows(case, plan)), "\n".join(wrong)
     unmet = [key for key in case.expect if not any(fnmatchcase(parameter, key) for parameter in names)]
     assert not unmet, "expectations that no parameter meets"
-    assert not (wrong := step_wrongs(model, plan)), "\n".join(wrong)
 
 
-@pytest.mark.parametrize("recipe", ["muon", "modular-dual"])
-@pytest.mark.parametrize("name", sorted(AWKWARD))
-def test_plans_of_other_recipes_become_steps(name: str, recipe: str) -> None:
+STEPS = [
+    *(("uscion", name) for name in sorted(CASES)),
+    *((recipe, name) for recipe in ("muon", "modular-dual") for name in sorted(AWKWARD)),
+]
+
+
+QUICK = {*(("uscion", name) for name in KINDS), *(("modular-dual", name) for name in AWKWARD)}
+
+
+@pytest.mark.parametrize("case", others_slow(STEPS, QUICK), ids="-".join)
+def test_plans_become_steps(case: tuple[str, str]) -> None:
+    recipe, name = case
     torch.manual_seed(0)
     model = CASES[name].build()
     assert not (wrong := step_wrongs(model, normc.plan(model, CASES[name].inputs(), recipe=recipe))), "\n".join(wrong)

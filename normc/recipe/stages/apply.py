@@ -39,10 +39,12 @@ class Decay(Applied):
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """w <- (1 - lr weight_decay) w."""
-        ratio = {"ratio": build.row.scale.value} if self.scaled and build.row.scale.value != 1.0 else {}
+        if not build.row.decay:
+            return direction
+        ratio = build.decay(build.row.scale.value if self.scaled else 1.0)
         weight_decay = build.number("weight_decay")
         if self.independent:
-            build.weight = build.call("w", arithmetic.shrink, build.weight, weight_decay)
+            build.weight = build.call("w", arithmetic.shrink, build.weight, weight_decay, **build.decay())
             return direction
         lr = build.number("lr")
         if self.cautious:
@@ -54,7 +56,7 @@ class Decay(Applied):
 
     def ball(self, row: Row, group: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """Where a step as large as the scale is what decay takes off; a cautious one may take nothing off."""
-        weight_decay = group["weight_decay"]
+        weight_decay = group["weight_decay"] * row.decay
         if self.cautious or not weight_decay:
             return None
         by = group["lr"] if self.independent else 1 / row.scale.value if self.scaled and row.scale.value else 1.0
@@ -110,15 +112,16 @@ class Regularize(Applied):
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """w <- (1 - lr weight_decay target) w."""
-        if build.row.role in self.spared:
+        if build.row.role in self.spared or not build.row.decay:
             return direction
         lr, weight_decay = build.number("lr"), build.number("weight_decay")
-        build.weight = build.call("w", arithmetic.decay, build.weight, lr, weight_decay, ratio=float(build.row.target))
+        ratio = float(build.row.target) * build.row.decay
+        build.weight = build.call("w", arithmetic.decay, build.weight, lr, weight_decay, ratio=ratio)
         return direction
 
     def ball(self, row: Row, group: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """The scale of a target of 1 / weight_decay."""
-        bound = float(row.target) * group["weight_decay"]
+        bound = float(row.target) * row.decay * group["weight_decay"]
         if row.role in self.spared or not bound:
             return None
         return tuple(abs(scale) / bound for scale in row.scale.per_block)

@@ -69,6 +69,11 @@ class Builder:
             self._numbers[name] = self._placeholder(name, "number")
         return self._numbers[name]
 
+    def decay(self, ratio: float = 1.0) -> dict[str, float]:
+        """The keyword arguments of an op of weight decay: `ratio` times the row's own, left out where that is 1."""
+        own = ratio * self.row.decay
+        return {} if own == 1.0 else {"ratio": own}
+
     def call(self, name: str, op: Callable[..., object], *args: object, **kwargs: object) -> fx.Node:
         """Add an op; `name` is what the printed program calls its value."""
         return self.graph.create_node("call_function", op, args, kwargs, name)  # type: ignore[arg-type]  # fx's Argument

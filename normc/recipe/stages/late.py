@@ -59,6 +59,8 @@ class LateDecay(Applied):
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """w <- (1 - lr weight_decay) w; a stage before this one counts steps."""
         assert "step" in build.states(), "no stage counts steps"
-        lr, weight_decay = build.number("lr"), build.number("weight_decay")
-        build.weight = build.call("w", late.late_decay, build.weight, build.state("step"), lr, weight_decay)
+        if not build.row.decay:
+            return direction
+        args = (build.state("step"), build.number("lr"), build.number("weight_decay"))
+        build.weight = build.call("w", late.late_decay, build.weight, *args, **build.decay())
         return direction

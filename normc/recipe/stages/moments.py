@@ -132,5 +132,8 @@ class Penalty(Moment):
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """g + weight_decay w, which is the gradient to all stages after it."""
-        build.grad = build.call("g", arithmetic.penalised, direction, build.weight, build.number("weight_decay"))
+        if not build.row.decay:
+            return direction
+        weight_decay = build.number("weight_decay")
+        build.grad = build.call("g", arithmetic.penalised, direction, build.weight, weight_decay, **build.decay())
         return build.grad

@@ -19,7 +19,8 @@ class OwnDecay(Applied):
 
     def emit(self, build: Builder, direction: fx.Node) -> fx.Node:
         """w <- (1 - ratio lr weight_decay) w."""
-        ratio = {"ratio": self.ratio} if self.ratio != 1.0 else {}
+        if not build.row.decay:
+            return direction
         lr, weight_decay = build.number("lr"), build.number("weight_decay")
-        build.weight = build.call("w", arithmetic.decay, build.weight, lr, weight_decay, **ratio)
+        build.weight = build.call("w", arithmetic.decay, build.weight, lr, weight_decay, **build.decay(self.ratio))
         return direction

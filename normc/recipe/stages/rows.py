@@ -61,7 +61,8 @@ class RowStep(Applied):
             v = build.call("v", rows.moved, w, seen_alike(build, w, start, direction), length, size, lr)
             size = build.keep(_name("direction_length", place), build.call("s", rows.row_lengths, v, size))
             length = build.call("r", rows.moved_lengths, length, adam, size, lr)
-            w = build.call("w", rows.composed, w, v, length, size, lr, decay)
+            own = {} if build.row.decay == 1.0 else {"factor": build.row.decay}
+            w = build.call("w", rows.composed, w, v, length, size, lr, decay, **own)
             build.keep(_name("row_length", place), build.call("r", rows.signed_lengths, length, w))
             return w
 

@@ -137,7 +137,7 @@ def _update(row: Row) -> list[tuple[str, Text]]:
         lines.append((f"scale{label}", _reasoned(row, "scale", scale)))
         if found:
             lines.append((f"step{label}", Text(_size(found[index], fan_out, fan_in))))
-    return lines
+    return lines if row.decay == 1.0 else [*lines, ("weight decay", Text(words.share(row.decay)))]
 
 
 def _clip(plan: NormPlan, row: Row) -> list[tuple[str, Text]]:

@@ -86,6 +86,7 @@ def _sameness(row: Row) -> object:
         row.rule,
         scale,
         row.frozen,
+        row.decay,
         row.fallback,
         aliases,
     )

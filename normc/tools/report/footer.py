@@ -11,7 +11,7 @@ from normc.plans.row import Row
 from normc.plans.sharpness import Sharpness
 from normc.tools.report.families import families
 from normc.tools.report.like_adamw import RMS, lr_like_adamw
-from normc.tools.report.words import number, shown, size
+from normc.tools.report.words import number, share, shown, size
 
 _NAMED = 6
 _LR = 1e-3
@@ -39,6 +39,7 @@ def _lines(plan: NormPlan) -> list[tuple[str, Text]]:
     lines.append(("state", Text(size(plan.state_bytes))))
     options = ", ".join(f"{shown(name)} {value}" for name, value in plan.options)
     lines.append(("recipe", Text(f"{plan.recipe}: {options}" if options else plan.recipe)))
+    lines += _decays(plan)
     lines += _rates(plan)
     if dict(plan.options).get("gains", "average") != "average":
         lines.append(("sharpness", Text(_sharpness(plan.sharpness))))
@@ -56,6 +57,15 @@ def _rates(plan: NormPlan) -> list[tuple[str, Text]]:
     rates = found if isinstance(found, dict) else {"": found}
     own = ", ".join(f"{name} {number(lr)}".lstrip() for name, lr in rates.items())
     return [("lr", Text(f"{own} for steps as large as AdamW's at {number(_LR)} (RMS {number(RMS * _LR)})"))]
+
+
+def _decays(plan: NormPlan) -> list[tuple[str, Text]]:
+    """The rows that don't have the group's weight decay: a line for every factor."""
+    own: dict[float, list[Row]] = {}
+    for row in plan.rows:
+        if row.decay != 1.0:
+            own.setdefault(row.decay, []).append(row)
+    return [("weight decay", Text(f"{share(decay)}: {_counted(rows)}")) for decay, rows in sorted(own.items())]
 
 
 def _still(plan: NormPlan) -> list[tuple[str, Text]]:

@@ -96,6 +96,11 @@ def shapes(rows: Sequence[Row]) -> str:
     return texts.pop() if len(texts) == 1 else f"{min(sizes)}–{max(sizes)}"
 
 
+def share(decay: float) -> str:
+    """What a row has of its group's weight decay."""
+    return f"{number(decay)} times the group's" if decay else "none"
+
+
 def because(row: Row) -> Evidence | None:
     """The evidence for a row's role."""
     return next((evidence for evidence in row.evidence if evidence.fact == "role"), None)

@@ -97,14 +97,20 @@ def fade_each(g: list[Tensor], momentum: float) -> list[Tensor]:
     return g
 
 
-def penalised(g: Tensor, w: Tensor, weight_decay: float) -> Tensor:
-    """The gradient with that of weight_decay/2 ||w||^2: g + weight_decay w. Shape and dtype of g."""
-    return g + w * weight_decay
+def penalised(g: Tensor, w: Tensor, weight_decay: float, ratio: float | tuple[float, ...] = 1.0) -> Tensor:
+    """The gradient with that of ratio weight_decay/2 ||w||^2: g + ratio weight_decay w. Shape and dtype of g."""
+    return g + w * (rowwise(w, ratio) * weight_decay)
 
 
-def penalised_each(g: list[Tensor], w: list[Tensor], weight_decay: float) -> list[Tensor]:
-    """g + weight_decay w, as new tensors; g itself where there is no decay."""
-    return g if weight_decay == 0.0 else list(torch._foreach_add(g, w, alpha=weight_decay))
+def penalised_each(
+    g: list[Tensor], w: list[Tensor], weight_decay: float, ratio: float | list[float] = 1.0
+) -> list[Tensor]:
+    """g + ratio weight_decay w, as new tensors; g itself where there is no decay."""
+    if weight_decay == 0.0:
+        return g
+    if isinstance(ratio, float):
+        return list(torch._foreach_add(g, w, alpha=ratio * weight_decay))
+    return list(torch._foreach_add(g, torch._foreach_mul(w, [number * weight_decay for number in ratio])))
 
 
 def nesterov(g: Tensor, m: Tensor, momentum: float) -> Tensor:
@@ -190,14 +196,17 @@ def decay_each(w: list[Tensor], lr: float, weight_decay: float, ratio: float | l
     return w
 
 
-def shrink(w: Tensor, lr: float) -> Tensor:
-    """The convex step's own share w <- (1 - lr) w. Shape and dtype of w."""
-    return w * (1.0 - lr)
+def shrink(w: Tensor, lr: float, ratio: float | tuple[float, ...] = 1.0) -> Tensor:
+    """The convex step's own share w <- (1 - ratio lr) w. Shape and dtype of w."""
+    return w * (1.0 - rowwise(w, ratio) * lr)
 
 
-def shrink_each(w: list[Tensor], lr: float) -> list[Tensor]:
-    """w <- (1 - lr) w, in place."""
-    torch._foreach_mul_(w, 1.0 - lr)
+def shrink_each(w: list[Tensor], lr: float, ratio: float | list[float] = 1.0) -> list[Tensor]:
+    """w <- (1 - ratio lr) w, in place."""
+    if isinstance(ratio, float):
+        torch._foreach_mul_(w, 1.0 - ratio * lr)
+    else:
+        torch._foreach_mul_(w, [1.0 - number * lr for number in ratio])
     return w
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from normc.update.ops.arithmetic import rowwise
+
 
 def initial(step: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """`new` [N, ...] for the counts [N] that are 1, else `old`."""
@@ -52,15 +54,22 @@ def unbiased_each(d: list[Tensor], step: list[Tensor], momentum: float, beta2: f
     return list(torch._foreach_mul(d, [(1.0 - beta2**k) ** 0.5 / (1.0 - momentum**k) if k else 0.0 for k in times]))
 
 
-def late_decay(w: Tensor, step: Tensor, lr: float, weight_decay: float) -> Tensor:
-    """Decoupled weight decay w <- (1 - lr weight_decay) w, but at the first step. Shape and dtype of w."""
-    return initial(step, w, w * (1.0 - lr * weight_decay))
+def late_decay(
+    w: Tensor, step: Tensor, lr: float, weight_decay: float, ratio: float | tuple[float, ...] = 1.0
+) -> Tensor:
+    """Decoupled weight decay w <- (1 - ratio lr weight_decay) w, but at the first step. Shape and dtype of w."""
+    return initial(step, w, w * (1.0 - rowwise(w, ratio) * (lr * weight_decay)))
 
 
-def late_decay_each(w: list[Tensor], step: list[Tensor], lr: float, weight_decay: float) -> list[Tensor]:
+def late_decay_each(
+    w: list[Tensor], step: list[Tensor], lr: float, weight_decay: float, ratio: float | list[float] = 1.0
+) -> list[Tensor]:
     """`late_decay`, in place."""
     if weight_decay != 0.0:
-        torch._foreach_mul_(w, [1.0 if t == 1 else 1.0 - lr * weight_decay for t in torch.stack(step).tolist()])
+        numbers = [ratio] * len(w) if isinstance(ratio, float) else ratio
+        times = torch.stack(step).tolist()
+        shares = [1.0 - number * lr * weight_decay for number in numbers]
+        torch._foreach_mul_(w, [1.0 if time == 1 else share for time, share in zip(times, shares, strict=True)])
     return w
 
 

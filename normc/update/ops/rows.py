@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from normc.update.ops.arithmetic import rowwise
+
 
 def row_lengths(w: Tensor, like: Tensor) -> Tensor:
     """The 2-norm of every row. Shape of `like` [N, B, out]."""
@@ -50,9 +52,14 @@ def moved_lengths(r: Tensor, d: Tensor, s: Tensor, lr: float) -> Tensor:
     return torch.where(r != 0, r - lr * d, s)
 
 
-def composed(w: Tensor, v: Tensor, r: Tensor, s: Tensor, lr: float, weight_decay: float) -> Tensor:
-    """r / s v - lr weight_decay w, for v of the lengths s. Shape and dtype of w."""
-    return v * ratio(r, s, w) - w * (lr * weight_decay)
+def composed(
+    w: Tensor, v: Tensor, r: Tensor, s: Tensor, lr: float, weight_decay: float, factor: float | tuple[float, ...] = 1.0
+) -> Tensor:
+    """r / s v - factor lr weight_decay w, for v of the lengths s; one factor, or one a parameter. Shape of w."""
+    share = rowwise(r, factor)
+    if isinstance(share, Tensor):
+        share = share.expand_as(r).reshape(w.shape[0], w.shape[1], 1)
+    return v * ratio(r, s, w) - w * (share * (lr * weight_decay))
 
 
 def signed_lengths(r: Tensor, w: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ def _constrained(graph: fx.Graph) -> Iterator[Finding]:
             bound = "the weights end within radius / weight_decay"
         elif before.target is arithmetic.shrink:
             weight, lr = before.args
-            decay, bound = {"weight_decay": 1.0}, "the weights end within the radius"
+            decay, bound = {"weight_decay": 1.0, **before.kwargs}, "the weights end within the radius"
         else:
             continue
         if lr is not node.args[2]:

@@ -30,7 +30,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(
+    "training", [pytest.param(True, id="train", marks=pytest.mark.slow), pytest.param(False, id="eval")]
+)
 @pytest.mark.parametrize("name", sorted(ALL.keys() - REFUSED.keys()))
 def test_replay_equals_eager_and_the_model_is_untouched(name: str, training: bool) -> None:
     torch.manual_seed(0)

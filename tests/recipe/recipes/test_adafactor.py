@@ -17,7 +17,7 @@ from tests.handmade import draft, plan_of
 from tests.recipe.recipes.test_adam import Loop
 from tests.recipe.recipes.tiny import difference, made, ours, tokens
 
-DTYPES = [(torch.float32, 2e-5), (torch.float64, 1e-12)]
+DTYPES = [pytest.param(torch.float32, 2e-5, marks=pytest.mark.slow), (torch.float64, 1e-12)]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)

@@ -14,7 +14,7 @@ from normc.recipe.by_name import recipes
 from tests.recipe.recipes.test_adam import Loop
 from tests.recipe.recipes.tiny import difference, made, ours, tokens
 
-DTYPES = [(torch.float32, 2e-5), (torch.float64, 1e-12)]
+DTYPES = [pytest.param(torch.float32, 2e-5, marks=pytest.mark.slow), (torch.float64, 1e-12)]
 VALUES: dict[str, Any] = {"weight_decay": 0.1, "eps": 1e-10}
 HEAD, FUSED, TABLE = (17, 16), (48, 16), (17, 16)
 

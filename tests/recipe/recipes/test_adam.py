@@ -19,7 +19,7 @@ from normc.update.program.laws import simplified
 from tests.handmade import draft, plan_of
 from tests.recipe.recipes.tiny import difference, loss, made, ours
 
-DTYPES = [(torch.float32, 2e-5), (torch.float64, 1e-12)]
+DTYPES = [pytest.param(torch.float32, 2e-5, marks=pytest.mark.slow), (torch.float64, 1e-12)]
 Step = Callable[[Tensor, Tensor, dict[str, Tensor], int], Tensor]
 
 

@@ -145,7 +145,9 @@ def test_weights_start_on_the_spheres_that_steps_are_measured_in() -> None:
     torch.testing.assert_close(filters @ filters.mT, torch.eye(16) / 3, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param(torch.float32, 1e-4, marks=pytest.mark.slow), (torch.float64, 1e-11)]
+)
 def test_fifty_steps_of_a_tied_model_have_their_closed_form(dtype: torch.dtype, tolerance: float) -> None:
     def plan_for(model: nn.Module) -> NormPlan:
         return normc.plan(model, (tokens(0)[:, :-1],))

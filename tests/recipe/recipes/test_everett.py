@@ -96,7 +96,9 @@ def test_full_alignment_is_scion_s_sign() -> None:
     assert theirs["output"].scale.value == ours_["output"].scale.value
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param(torch.float32, 2e-5, marks=pytest.mark.slow), (torch.float64, 1e-12)]
+)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_fifty_steps_equal_torch_with_a_group_each(optimizer: str, dtype: torch.dtype, tolerance: float) -> None:
     options, lr = {"optimizer": optimizer, "base_width": 64}, 2e-2 if optimizer == "sgd" else 1e-3
@@ -126,7 +128,9 @@ def test_fifty_steps_equal_torch_with_a_group_each(optimizer: str, dtype: torch.
     assert moved > 1e-4
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param(torch.float32, 2e-5, marks=pytest.mark.slow), (torch.float64, 1e-12)]
+)
 def test_fifty_steps_of_adafactor_equal_torch_s(dtype: torch.dtype, tolerance: float) -> None:
     """With full alignment matrices have lr n^-1/2, and the floor of roots is next to nothing."""
 
@@ -143,7 +147,9 @@ def test_fifty_steps_of_adafactor_equal_torch_s(dtype: torch.dtype, tolerance: f
     assert apart < tolerance
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param(torch.float32, 2e-5, marks=pytest.mark.slow), (torch.float64, 1e-12)]
+)
 @pytest.mark.parametrize("alpha", [1.0, 0.5])
 @pytest.mark.parametrize("recipe", ["mup-adam", "completep"])
 def test_fifty_steps_of_mup_equal_torch_with_a_group_each(
@@ -176,7 +182,9 @@ def test_fifty_steps_of_mup_equal_torch_with_a_group_each(
     assert moved > 1e-3
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param(torch.float32, 2e-5, marks=pytest.mark.slow), (torch.float64, 1e-12)]
+)
 def test_fifty_steps_of_u_mup_equal_torch_with_a_group_each(dtype: torch.dtype, tolerance: float) -> None:
     """A stack of two layers; decay is by the group's lr for all."""
 

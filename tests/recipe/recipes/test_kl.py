@@ -93,11 +93,11 @@ class Vectors(Soap):
         w *= 1 - self.lr * 0.01
 
 
-OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+OPTIONS: list[Any] = [
     ({}, {}),
     ({"precondition_frequency": 3, "max_precond_dim": 16}, {"every": 3, "largest": 16}),
-    ({"init_factor": 1e-3}, {"start": 1e-3}),
-    ({"normalize_grads": True}, {"normalize": True}),
+    pytest.param({"init_factor": 1e-3}, {"start": 1e-3}, marks=pytest.mark.slow),
+    pytest.param({"normalize_grads": True}, {"normalize": True}, marks=pytest.mark.slow),
 ]
 
 

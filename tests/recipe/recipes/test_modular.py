@@ -46,7 +46,9 @@ class Dual:
             w.grad = None
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param(torch.float32, 2e-5, marks=pytest.mark.slow), (torch.float64, 1e-12)]
+)
 def test_fifty_steps_have_their_closed_form(dtype: torch.dtype, tolerance: float) -> None:
     def theirs(model: TinyGPT) -> Any:
         return Dual(model, 0.1, 0.1)

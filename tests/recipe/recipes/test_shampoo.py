@@ -15,7 +15,9 @@ from normc.errors import NormcError
 from tests.handmade import Small, draft, plan_of, small_rows, train
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param(torch.float32, 3e-5, marks=pytest.mark.slow), (torch.float64, 1e-12)]
+)
 def test_shampoo_equals_the_package(dtype: torch.dtype, tolerance: float) -> None:
     """Fifty steps of sums and powers of -1/4; vectors have one factor and -1/2."""
     from pytorch_optimizer import Shampoo

@@ -44,10 +44,13 @@ def distances(ours: nn.Module, theirs: nn.Module) -> tuple[float, float]:
 
 # Weights move by 0.1, on average by 0.02. Where a layer sees few different inputs, its factor is singular, and float32
 # leaves some columns of its basis to rounding: these few weights differ more.
-TOLERANCES = [(torch.float32, (5e-3, 1e-4)), (torch.float64, (1e-10, 1e-12))]
+TOLERANCES = [pytest.param(torch.float32, (5e-3, 1e-4), marks=pytest.mark.slow), (torch.float64, (1e-10, 1e-12))]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, (5e-3, 1e-4)), (torch.float64, (1e-5, 1e-6))])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [pytest.param(torch.float32, (5e-3, 1e-4), marks=pytest.mark.slow), (torch.float64, (1e-5, 1e-6))],
+)
 def test_soap_equals_the_package(
     dtype: torch.dtype, tolerance: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:

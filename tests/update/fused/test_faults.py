@@ -33,7 +33,7 @@ def made(recipe: str, policy: str, backend: str = TARGET) -> tuple[Small, Optimi
 
 
 @LOUD
-@pytest.mark.parametrize("name", [NAME, "head.weight"])
+@pytest.mark.parametrize("name", [NAME, pytest.param("head.weight", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("policy", ["raise", "skip"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_step_in_kernels_is_left_out_whole(recipe: str, policy: str, name: str) -> None:

@@ -221,7 +221,7 @@ def test_the_code_says_it_only_where_it_is_asked_for() -> None:
     assert counts[0] == counts[1] > 0
 
 
-@pytest.mark.parametrize("state_device", [None, "cpu"])
+@pytest.mark.parametrize("state_device", [None, pytest.param("cpu", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "recipe",
     [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in EVERY if name != "adafactor"],

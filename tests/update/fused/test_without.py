@@ -26,6 +26,7 @@ from normc.update.runtime import faults
 from normc.update.runtime import fused as runtime
 from tests.handmade import Small, plan_of, small_rows, train
 from tests.optimizer.test_export import imported
+from tests.quick import others_slow
 from tests.update.kernels.interpreting import interpret
 
 HALF = "cuda:sm_90"
@@ -66,7 +67,7 @@ def apart(one: nn.Module, other: nn.Module) -> float:
     return max(float((a.detach() - b.detach()).abs().max()) for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", [*EVERY, "all"])
+@pytest.mark.parametrize("name", others_slow([*EVERY, "all"], ("stack", "fuse", "gram", "all")))
 @pytest.mark.parametrize("recipe", ["muon", pytest.param("modular-dual", marks=pytest.mark.slow)])
 def test_steps_without_a_rewrite_are_the_same_in_kernels(interpreter: None, recipe: str, name: str) -> None:
     without = EVERY if name == "all" else (name,)

@@ -28,7 +28,7 @@ def room(x: Tensor, dtype: torch.dtype, more: int = 0) -> Tensor:
     return torch.full((x.shape[0], x.shape[1] + more, x.shape[2] + more), float("nan"), dtype=dtype, device=x.device)
 
 
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (17, 33), (5, 700), (130, 70)])
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (17, 33), (5, 700), pytest.param(130, 70, marks=pytest.mark.slow)])
 def test_against_float64(kernels: SimpleNamespace, n: int, m: int) -> None:
     torch.manual_seed(0)
     for x in (
@@ -88,6 +88,7 @@ def test_a_power_of_two_changes_nothing(kernels: SimpleNamespace) -> None:
         assert torch.equal(kernels.normalise.normalise(x * 2.0**k, room(x, torch.float16), 8.0), expected)
 
 
+@pytest.mark.slow
 def test_adversarial(kernels: SimpleNamespace) -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         for x in adversarial(9, 300, dtype):

@@ -24,7 +24,16 @@ def kernels() -> Iterator[SimpleNamespace]:
 
 
 @pytest.mark.parametrize("dtype", list(BOUND))
-@pytest.mark.parametrize(("n", "m"), [(8, 8), (17, 33), (100, 64), (8, 1100), (70, 300)])
+@pytest.mark.parametrize(
+    ("n", "m"),
+    [
+        (8, 8),
+        (17, 33),
+        (100, 64),
+        pytest.param(8, 1100, marks=pytest.mark.slow),
+        pytest.param(70, 300, marks=pytest.mark.slow),
+    ],
+)
 def test_against_float64(kernels: SimpleNamespace, n: int, m: int, dtype: torch.dtype) -> None:
     x = spectrum("gaussian", n, m).float()
     for steps in (EXPRESS, CUBIC) if n < 64 else (EXPRESS,):
@@ -85,7 +94,7 @@ def test_a_restart_anywhere(kernels: SimpleNamespace, restart: int) -> None:
     assert error(found, reference(x)) < 1e-4
 
 
-@pytest.mark.parametrize(("n", "m"), [(11, 13), (16, 1030)])
+@pytest.mark.parametrize(("n", "m"), [(11, 13), pytest.param(16, 1030, marks=pytest.mark.slow)])
 def test_adversarial(kernels: SimpleNamespace, n: int, m: int) -> None:
     for x in adversarial(n, m, torch.float32, 4 if m < 100 else 1):
         found = kernels.small.small(x, EXPRESS)

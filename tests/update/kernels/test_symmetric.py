@@ -40,7 +40,7 @@ def held(found: Tensor, a: Tensor, b: Tensor, **kept: Any) -> float:
 
 
 @pytest.mark.parametrize("dtype", list(ROUNDING))
-@pytest.mark.parametrize(("n", "k"), [(17, 33), (40, 16), (1, 1)])
+@pytest.mark.parametrize(("n", "k"), [(17, 33), pytest.param(40, 16, marks=pytest.mark.slow), (1, 1)])
 def test_products_are_right(kernels: SimpleNamespace, n: int, k: int, dtype: torch.dtype) -> None:
     torch.manual_seed(n)
     a, d = torch.randn(2, n, k).to(dtype), torch.randn(2, n, n)
@@ -95,7 +95,7 @@ def test_empty(kernels: SimpleNamespace, shape: tuple[int, int, int]) -> None:
     assert torch.equal(found, 2.0 * torch.eye(shape[1]).expand(shape[0], -1, -1))
 
 
-@pytest.mark.parametrize("n", [1, 16, 17, 90])
+@pytest.mark.parametrize("n", [1, 16, 17, pytest.param(90, marks=pytest.mark.slow)])
 def test_every_entry_is_written_once_or_mirrored(kernels: SimpleNamespace, n: int) -> None:
     """Ones times ones, over many numbers of tiles and heights of groups."""
     for group, ratio in ((1, 1), (4, 1), (2, 2)):

@@ -212,7 +212,7 @@ def fill(models: list[nn.Module], step: int) -> None:
 
 
 # Compiled loops, which are what runs, meet all changes in every run of the tests; Python's, that they stand for, these.
-BY_PYTHON = (other_state_tensors, other_groups, data_of_another_layout, gradients_elsewhere, a_missing_gradient)
+BY_PYTHON = (other_state_tensors, gradients_elsewhere)
 WAYS = [
     pytest.param(way, change, id=f"{way}-{change.__name__}", marks=() if quick else pytest.mark.slow)
     for change in CHANGES
