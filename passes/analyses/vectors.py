@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from normc.model.facts import Log
@@ -82,22 +82,20 @@ class Vectors:
 def _told(partners: list[Partner], blocks: list[Block]) -> Iterator[tuple[Spans, str]]:
     """The entries of each block; nothing if a step lies in no single block, or there are too many steps."""
     steps = [(partner, [_inside(partner, block.spans) for block in blocks]) for partner in partners]
-    if all(sum(map(len, inside)) == partner.size for partner, inside in steps):
+    if all(sum(len(run) for runs in inside for run in runs) == partner.size for partner, inside in steps):
         for number, block in enumerate(blocks):
-            spans = merge(span for partner, inside in steps for span in _own(partner, inside[number]))
+            spans = merge(span for partner, inside in steps for run in inside[number] for span in _own(partner, run))
             if spans:
                 yield spans, block.label
 
 
-def _inside(partner: Partner, spans: Spans) -> Sequence[int]:
-    """The steps at which all that is met lies in the spans."""
+def _inside(partner: Partner, spans: Spans) -> list[range]:
+    """The steps at which all that is met lies in one of the spans, in runs."""
     low, high = partner.around[0][0], partner.around[-1][1]
-    if len(partner.around) == 1 and len(spans) == 1 and partner.step:
-        (start, stop) = spans[0]
-        first = max(0, -(-(start - partner.first - low) // partner.step))
-        return range(first, max(first, min(partner.size, (stop - partner.first - high) // partner.step + 1)))
+    if len(partner.around) == 1 and partner.step > 0:
+        return [run for span in spans if (run := _run(partner, span[0] - low, span[1] - high))]
     if partner.size * len(partner.around) > _MOST_STEPS:
-        return ()
+        return []
     starts = [start for start, _ in spans]
 
     def holds(start: int, stop: int) -> bool:
@@ -105,12 +103,22 @@ def _inside(partner: Partner, spans: Spans) -> Sequence[int]:
         return at >= 0 and stop <= spans[at][1]
 
     firsts = ((i, partner.first + i * partner.step) for i in range(partner.size))
-    return [i for i, first in firsts if all(holds(first + start, first + stop) for start, stop in partner.around)]
+    return [
+        range(i, i + 1)
+        for i, first in firsts
+        if all(holds(first + start, first + stop) for start, stop in partner.around)
+    ]
 
 
-def _own(partner: Partner, steps: Sequence[int]) -> list[tuple[int, int]]:
+def _run(partner: Partner, low: int, high: int) -> range:
+    """The steps at which the first entry that is met lies from `low` to `high`, both included."""
+    first = max(0, -(-(low - partner.first) // partner.step))
+    return range(first, max(first, min(partner.size, (high - partner.first) // partner.step + 1)))
+
+
+def _own(partner: Partner, steps: range) -> list[tuple[int, int]]:
     """The parameter's own entries at these steps."""
-    if isinstance(steps, range) and partner.beside == ((partner.beside[0][0], partner.beside[0][0] + partner.stride),):
+    if partner.beside == ((partner.beside[0][0], partner.beside[0][0] + partner.stride),):
         first = partner.start + partner.beside[0][0]
         return [(first + steps.start * partner.stride, first + steps.stop * partner.stride)] if steps else []
     firsts = (partner.start + i * partner.stride for i in steps)

@@ -163,3 +163,24 @@ def test_one_bias_of_three_matrices_has_a_block_for_each() -> None:
     ]  # fmt: skip
     blocks = normc.plan(OwnMatrices(), torch.randn(BATCH, PLACES, 20))["bias"].blocks
     assert [block.spans for block in blocks] == [((0, 18),), ((18, 36),), ((36, 60),)]
+
+
+class Wide(nn.Module):
+    """Queries, keys and values of each head in turn, at the width of GPT-NeoX 20B."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.fused, self.head = nn.Linear(20, 48), nn.Linear(48, 3 * 6144), nn.Linear(6144, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fused(self.stem(x)).unflatten(-1, (64, 3, 96)).transpose(1, 2)
+        out: Tensor = self.head(attend(*h.unbind(-2)))
+        return out
+
+
+def test_a_wide_bias_has_the_blocks_of_its_matrix() -> None:
+    with torch.device("meta"):
+        plan = normc.plan(Wide(), torch.randn(BATCH, PLACES, 20))
+    matrix, bias = plan["fused.weight"].blocks, plan["fused.bias"].blocks
+    assert [(block.label, len(block.spans)) for block in bias] == [("q", 64), ("k", 64), ("v", 64)]
+    assert [block.spans for block in bias] == [block.spans for block in matrix]
