@@ -257,11 +257,11 @@ function lines() {
 // Space at the left and right of what stands in a box: for the stream, and for lanes. Alike where there is room, so that
 // the middle of a box is that of the boxes around it.
 function space(part) {
-  const least = narrow.matches ? 8 : 12, left = part.spine ? (narrow.matches ? 42 : 52) : least;
+  const least = narrow.matches ? 8 : 12, left = part.spine ? (narrow.matches ? 32 : 52) : least;
   const right = part.lanes ? 16 + part.lanes * LANE : least;
   return narrow.matches ? [left, right] : [Math.max(left, right), Math.max(left, right)];
 }
-const spineAt = () => narrow.matches ? PORT - 2 : PORT;
+const spineAt = () => narrow.matches ? PORT - 6 : PORT;
 function middle(part, width) {
   const [left, right] = space(part);
   return (left + width - right) / 2;
