@@ -107,7 +107,7 @@ def scaled(x: Tensor, gain: float, out: Tensor | None = None) -> Tensor:
 def _norms(x: Tensor) -> Tensor:
     """The Frobenius norms of matrices, [batch, 1, 1] in float64."""
     along = -2 if x.stride(-1) != 1 and x.stride(-2) == 1 else -1
-    lines = torch.linalg.vector_norm(x, 2, along, True, dtype=torch.promote_types(x.dtype, torch.float32))
+    lines: Tensor = torch.linalg.vector_norm(x, 2, along, True, dtype=torch.promote_types(x.dtype, torch.float32))
     return lines.double().square().sum((-2, -1), keepdim=True).sqrt()
 
 
