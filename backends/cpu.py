@@ -7,14 +7,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import fx
 
 from normc.backends.backend import Backend, backends
 from normc.errors import NormcError
 from normc.recipe.recipe import Recipe
-from normc.update.kernels.cost import pays
-from normc.update.kernels.newton_schulz import newton_schulz
-from normc.update.ops.matrices import polar
+from normc.update.kernels.newton_schulz import beside, newton_schulz, picked
+from normc.update.ops.matrices import join, part, polar
 from normc.update.program.module import Loaded, load, write
 from normc.update.program.program import Family, Program
 from normc.update.program.source import Printer
@@ -26,16 +24,17 @@ AT_ONCE = 2**23
 
 
 class Products:
-    """Steps stay lists of tensors; Newton-Schulz goes to the matrix kernels where its products get cheaper there."""
+    """Steps stay lists of tensors; Newton-Schulz goes to the matrix kernels."""
 
     def __init__(self, program: Program) -> None:
         self._without = of_matrices(program.build.without)
 
     def swaps(self, family: Family) -> Mapping[Any, Any]:
-        """By the sizes of the family's matrices: of small ones the plain op is as fast."""
-        nodes = family.core.graph.nodes if family.core is not None else ()
+        """Newton-Schulz as the matrix kernels run it, in the form that does the least work for a size."""
         op = partial(newton_schulz, without=self._without) if self._without else newton_schulz
-        return {polar: op} if any(node.target is polar and _cheaper(node, self._without) for node in nodes) else {}
+        nodes = family.core.graph.nodes if family.core is not None else ()
+        matrices = any(node.target is polar for node in nodes)
+        return {polar: op, join: beside, part: picked} if matrices else {}
 
     @property
     def helpers(self) -> list[str]:
@@ -48,13 +47,6 @@ class Products:
     def bucket(self, printer: Printer, family: Family) -> list[str]:
         """Nothing more."""
         return []
-
-
-def _cheaper(node: fx.Node, without: tuple[str, ...]) -> bool:
-    x = node.all_input_nodes[0].meta["val"]
-    how: dict[str, Any] = {**node.kwargs}
-    n, m = sorted(x.shape[-2:])
-    return pays(n, m, how.get("dtype") or x.dtype, torch.device("cpu"), len(how["polynomials"]), without)
 
 
 def fast_bf16() -> bool:

@@ -26,6 +26,31 @@ from torch import Tensor
 from normc.update.runtime.door import Bucket, Entry, Run, Update
 
 
+SCALES_1 = (
+    1.7320508075688772,
+    1.0,
+    1.0,
+    2.0,
+    2.0,
+)
+SCALES_2 = (
+    5.656854249492381,
+    1.0,
+    1.0,
+    1.0,
+    1.0,
+)
+
+
+def add_multiples(w: list[Tensor], d: list[Tensor], factors: list[float]) -> None:
+    """w <- w + factor d, in place. On a CPU, whose lists are loops anyway, d is read once and nothing is kept."""
+    if any(x.device.type != "cpu" for x in w):
+        torch._foreach_add_(w, torch._foreach_mul(d, factors))
+        return
+    for x, y, factor in zip(w, d, factors, strict=True):
+        x.add_(y, alpha=factor)
+
+
 def colnorm(d: Tensor) -> Tensor:
     """Every column of each matrix [..., out, in] over its 2-norm. Shape and dtype of d."""
     return unit(d, (-2,))
@@ -53,7 +78,7 @@ def descend_each(w: list[Tensor], d: list[Tensor], lr: float, radius: float | li
     if isinstance(radius, float):
         torch._foreach_add_(w, d, alpha=-lr * radius)
     else:
-        torch._foreach_add_(w, torch._foreach_mul(d, [-lr * number for number in radius]))
+        add_multiples(w, d, [-lr * number for number in radius])
     return w
 
 
@@ -100,18 +125,6 @@ def rms(d: Tensor) -> Tensor:
     size = math.prod(d.shape[1:])
     wide = d.reshape(d.shape[0], size).to(torch.promote_types(d.dtype, torch.float32))
     return unit(wide, (-1,)).mul(math.sqrt(size)).to(d.dtype).reshape(d.shape)
-
-
-def rowwise(x: Tensor, number: float | tuple[float, ...]) -> float | Tensor:
-    """One number, or one for each tensor of the stack x [N, ...], in a shape that x can be multiplied with."""
-    if not isinstance(number, tuple):
-        return number
-    return torch.tensor(number, dtype=x.dtype, device=x.device).reshape(x.shape[:1] + (1,) * (x.dim() - 1))
-
-
-def scale(d: Tensor, factor: float | tuple[float, ...]) -> Tensor:
-    """d times a number, or one a tensor. Shape and dtype of d."""
-    return d * rowwise(d, factor)
 
 
 def stack(tensors: list[Tensor]) -> Tensor:
@@ -179,7 +192,6 @@ def core_spectral_mixed(x0: Tensor, x1: Tensor, x2: Tensor, x3: Tensor, x4: Tens
     l = level(x0)  # f32[1, 96, 32]
     v = power_step(x1, l)  # f32[1, 1, 32]
     u = rescale(l, v)  # f32[1, 96, 32]
-    s = scale(u, factor=1.7320508075688772)  # f32[1, 96, 32]
     x = fold(x2, sizes=(32, 32), order=(1, 0), shape=(1, 32, 32))  # f32[2, 32, 32]
     l_1 = level(x)  # f32[2, 32, 32]
     v_1 = power_step(x3, l_1)  # f32[2, 1, 32]
@@ -190,8 +202,7 @@ def core_spectral_mixed(x0: Tensor, x1: Tensor, x2: Tensor, x3: Tensor, x4: Tens
     v_2 = power_step(x5, l_2)  # f32[2, 1, 32]
     u_2 = rescale(l_2, v_2)  # f32[2, 128, 32]
     y_1 = unfold(u_2, sizes=(32, 128), order=(1, 0), shape=(1, 128, 32), parameter=(32, 128))  # f32[2, 32, 128]
-    s_1 = scale(y_1, factor=2.0)  # f32[2, 32, 128]
-    return (v, s, v_1, y, v_2, s_1)
+    return (v, u, v_1, y, v_2, y_1)
 
 
 def core_vectors(x0: Tensor, x1: Tensor, x2: Tensor) -> tuple[Tensor, ...]:
@@ -201,10 +212,9 @@ def core_vectors(x0: Tensor, x1: Tensor, x2: Tensor) -> tuple[Tensor, ...]:
     x = fold(x0, sizes=(24, 32), order=(1, 0), shape=(1, 32, 24))  # f32[1, 32, 24]
     u = colnorm(x)  # f32[1, 32, 24]
     y = unfold(u, sizes=(24, 32), order=(1, 0), shape=(1, 32, 24), parameter=(24, 32))  # f32[1, 24, 32]
-    s = scale(y, factor=5.656854249492381)  # f32[1, 24, 32]
     u_1 = rms(x1)  # f32[2, 32]
     u_2 = rms(x2)  # f32[2, 128]
-    return (s, u_1, u_2)
+    return (y, u_1, u_2)
 
 
 def core_spectral_hidden_2(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
@@ -215,8 +225,7 @@ def core_spectral_hidden_2(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
     v = power_step(x1, l)  # f32[2, 1, 128]
     u = rescale(l, v)  # f32[2, 32, 128]
     y = unfold(u, sizes=(128, 32), order=(1, 0), shape=(1, 32, 128), parameter=(128, 32))  # f32[2, 128, 32]
-    s = scale(y, factor=0.5)  # f32[2, 128, 32]
-    return (v, s)
+    return (v, y)
 
 
 def spectral_hidden(run: Run) -> None:
@@ -238,7 +247,7 @@ def spectral_hidden(run: Run) -> None:
     y0, y1 = run.core(core_spectral_hidden, x0, x1)
     v = run.pick([*y0.unbind()])
     y = run.pick([*y1.unbind()])
-    descend_each(w, y, lr)
+    descend_each(w, y, lr, radius=1.0)
     decay_each(w, lr, weight_decay, ratio=1.0)
     torch._foreach_copy_(singular_vector, v)
 
@@ -267,8 +276,8 @@ def spectral_mixed(run: Run) -> None:
     x5 = stack(every_singular_vector[3:5])  # f32[2, 1, 32]
     y0, y1, y2, y3, y4, y5 = run.core(core_spectral_mixed, x0, x1, x2, x3, x4, x5)
     v = run.pick([*y0.unbind(), *y2.unbind(), *y4.unbind()])
-    s = run.pick([*y1.unbind(), *y3.unbind(), *y5.unbind()])
-    descend_each(w, s, lr)
+    u = run.pick([*y1.unbind(), *y3.unbind(), *y5.unbind()])
+    descend_each(w, u, lr, radius=run.pick(SCALES_1))
     decay_each(w, lr, weight_decay, ratio=1.0)
     torch._foreach_copy_(singular_vector, v)
 
@@ -291,8 +300,8 @@ def vectors(run: Run) -> None:
     x1 = stack(every_m[1:3])  # f32[2, 32]
     x2 = stack(every_m[3:5])  # f32[2, 128]
     y0, y1, y2 = run.core(core_vectors, x0, x1, x2)
-    s = run.pick([*y0.unbind(), *y1.unbind(), *y2.unbind()])
-    descend_each(w, s, lr)
+    y = run.pick([*y0.unbind(), *y1.unbind(), *y2.unbind()])
+    descend_each(w, y, lr, radius=run.pick(SCALES_2))
     decay_each(w, lr, weight_decay, ratio=1.0)
 
 
@@ -314,8 +323,8 @@ def spectral_hidden_2(run: Run) -> None:
     x1 = stack(every_singular_vector)  # f32[2, 1, 128]
     y0, y1 = run.core(core_spectral_hidden_2, x0, x1)
     v = run.pick([*y0.unbind()])
-    s = run.pick([*y1.unbind()])
-    descend_each(w, s, lr)
+    y = run.pick([*y1.unbind()])
+    descend_each(w, y, lr, radius=0.5)
     decay_each(w, lr, weight_decay, ratio=1.0)
     torch._foreach_copy_(singular_vector, v)
 

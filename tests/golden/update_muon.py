@@ -22,6 +22,8 @@ import math
 import torch
 from torch import Tensor
 
+from normc.update.kernels.newton_schulz import beside, newton_schulz, picked
+from normc.update.kernels.normalise import PARTS, measured, unit_norm
 from normc.update.runtime.door import Bucket, Entry, Run, Update
 
 
@@ -31,6 +33,12 @@ POLYNOMIALS_1 = (
     (3.4445, -4.775, 2.0315),
     (3.4445, -4.775, 2.0315),
     (3.4445, -4.775, 2.0315),
+)
+SCALES_2 = (
+    2.0,
+    2.0,
+    1.0,
+    1.0,
 )
 
 
@@ -46,6 +54,15 @@ def adam_direction_each(
     torch._foreach_mul_(direction, m)
     torch._foreach_div_(direction, [1.0 - momentum**t for t in times])
     return direction
+
+
+def add_multiples(w: list[Tensor], d: list[Tensor], factors: list[float]) -> None:
+    """w <- w + factor d, in place. On a CPU, whose lists are loops anyway, d is read once and nothing is kept."""
+    if any(x.device.type != "cpu" for x in w):
+        torch._foreach_add_(w, torch._foreach_mul(d, factors))
+        return
+    for x, y, factor in zip(w, d, factors, strict=True):
+        x.add_(y, alpha=factor)
 
 
 def constrained_each(
@@ -82,7 +99,7 @@ def descend_each(w: list[Tensor], d: list[Tensor], lr: float, radius: float | li
     if isinstance(radius, float):
         torch._foreach_add_(w, d, alpha=-lr * radius)
     else:
-        torch._foreach_add_(w, torch._foreach_mul(d, [-lr * number for number in radius]))
+        add_multiples(w, d, [-lr * number for number in radius])
     return w
 
 
@@ -108,53 +125,9 @@ def fold(x: Tensor, sizes: tuple[int, ...], order: tuple[int, ...], shape: tuple
     return split.reshape(x.shape[0] * blocks, rows, columns)
 
 
-def join(xs: list[Tensor]) -> Tensor:
-    """Stacks of matrices of one size as one stack; where all but one are empty, that one itself."""
-    filled = [x for x in xs if x.shape[0] > 0]
-    return filled[0] if len(filled) == 1 else torch.cat(xs)
-
-
 def nesterov_each(g: list[Tensor], m: list[Tensor], momentum: float) -> list[Tensor]:
     """(1 - momentum) g + momentum m, as new tensors."""
     return list(torch._foreach_lerp(g, m, momentum))
-
-
-def part(x: Tensor, joined: list[Tensor], index: int) -> Tensor:
-    """What became of joined[index] in a stack that was made of a `join`: a view."""
-    return x.narrow(0, sum(own.shape[0] for own in joined[:index]), joined[index].shape[0])
-
-
-def polar(x: Tensor, polynomials: tuple[tuple[float, float, float], ...], dtype: torch.dtype | None = None) -> Tensor:
-    """Newton-Schulz: matrices [B, out, in] with all singular values about one. Shape and dtype of x.
-
-    One odd polynomial a s + b s^3 + c s^5 of the singular values a step, starting from Frobenius norm one, in `dtype`
-    (default: that of x). Two products for a cubic (c = 0), three for a quintic. Zero stays zero.
-    """
-    if x.numel() == 0:
-        return x
-    y = unit(x, (-2, -1)).to(dtype or x.dtype)
-    tall = x.shape[-2] > x.shape[-1]
-    y = y.mT if tall else y
-    for a, b, c in polynomials:
-        gram = y @ y.mT
-        if c == 0.0:
-            y = torch.baddbmm(y, gram, y, beta=a, alpha=b)
-        else:
-            gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-            y = torch.baddbmm(y, gram, y, beta=a)
-    return (y.mT if tall else y).to(x.dtype)
-
-
-def rowwise(x: Tensor, number: float | tuple[float, ...]) -> float | Tensor:
-    """One number, or one for each tensor of the stack x [N, ...], in a shape that x can be multiplied with."""
-    if not isinstance(number, tuple):
-        return number
-    return torch.tensor(number, dtype=x.dtype, device=x.device).reshape(x.shape[:1] + (1,) * (x.dim() - 1))
-
-
-def scale(d: Tensor, factor: float | tuple[float, ...]) -> Tensor:
-    """d times a number, or one a tensor. Shape and dtype of d."""
-    return d * rowwise(d, factor)
 
 
 def second_moment_each(v: list[Tensor], g: list[Tensor], beta2: float) -> list[Tensor]:
@@ -179,30 +152,15 @@ def unfold(
     return split.permute(0, *[1 + axis for axis in inverse]).reshape(number, *parameter)
 
 
-def unit(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """x over its 2-norm along `dims`; zero stays zero. Shape and dtype of x, computed in at least float32.
-
-    The largest entry is divided out first, so that the result is the same to the bit when x is scaled by a power of
-    two, and no square under- or overflows.
-    """
-    if x.numel() == 0:
-        return x
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    peak = wide.abs().amax(dims, keepdim=True)
-    level = wide / torch.where(peak > 0, peak, 1.0)
-    length = level.square().sum(dims, keepdim=True).sqrt()
-    return (level / torch.where(length > 0, length, 1.0)).to(x.dtype)
-
-
 def core_spectral_32x32(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
     # x0: h.*.attn.c_attn.weight x2
     # x1: h.*.attn.c_proj.weight x2
     x = fold(x0, sizes=(32, 1, 3, 32), order=(2, 1, 3, 0), shape=(3, 32, 32))  # f32[6, 32, 32]
     x_1 = fold(x1, sizes=(32, 32), order=(1, 0), shape=(1, 32, 32))  # f32[2, 32, 32]
-    x_2 = join([x, x_1])  # f32[8, 32, 32]
-    u = polar(x_2, polynomials=POLYNOMIALS_1)  # f32[8, 32, 32]
-    u_1 = part(u, [x, x_1], 0)  # f32[6, 32, 32]
-    u_2 = part(u, [x, x_1], 1)  # f32[2, 32, 32]
+    x_2 = beside([x, x_1])  # f32[8, 32, 32]
+    u = newton_schulz(x_2, polynomials=POLYNOMIALS_1)  # f32[8, 32, 32]
+    u_1 = picked(u, [x, x_1], 0)  # f32[6, 32, 32]
+    u_2 = picked(u, [x, x_1], 1)  # f32[2, 32, 32]
     y = unfold(u_1, sizes=(32, 1, 3, 32), order=(2, 1, 3, 0), shape=(3, 32, 32), parameter=(32, 96))  # f32[2, 32, 96]
     y_1 = unfold(u_2, sizes=(32, 32), order=(1, 0), shape=(1, 32, 32), parameter=(32, 32))  # f32[2, 32, 32]
     return (y, y_1)
@@ -214,15 +172,14 @@ def core_spectral_32x128(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
     x = fold(x0, sizes=(32, 128), order=(1, 0), shape=(1, 128, 32))  # f32[2, 128, 32]
     x_1 = fold(x1, sizes=(128, 32), order=(1, 0), shape=(1, 32, 128))  # f32[2, 32, 128]
     x_2 = flip(x)  # f32[2, 32, 128]
-    x_3 = join([x_2, x_1])  # f32[4, 32, 128]
-    u = polar(x_3, polynomials=POLYNOMIALS_1)  # f32[4, 32, 128]
-    u_1 = part(u, [x_2, x_1], 0)  # f32[2, 32, 128]
+    x_3 = beside([x_2, x_1])  # f32[4, 32, 128]
+    u = newton_schulz(x_3, polynomials=POLYNOMIALS_1)  # f32[4, 32, 128]
+    u_1 = picked(u, [x_2, x_1], 0)  # f32[2, 32, 128]
     u_2 = flip(u_1)  # f32[2, 128, 32]
-    u_3 = part(u, [x_2, x_1], 1)  # f32[2, 32, 128]
+    u_3 = picked(u, [x_2, x_1], 1)  # f32[2, 32, 128]
     y = unfold(u_2, sizes=(32, 128), order=(1, 0), shape=(1, 128, 32), parameter=(32, 128))  # f32[2, 32, 128]
-    s = scale(y, factor=2.0)  # f32[2, 32, 128]
     y_1 = unfold(u_3, sizes=(128, 32), order=(1, 0), shape=(1, 32, 128), parameter=(128, 32))  # f32[2, 128, 32]
-    return (s, y_1)
+    return (y, y_1)
 
 
 def spectral_32x32(run: Run) -> None:
@@ -241,7 +198,7 @@ def spectral_32x32(run: Run) -> None:
     x1 = stack(every_d[2:4])  # f32[2, 32, 32]
     y0, y1 = run.core(core_spectral_32x32, x0, x1)
     y = run.pick([*y0.unbind(), *y1.unbind()])
-    constrained_each(w, y, lr, weight_decay=weight_decay)
+    constrained_each(w, y, lr, weight_decay=weight_decay, radius=1.0)
 
 
 def adamw_mixed(run: Run) -> None:
@@ -281,8 +238,8 @@ def spectral_32x128(run: Run) -> None:
     x0 = stack(every_d[0:2])  # f32[2, 32, 128]
     x1 = stack(every_d[2:4])  # f32[2, 128, 32]
     y0, y1 = run.core(core_spectral_32x128, x0, x1)
-    s = run.pick([*y0.unbind(), *y1.unbind()])
-    constrained_each(w, s, lr, weight_decay=weight_decay)
+    y = run.pick([*y0.unbind(), *y1.unbind()])
+    constrained_each(w, y, lr, weight_decay=weight_decay, radius=run.pick(SCALES_2))
 
 
 ENTRIES = {

@@ -23,6 +23,8 @@ import math
 import torch
 from torch import Tensor
 
+from normc.update.kernels.newton_schulz import beside, newton_schulz, picked
+from normc.update.kernels.normalise import PARTS, measured, unit_norm
 from normc.update.runtime.door import Bucket, Entry, Run, Update
 
 
@@ -33,6 +35,28 @@ POLYNOMIALS_1 = (
     (3.2857536577556563, -2.368129493342539, 0.46449024233003106),
     (2.34654132585964, -1.709782838268708, 0.42323551169305257),
 )
+SCALES_2 = (
+    0.565685424949238,
+    0.3,
+    0.3,
+    0.3,
+    0.3,
+)
+SCALES_3 = (
+    6.0,
+    6.0,
+    1.5,
+    1.5,
+)
+
+
+def add_multiples(w: list[Tensor], d: list[Tensor], factors: list[float]) -> None:
+    """w <- w + factor d, in place. On a CPU, whose lists are loops anyway, d is read once and nothing is kept."""
+    if any(x.device.type != "cpu" for x in w):
+        torch._foreach_add_(w, torch._foreach_mul(d, factors))
+        return
+    for x, y, factor in zip(w, d, factors, strict=True):
+        x.add_(y, alpha=factor)
 
 
 def colnorm(d: Tensor) -> Tensor:
@@ -68,7 +92,7 @@ def descend_each(w: list[Tensor], d: list[Tensor], lr: float, radius: float | li
     if isinstance(radius, float):
         torch._foreach_add_(w, d, alpha=-lr * radius)
     else:
-        torch._foreach_add_(w, torch._foreach_mul(d, [-lr * number for number in radius]))
+        add_multiples(w, d, [-lr * number for number in radius])
     return w
 
 
@@ -94,55 +118,11 @@ def fold(x: Tensor, sizes: tuple[int, ...], order: tuple[int, ...], shape: tuple
     return split.reshape(x.shape[0] * blocks, rows, columns)
 
 
-def join(xs: list[Tensor]) -> Tensor:
-    """Stacks of matrices of one size as one stack; where all but one are empty, that one itself."""
-    filled = [x for x in xs if x.shape[0] > 0]
-    return filled[0] if len(filled) == 1 else torch.cat(xs)
-
-
-def part(x: Tensor, joined: list[Tensor], index: int) -> Tensor:
-    """What became of joined[index] in a stack that was made of a `join`: a view."""
-    return x.narrow(0, sum(own.shape[0] for own in joined[:index]), joined[index].shape[0])
-
-
-def polar(x: Tensor, polynomials: tuple[tuple[float, float, float], ...], dtype: torch.dtype | None = None) -> Tensor:
-    """Newton-Schulz: matrices [B, out, in] with all singular values about one. Shape and dtype of x.
-
-    One odd polynomial a s + b s^3 + c s^5 of the singular values a step, starting from Frobenius norm one, in `dtype`
-    (default: that of x). Two products for a cubic (c = 0), three for a quintic. Zero stays zero.
-    """
-    if x.numel() == 0:
-        return x
-    y = unit(x, (-2, -1)).to(dtype or x.dtype)
-    tall = x.shape[-2] > x.shape[-1]
-    y = y.mT if tall else y
-    for a, b, c in polynomials:
-        gram = y @ y.mT
-        if c == 0.0:
-            y = torch.baddbmm(y, gram, y, beta=a, alpha=b)
-        else:
-            gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-            y = torch.baddbmm(y, gram, y, beta=a)
-    return (y.mT if tall else y).to(x.dtype)
-
-
 def rms(d: Tensor) -> Tensor:
     """Each stacked tensor [N, ...] over its root mean square. Shape and dtype of d."""
     size = math.prod(d.shape[1:])
     wide = d.reshape(d.shape[0], size).to(torch.promote_types(d.dtype, torch.float32))
     return unit(wide, (-1,)).mul(math.sqrt(size)).to(d.dtype).reshape(d.shape)
-
-
-def rowwise(x: Tensor, number: float | tuple[float, ...]) -> float | Tensor:
-    """One number, or one for each tensor of the stack x [N, ...], in a shape that x can be multiplied with."""
-    if not isinstance(number, tuple):
-        return number
-    return torch.tensor(number, dtype=x.dtype, device=x.device).reshape(x.shape[:1] + (1,) * (x.dim() - 1))
-
-
-def scale(d: Tensor, factor: float | tuple[float, ...]) -> Tensor:
-    """d times a number, or one a tensor. Shape and dtype of d."""
-    return d * rowwise(d, factor)
 
 
 def sign_each(d: list[Tensor]) -> list[Tensor]:
@@ -187,15 +167,13 @@ def core_spectral_32x32(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
     # x1: h.*.attn.c_proj.weight x2
     x = fold(x0, sizes=(32, 1, 3, 32), order=(2, 1, 3, 0), shape=(3, 32, 32))  # f32[6, 32, 32]
     x_1 = fold(x1, sizes=(32, 32), order=(1, 0), shape=(1, 32, 32))  # f32[2, 32, 32]
-    x_2 = join([x, x_1])  # f32[8, 32, 32]
-    u = polar(x_2, polynomials=POLYNOMIALS_1)  # f32[8, 32, 32]
-    u_1 = part(u, [x, x_1], 0)  # f32[6, 32, 32]
-    u_2 = part(u, [x, x_1], 1)  # f32[2, 32, 32]
+    x_2 = beside([x, x_1])  # f32[8, 32, 32]
+    u = newton_schulz(x_2, polynomials=POLYNOMIALS_1)  # f32[8, 32, 32]
+    u_1 = picked(u, [x, x_1], 0)  # f32[6, 32, 32]
+    u_2 = picked(u, [x, x_1], 1)  # f32[2, 32, 32]
     y = unfold(u_1, sizes=(32, 1, 3, 32), order=(2, 1, 3, 0), shape=(3, 32, 32), parameter=(32, 96))  # f32[2, 32, 96]
-    s = scale(y, factor=3.0)  # f32[2, 32, 96]
     y_1 = unfold(u_2, sizes=(32, 32), order=(1, 0), shape=(1, 32, 32), parameter=(32, 32))  # f32[2, 32, 32]
-    s_1 = scale(y_1, factor=3.0)  # f32[2, 32, 32]
-    return (s, s_1)
+    return (y, y_1)
 
 
 def core_vectors(x0: Tensor, x1: Tensor, x2: Tensor) -> tuple[Tensor, ...]:
@@ -205,12 +183,9 @@ def core_vectors(x0: Tensor, x1: Tensor, x2: Tensor) -> tuple[Tensor, ...]:
     x = fold(x0, sizes=(24, 32), order=(1, 0), shape=(1, 32, 24))  # f32[1, 32, 24]
     u = colnorm(x)  # f32[1, 32, 24]
     y = unfold(u, sizes=(24, 32), order=(1, 0), shape=(1, 32, 24), parameter=(24, 32))  # f32[1, 24, 32]
-    s = scale(y, factor=0.565685424949238)  # f32[1, 24, 32]
     u_1 = rms(x1)  # f32[2, 32]
-    s_1 = scale(u_1, factor=0.3)  # f32[2, 32]
     u_2 = rms(x2)  # f32[2, 128]
-    s_2 = scale(u_2, factor=0.3)  # f32[2, 128]
-    return (s, s_1, s_2)
+    return (y, u_1, u_2)
 
 
 def core_spectral_32x128(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
@@ -219,16 +194,14 @@ def core_spectral_32x128(x0: Tensor, x1: Tensor) -> tuple[Tensor, ...]:
     x = fold(x0, sizes=(32, 128), order=(1, 0), shape=(1, 128, 32))  # f32[2, 128, 32]
     x_1 = fold(x1, sizes=(128, 32), order=(1, 0), shape=(1, 32, 128))  # f32[2, 32, 128]
     x_2 = flip(x)  # f32[2, 32, 128]
-    x_3 = join([x_2, x_1])  # f32[4, 32, 128]
-    u = polar(x_3, polynomials=POLYNOMIALS_1)  # f32[4, 32, 128]
-    u_1 = part(u, [x_2, x_1], 0)  # f32[2, 32, 128]
+    x_3 = beside([x_2, x_1])  # f32[4, 32, 128]
+    u = newton_schulz(x_3, polynomials=POLYNOMIALS_1)  # f32[4, 32, 128]
+    u_1 = picked(u, [x_2, x_1], 0)  # f32[2, 32, 128]
     u_2 = flip(u_1)  # f32[2, 128, 32]
-    u_3 = part(u, [x_2, x_1], 1)  # f32[2, 32, 128]
+    u_3 = picked(u, [x_2, x_1], 1)  # f32[2, 32, 128]
     y = unfold(u_2, sizes=(32, 128), order=(1, 0), shape=(1, 128, 32), parameter=(32, 128))  # f32[2, 32, 128]
-    s = scale(y, factor=6.0)  # f32[2, 32, 128]
     y_1 = unfold(u_3, sizes=(128, 32), order=(1, 0), shape=(1, 32, 128), parameter=(128, 32))  # f32[2, 128, 32]
-    s_1 = scale(y_1, factor=1.5)  # f32[2, 128, 32]
-    return (s, s_1)
+    return (y, y_1)
 
 
 def sign_output(run: Run) -> None:
@@ -256,8 +229,8 @@ def spectral_32x32(run: Run) -> None:
     x0 = stack(every_m[0:2])  # f32[2, 32, 96]
     x1 = stack(every_m[2:4])  # f32[2, 32, 32]
     y0, y1 = run.core(core_spectral_32x32, x0, x1)
-    s = run.pick([*y0.unbind(), *y1.unbind()])
-    constrained_each(w, s, lr, weight_decay=1.0)
+    y = run.pick([*y0.unbind(), *y1.unbind()])
+    constrained_each(w, y, lr, weight_decay=1.0, radius=3.0)
 
 
 def vectors(run: Run) -> None:
@@ -275,8 +248,8 @@ def vectors(run: Run) -> None:
     x1 = stack(every_m[1:3])  # f32[2, 32]
     x2 = stack(every_m[3:5])  # f32[2, 128]
     y0, y1, y2 = run.core(core_vectors, x0, x1, x2)
-    s = run.pick([*y0.unbind(), *y1.unbind(), *y2.unbind()])
-    constrained_each(w, s, lr, weight_decay=1.0)
+    y = run.pick([*y0.unbind(), *y1.unbind(), *y2.unbind()])
+    constrained_each(w, y, lr, weight_decay=1.0, radius=run.pick(SCALES_2))
 
 
 def spectral_32x128(run: Run) -> None:
@@ -292,8 +265,8 @@ def spectral_32x128(run: Run) -> None:
     x0 = stack(every_m[0:2])  # f32[2, 32, 128]
     x1 = stack(every_m[2:4])  # f32[2, 128, 32]
     y0, y1 = run.core(core_spectral_32x128, x0, x1)
-    s = run.pick([*y0.unbind(), *y1.unbind()])
-    constrained_each(w, s, lr, weight_decay=1.0)
+    y = run.pick([*y0.unbind(), *y1.unbind()])
+    constrained_each(w, y, lr, weight_decay=1.0, radius=run.pick(SCALES_3))
 
 
 ENTRIES = {

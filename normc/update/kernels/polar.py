@@ -15,7 +15,7 @@ from torch import Tensor
 
 from normc.update.kernels.chunks import chunks
 from normc.update.kernels.language import runs_kernels
-from normc.update.kernels.normalise import normalise, starting_norm
+from normc.update.kernels.normalise import normalise, scaled, starting_norm
 from normc.update.kernels.products import folds, linear, longer, product, sandwich
 from normc.update.kernels.small import Polynomials
 
@@ -268,6 +268,8 @@ def normalised(x: Tensor, dtype: torch.dtype, room: Tensor | None = None, unit: 
         return filled, 1.0 / length
     if wide and x.dtype.itemsize <= 4 and runs_kernels(x.device):
         return normalise(x, _filled(x, dtype), length), 1.0 / length
+    if x.device.type == "cpu":
+        return scaled(x, length, room).to(dtype), 1.0 / length
     level = x.to(torch.promote_types(x.dtype, torch.float32), copy=True) if room is None else room.copy_(x)
     peak = level.abs().amax((-2, -1), keepdim=True)
     level.div_(torch.where(peak > 0, peak, 1.0))

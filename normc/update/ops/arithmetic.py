@@ -244,5 +244,14 @@ def descend_each(w: list[Tensor], d: list[Tensor], lr: float, radius: float | li
     if isinstance(radius, float):
         torch._foreach_add_(w, d, alpha=-lr * radius)
     else:
-        torch._foreach_add_(w, torch._foreach_mul(d, [-lr * number for number in radius]))
+        add_multiples(w, d, [-lr * number for number in radius])
     return w
+
+
+def add_multiples(w: list[Tensor], d: list[Tensor], factors: list[float]) -> None:
+    """w <- w + factor d, in place. On a CPU, whose lists are loops anyway, d is read once and nothing is kept."""
+    if any(x.device.type != "cpu" for x in w):
+        torch._foreach_add_(w, torch._foreach_mul(d, factors))
+        return
+    for x, y, factor in zip(w, d, factors, strict=True):
+        x.add_(y, alpha=factor)

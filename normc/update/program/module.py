@@ -44,7 +44,7 @@ from torch import Tensor
 {kernels}from normc.update.runtime.door import {}
 """
 
-KERNELS = """from normc.update.kernels.newton_schulz import newton_schulz
+KERNELS = """from normc.update.kernels.newton_schulz import beside, newton_schulz, picked
 from normc.update.kernels.normalise import PARTS, measured, unit_norm
 """
 

@@ -6,7 +6,7 @@ import sys
 import warnings
 import weakref
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -32,6 +32,14 @@ class Seen:
         assert parameter.grad is not None
         self.touched |= parameter.grad._version != self.version + 1
         self.version = parameter.grad._version
+
+
+def unguarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of torch's optimizers without what keeps torch.compile out of it, as that imports the whole compiler at
+    its first call (1.5 s). Within compiled code, and where somebody else has wrapped it, the method as it is.
+    """
+    guarded = getattr(method, "__globals__", {}).get("__name__") == "torch._compile"
+    return getattr(method, "__wrapped__", method) if guarded and not torch.compiler.is_compiling() else method
 
 
 class GradientHolder(torch.optim.Optimizer):
@@ -82,7 +90,7 @@ class GradientHolder(torch.optim.Optimizer):
             self._tell("zero_grad", f"{text}\n  fix: leave the call out: {self.update.recipe} never zeroes gradients")
         for parameter, _ in held:
             parameter.grad = None
-        super().zero_grad(set_to_none)
+        unguarded(torch.optim.Optimizer.zero_grad)(self, set_to_none)
         for parameter, grad in held:
             parameter.grad = grad
             if self._tried and grad is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from normc.update.runtime.codes import CODES, SCALES
 from normc.update.runtime.faults import POLICIES
-from normc.update.runtime.holder import GradientHolder
+from normc.update.runtime.holder import GradientHolder, unguarded
 from normc.update.runtime.rounding import SEED
 from normc.update.runtime.run import Cores, Update
 
@@ -249,7 +249,7 @@ class NamedOptimizer(GradientHolder):
         if self._built:
             fix = "plan the whole model; what has no gradient yet (requires_grad=False) is skipped until it has one"
             self._fail("parameters can't be added to an optimizer whose update is planned", fix)
-        super().add_param_group(param_group)
+        unguarded(torch.optim.Optimizer.add_param_group)(self, param_group)
 
     def __getstate__(self) -> dict[str, Any]:
         """As torch's, without the generated update, which is made again."""

@@ -7,6 +7,7 @@ import torch
 
 from normc.update.kernels import cost
 from normc.update.kernels.newton_schulz import newton_schulz
+from normc.update.kernels.normalise import scaled
 from normc.update.ops.matrices import polar
 from normc.update.polynomials.by_name import polynomials
 from tests.update.kernels.spectra import adversarial
@@ -25,6 +26,31 @@ def test_every_form_agrees_with_the_plain_one(
     found = newton_schulz(x, EXPRESS)
     assert found.dtype == x.dtype and found.shape == x.shape
     torch.testing.assert_close(found, polar(x.double(), EXPRESS).float(), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("n", "m"), [(8, 24), (64, 256)])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_stacks_beside_each_other_are_each_as_alone(n: int, m: int, dtype: torch.dtype | None) -> None:
+    draw = torch.Generator().manual_seed(0)
+    xs = [torch.randn(2, n, m, generator=draw), torch.randn(3, m, n, generator=draw), torch.zeros(0, n, m)]
+    for x, found in zip(xs, newton_schulz(xs, EXPRESS, dtype), strict=True):
+        assert found.shape == x.shape and found.stride() == x.stride() and found.dtype == x.dtype
+        atol = 2e-5 if dtype is None else 0.05
+        torch.testing.assert_close(found, polar(x.double(), EXPRESS).float(), atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("power", [-140, -100, -31, 0, 59, 100])
+@pytest.mark.parametrize("turned", [False, True])
+def test_matrices_are_scaled_to_one_whatever_their_size(power: int, turned: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    plain = torch.randint(1, 128, (3, 6, 40), generator=draw).float()
+    plain[1] = 0.0
+    plain = plain.mT.contiguous().mT if turned else plain
+    x = torch.ldexp(torch.ldexp(plain, torch.tensor(power // 2)), torch.tensor(power - power // 2))
+    found = scaled(x, 1.0)
+    norms = found.double().square().sum((1, 2)).sqrt()
+    torch.testing.assert_close(norms, torch.tensor([1.0, 0.0, 1.0]).double(), atol=1e-6, rtol=0)
+    assert torch.equal(found, scaled(plain, 1.0))
 
 
 def test_sixteen_bits_come_out_as_they_were_worked_on() -> None:
