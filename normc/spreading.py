@@ -56,7 +56,8 @@ def spread(
             places[name] = (team, _held(tensor, orders[team]))
         except ValueError as error:
             raise NormcError(f"{name!r}: {error}", "reduce it first: redistribute to Replicate or Shard") from None
-    _compare(plan, members, teams)
+    # What a message's bytes are depends on the target too: a CPU may multiply 16 bits, or not.
+    _compare(plan, f"{program.device.target}, {build}", members, teams)
     plain = [name for name, tensor in members.items() if not isinstance(tensor, DTensor)]
     spreads, parts = distribute(program, recipe, places, sizes, cost, plain, beside(program.device, DEFAULT))
     before, *whole, after = (backends[build.backend].load(rewritten(part), recipe).update
@@ -65,16 +66,16 @@ def spread(
     return Ranked(members, spreads, updates, teams, build.compile, kept, plan.hash)
 
 
-def _compare(plan: NormPlan, members: Mapping[str, Tensor], teams: Sequence[Any]) -> None:
-    """NormcError on all ranks where one has another plan than the rest."""
+def _compare(plan: NormPlan, how: str, members: Mapping[str, Tensor], teams: Sequence[Any]) -> None:
+    """NormcError on all ranks where one has another plan than the rest, or builds it in another way."""
     device = local(next(iter(members.values()))).device
-    same, _ = compared("\n".join(["plan", plan.hash, *(row.name for row in plan.rows)]), 0.0, teams, device)
+    same, _ = compared("\n".join(["plan", plan.hash, how, *(row.name for row in plan.rows)]), 0.0, teams, device)
     if not same:
         rank = torch.distributed.get_rank()
         raise NormcError(
-            f"ranks have different plans; that of rank {rank} is {plan.hash[:16]}, of {len(plan)} rows",
+            f"ranks have different plans; that of rank {rank} is {plan.hash[:16]}, of {len(plan)} rows, for {how}",
             f"normc.save(opt.plan, 'plan{rank}.json') on every rank and compare two by `normc diff`. Plan on the same "
-            "inputs, or give all ranks one plan: normc.compile(model, plan=normc.load(path))",
+            "inputs, or give all ranks one plan and the same options: normc.compile(model, plan=normc.load(path))",
         )
 
 

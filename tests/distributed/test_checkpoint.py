@@ -97,10 +97,10 @@ def test_other_ranks_go_on_where_some_stopped(tmp_path: Path) -> None:
 
 def by_two(folder: Path) -> tuple[dict[str, bool], bool]:
     """Of each recipe whether a file a rank is enough; and whether shards of columns go on where rows stopped."""
-    plain = {recipe: same(*plainly(recipe, str(folder))) for recipe in ("auto", "soap")}
+    plain = {recipe: same(*plainly(recipe, str(folder))) for recipe in ("auto", "normuon")}
     expected = save("soap", "rows", folder / "states")
     return plain, same(resume("soap", "columns", folder / "states"), expected)
 
 
 def test_two_ranks_go_on_where_they_stopped(tmp_path: Path) -> None:
-    assert on_ranks(2, tmp_path, by_two, tmp_path) == [({"auto": True, "soap": True}, True)] * 2
+    assert on_ranks(2, tmp_path, by_two, tmp_path) == [({"auto": True, "normuon": True}, True)] * 2

@@ -36,7 +36,7 @@ ROUNDED: Wire = ("cpu:bf16", torch.bfloat16, 3)
 FEW = {
     2: [("muon", "fsdp=2", NARROW), ("auto", "tp=2", WIDE), ("soap", "dp=2", WIDE), ("muon", "dp=2", ROUNDED)],
     4: [("muon", "hsdp=2x2", NARROW), ("muon", "fsdp=2,tp=2", WIDE), ("muon", "fsdp=4,ep=2", ROUNDED),
-        ("soap", "fsdp=4", NARROW)],
+        ("normuon", "fsdp=4", NARROW)],
 }  # fmt: skip
 RECIPES = ("muon", "auto", "soap", "normuon", "scion", "shampoo")
 MESHES = {2: ("fsdp=2", "dp=2", "tp=2"), 4: ("fsdp=4", "hsdp=2x2", "fsdp=2,tp=2", "fsdp=4,ep=2", "fsdp=4,ep=4")}

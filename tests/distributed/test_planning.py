@@ -146,6 +146,8 @@ def disagreeing() -> list[str]:
     bare = gpt()
     again = WRAPPERS["fsdp"](bare)
     other = compiled(again, ids)
+    mixed = compiled(again, plan=other.plan, messages=torch.bfloat16 if rank else None)
+    said.append(said_by(lambda: losses(again, mixed, "fsdp", range(1))))
     losses(again, other, "fsdp", range(1))
     if rank:
         bare.adapt(True)
@@ -227,7 +229,8 @@ def test_two_ranks(tmp_path: Path) -> None:
     for rank, found in enumerate(on_ranks(2, tmp_path, by_two)):
         assert found["planned"] == []
         assert far_ones(found["trained"]) == {}
-        first, second = found["disagreeing"]
+        first, messages, second = found["disagreeing"]
+        assert "ranks have different plans" in messages and ("messages in bfloat16" in messages) is (rank == 1)
         assert first.startswith(f"ranks have different plans; that of rank {rank} is ") and "`normc diff`" in first
         assert ("ranks have different plans" if rank else "or another plan by now") in second
         assert all(found["waking"].values()), found["waking"]
