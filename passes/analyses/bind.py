@@ -15,6 +15,7 @@ from torch import fx
 from normc.model.facts import Facts, Log, analysis
 from normc.model.ops.call import Call, Consumption, Contact, Record, rule_for
 from normc.model.ops.making import result_of, settled
+from normc.model.ops.numbered import by_stream
 from normc.model.ops.separation import Separation
 from normc.model.ops.stacked import beside_stacks
 from normc.model.ops.starting import without_starts
@@ -45,11 +46,28 @@ def bind(model: ModelGraph, facts: Facts, log: Log) -> Binding:
             values[node] = _result(node, values, record)
         else:
             values[node] = _leaf(node)
+    log.notes += _lone_lookups(values)
     contacts: dict[str, list[Contact]] = {parameter.name: [] for parameter in model.parameters}
-    for contact in beside_stacks(without_starts(settled(record, values), values), record.shapes):
+    met = by_stream(without_starts(settled(record, values), values))
+    for contact in beside_stacks(met, record.shapes):
         contacts[contact.parameter].append(contact)
     found = {name: tuple(own) for name, own in contacts.items()}
     return Binding(found, tuple(record.consumptions), tuple(record.separations), values)
+
+
+def _lone_lookups(values: Mapping[fx.Node, Value | Sequence[Value]]) -> list[str]:
+    """What is said of tables of which an index from the inputs picks one entry: no size tells its axis from another."""
+    said: dict[str, None] = {}
+    for node in values:
+        if op_name(node) != "aten.embedding" or not all(isinstance(arg, fx.Node) for arg in node.args[:2]):
+            continue
+        table, index = (values[arg] for arg in node.args[:2] if isinstance(arg, fx.Node))
+        if isinstance(table, Value) and isinstance(index, Value) and index.kind == "data" and index.shape.count(1) == 1:
+            said |= dict.fromkeys(table.parameters if math.prod(index.shape) == 1 else ())
+    return [
+        f"the example looks up one entry of {name} alone, so its row may be another's: give two samples or more"
+        for name in said
+    ]
 
 
 def _leaf(node: fx.Node) -> Value:

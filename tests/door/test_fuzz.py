@@ -5,10 +5,12 @@ from __future__ import annotations
 import builtins
 import contextlib
 import copy
+import functools
 import io
 import json
 import types
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -44,24 +46,36 @@ OPT.step()
 STATE = OPT.state_dict()
 
 Fuzz = Callable[[Callable[..., None]], Callable[..., None]]
+# By the name of its test: a function that makes the check of so many inputs; of a seed, or the same ones every time.
+CHECKS: dict[str, Callable[[int, int | None], Callable[..., None]]] = {}
+RUNS: Counter[str] = Counter()
 
 
 def fuzz(**strategies: st.SearchStrategy[Any]) -> Fuzz:
-    """The same test twice: some examples always, many in the slow tests."""
+    """The same test twice: some examples always, many in the slow tests; tests/door/fuzzing.py runs any number."""
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture]
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
-        def sized(examples: int) -> Callable[..., None]:
+        def sized(examples: int, chosen: int | None = None) -> Callable[..., None]:
             same = types.FunctionType(test.__code__, test.__globals__, test.__name__, None, test.__closure__)
             same.__annotations__ = test.__annotations__
             how = settings(
                 max_examples=examples,
                 deadline=None,
                 suppress_health_check=checks,
-                derandomize=examples < 1000,
+                derandomize=chosen is None,
+                database=None,
             )
-            return how(given(**strategies)(same))
 
+            @functools.wraps(same)
+            def counted(**drawn: Any) -> None:
+                RUNS[test.__name__] += 1
+                same(**drawn)
+
+            made = how(given(**strategies)(counted))
+            return made if chosen is None else seed(chosen)(made)
+
+        CHECKS[test.__name__] = sized
         quick, many = sized(30), sized(150)
         cases = [pytest.param(quick, id="quick"), pytest.param(many, id="many", marks=pytest.mark.slow)]
 
@@ -74,8 +88,8 @@ def fuzz(**strategies: st.SearchStrategy[Any]) -> Fuzz:
     return decorate
 
 
-@pytest.fixture(autouse=True)
-def alarm() -> Iterator[None]:
+@contextlib.contextmanager
+def alarmed() -> Iterator[None]:
     """Text that calls `alarm()` raises an error that nothing catches, if it is run."""
 
     def alarm() -> None:
@@ -84,6 +98,13 @@ def alarm() -> Iterator[None]:
     builtins.alarm = alarm  # type: ignore[attr-defined]
     yield
     del builtins.alarm  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True)
+def alarm() -> Iterator[None]:
+    """Every check runs with the alarm."""
+    with alarmed():
+        yield
 
 
 @st.composite
@@ -169,7 +190,7 @@ def test_options(recipe: str, options: Any) -> None:
 
 
 _glob = st.sampled_from(["*", "0.*", "*.weight", "[", "[!0]*", "0.weight"]) | names
-_change = st.dictionaries(st.sampled_from(["norm", "scale", "mass"]) | names, plain, max_size=3)
+_change = st.dictionaries(st.sampled_from(["norm", "scale", "mass", "weight_decay"]) | names, plain, max_size=3)
 
 
 @fuzz(

@@ -16,6 +16,7 @@ from normc.model.ops.slices import cut
 from normc.model.ops.value import Axis, Dim, Run, Value, as_feature, fresh_dim, is_feature
 from normc.model.ops.views import place
 from normc.model.trace.graph import shape_of
+from normc.nodes import op_name
 from normc.plans.row import AxisUse
 
 
@@ -99,7 +100,8 @@ def picked_weight(call: Call, table: Value, dim: int, index_node: Any) -> Value:
         return Value("data", dims, offsets=table.offsets, spread=table.spread, touched=True, made=made)
     if all_same(index_node, least=1 if call.name == "aten.embedding" else 2):
         uses = ["index" if i == dim else "out" for i in range(len(table.dims))]
-        call.meet(table, uses, "lookup", index_node)  # type: ignore[arg-type]  # literals above
+        varying = not _counting(index_node)
+        call.meet(table, uses, "lookup", index_node, varying=varying)  # type: ignore[arg-type]  # literals above
         dims = (*table.dims[:dim], *(fresh_dim(n) for n in size[dim : dim + width]), *table.dims[dim + 1 :])
         return Value("data", tuple(as_feature(d) if i >= dim + width else d for i, d in enumerate(dims)), touched=True)
     return _picked(table, dim, size[dim : dim + width], "index")
@@ -135,7 +137,33 @@ def all_same(node: Any, least: int = 2) -> bool:
     `least`: how many entries it must have to say so; one entry of an explicit lookup serves all places.
     """
     concrete = node.meta.get("concrete") if isinstance(node, fx.Node) else None
-    return concrete is not None and concrete.numel() >= least and bool((concrete == concrete.reshape(-1)[0]).all())
+    return concrete is not None and concrete.numel() >= least and _one_value(concrete)
+
+
+def _one_value(index: Tensor) -> bool:
+    return bool((index == index.reshape(-1)[0]).all())
+
+
+_COUNTS = ("aten.arange", "aten.cumsum")
+_READS = ("aten.gather", "aten.index", "aten.index_select", "aten.take_along_dim")  # whose index counts no values
+
+
+def _counting(node: fx.Node) -> bool:
+    """Whether a constant index is made of what counts, or of a stored index that has several values: then one value of
+    it is a place, of an example of one token.
+    """
+    waiting, seen = [node], set[fx.Node]()
+    while waiting:
+        here = waiting.pop()
+        name = op_name(here)
+        if here in seen or name.endswith("_like") or name.startswith("aten.new_"):  # made of a shape alone
+            continue
+        seen.add(here)
+        stored = here.meta.get("concrete") if here.op == "placeholder" else None
+        if name in _COUNTS or (isinstance(stored, Tensor) and stored.numel() > 1 and not _one_value(stored)):
+            return True
+        waiting += here.all_input_nodes[:1] if name in _READS else here.all_input_nodes
+    return False
 
 
 @rule("aten.index", "aten._unsafe_index")
