@@ -19,8 +19,11 @@ FOLDER = Path(__file__).parents[2] / "docs" / "gallery"
 HEAD = """# The gallery
 
 Models in whose threads users found wrong blocks, wrong axes or wrong routing. Each page has normc's plan, and what the
-usual rules by name and number of axes would do. Every row of every plan was written down by hand from the model's
+usual rules by name and number of axes would do. Every row of every plan has an expectation, held against the model's
 source ([the declarations](../../benchmarks/gallery)). `make gallery` checks them and writes these pages.
+
+Expectations of transformers' models were written with the plan at hand, so they are no independent evidence. Those of
+plain models came before their plan, but for the two halves of YOLO's `cv1`.
 
 | model | what users reported | what normc infers | wrong with |
 | --- | --- | --- | --- |
