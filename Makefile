@@ -11,7 +11,7 @@ LIBRARIES ?= .venv-libraries
 HOSTS ?= .venv-hosts
 JOBS ?= 6
 
-.PHONY: demo demo-distributed cnn examples readme docs picture test slow zoo lint format types bench workloads ablation transfer sweep libraries hosts finetuning check clean
+.PHONY: demo demo-distributed cnn examples readme docs picture test slow zoo gallery lint format types bench workloads ablation transfer sweep libraries hosts finetuning check clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## train GPT-2 with AdamW, torch's Muon and normc; results in out/demo
@@ -55,6 +55,9 @@ types: $(READY)  ## mypy, strict
 
 zoo: $(READY)  ## how many rows of the zoo are right; the table goes to docs/zoo.md
 	$(BIN)/python -m tests.zoo --write
+
+gallery: $(READY)  ## plans of models whose users reported wrong blocks, axes or routing; the pages go to docs/gallery
+	$(BIN)/python -m benchmarks.gallery
 
 bench: $(READY)  ## the sweep behind the demo's AdamW learning rate (long)
 	$(BIN)/python -m benchmarks.tune_demo adamw --lr 2e-3 4e-3 6e-3 8e-3 --full
