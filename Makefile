@@ -30,7 +30,7 @@ readme: $(READY)  ## put real plans into README.md and docs/reading.md, and the 
 	$(BIN)/python -m examples.readme_table
 
 docs: $(SITE)  ## the pages as a site, out/site/index.html; a warning is an error
-	$(BIN)/python -m sphinx -q -W --keep-going -b html docs out/site
+	$(BIN)/python -m sphinx -q -a -E -W --keep-going -b html docs out/site
 	@echo "wrote out/site/index.html"
 
 picture: $(READY)  ## draw docs/architecture.md's picture and table anew from the imports

@@ -20,12 +20,15 @@ myst_heading_anchors = 3
 suppress_warnings = ["misc.highlighting_failure", "myst.header"]  # plans are text; generated pages begin anywhere
 html_theme = "furo"
 html_title = f"normc {VERSION}"
+html_static_path = ["_static"]
+html_css_files = ["normc.css"]
 html_show_copyright = False
 html_show_sphinx = False
 default_role = "code"
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
+_ARGUMENT = re.compile(r"([a-z_]+) {2,}(?=\S)")
 _OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)\)")
 
 
@@ -40,18 +43,19 @@ def _read(app: Any, name: str, source: list[str]) -> None:
 
 
 def _plain(app: Any, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
-    """Docstrings are plain text: stars and bars in them mark nothing, and what is indented is a table as it stands."""
+    """Docstrings are plain text. `name  what it is`, with more lines indented, is an argument; stars mark nothing."""
     shown: list[str] = []
-    table = False
+    inside = False
     for line in lines:
-        indented = line.startswith("    ")
-        if indented and not table:
-            shown += ["", "::", ""]
-        elif table and line and not indented:
+        text = re.sub(r"([*|])", r"\\\1", line)
+        argument = _ARGUMENT.match(line)
+        if argument:
+            shown += [] if inside else [""]
+            text = f":{argument[1]}: {text[len(argument[0]) :]}"
+        elif inside and line and not line.startswith("    "):
             shown.append("")
-            indented = False
-        table = indented or (table and not line)
-        shown.append(line if table else re.sub(r"([*|])", r"\\\1", line))
+        inside = bool(argument) or (inside and (not line or line.startswith("    ")))
+        shown.append(text)
     lines[:] = shown
 
 

@@ -123,26 +123,28 @@ def compile(  # noqa: A001  # the public name
 ) -> Optimizer:
     """One optimizer for every parameter of `model`, whose update code is generated from its inferred plan.
 
-    Without `example_inputs`, a model that doesn't say what it eats, or whose own code refuses what it says, is traced
-    on its first real forward, before which `opt.plan` and `opt.step()` raise NormcError. Without `lr` the recipe's own
-    is taken; NormcError if it has none (`normc recipes` lists them). `plan` skips the tracing: one
-    loaded from a file, or edited.
-    `backend` is "cpu", "cuda" or "reference" (float64, slow); by default the device of the parameters decides.
-    `recipe`, `tare`, `heads`, `frontend` and `strict` are those of `plan()`; with several recipes, `lr` may be
-    {recipe: lr}. `compile=True` puts the generated code's cores through torch.compile, `compile=False` runs all of it
-    eagerly. By default nothing is compiled on a CPU, where it saves little (docs/performance.md). `without` leaves
-    rewrites out, by name (listed in docs/performance.md): the same steps, slower.
-    `state_dtype=torch.bfloat16` keeps states of a parameter's shape in half the memory, torch.int8 those of them that
-    average gradients or steps in about a quarter; arithmetic stays float32. `state_device="cpu"` keeps states in the
-    host's memory; where parameters are on a CPU that says nothing. See docs/memory.md.
-    `stochastic_rounding` rounds what is written to bf16, states and weights, up or down by chance, right on average
-    (Gupta et al. 2015, arXiv:1502.02551): steps smaller than half a last place aren't lost. See docs/recipes.md.
-    `nonfinite` is what a step does about a gradient that isn't finite: "raise" NormcError, "skip" the step, count such
-    entries as "zero", or "ignore" it. With "raise" and "skip" weights and states stay as they were, and `opt.nonfinite`
-    counts. On a GPU nothing waits: the error comes at the next step.
-    `messages=torch.bfloat16` halves what ranks send of directions and steps, which are rounded to eight bits of
-    precision for the way; by default messages lose nothing. See docs/distributed.md.
-    `group_options` (momentum, weight_decay, ...) are values of the param groups, by the recipe's names.
+    example_inputs  what forward takes, as for `plan()`. Without them, a model that doesn't say what it eats, or whose
+                    own code refuses what it says, is traced on its first real forward, before which `opt.plan` and
+                    `opt.step()` raise NormcError.
+    lr              the learning rate; by default the recipe's own, NormcError if it has none (`normc recipes` lists
+                    them). With several recipes it may be {recipe: lr}.
+    recipe          with `options`, `tare`, `overrides`, `heads`, `frontend` and `strict` as for `plan()`.
+    plan            a plan to take instead of tracing: one loaded from a file, or edited.
+    backend         "cpu", "cuda" or "reference" (float64, slow); by default the parameters' device decides.
+    compile         True puts the generated code's cores through torch.compile, False runs all of it eagerly. By default
+                    nothing is compiled on a CPU, where it saves little (docs/performance.md).
+    without         rewrites to leave out, by name (docs/performance.md): the same steps, slower.
+    state_dtype     torch.bfloat16 keeps states of a parameter's shape in half the memory, torch.int8 those of them that
+                    average gradients or steps in about a quarter; arithmetic stays float32 (docs/memory.md).
+    state_device    "cpu" keeps states in the host's memory; says nothing where parameters are on a CPU.
+    stochastic_rounding  rounds what is written to bf16, states and weights, up or down by chance, right on average
+                    (Gupta et al. 2015, arXiv:1502.02551): steps smaller than half a last place aren't lost.
+    nonfinite       what a step does about a gradient that isn't finite: "raise" NormcError, "skip" the step, count such
+                    entries as "zero", or "ignore" it. With "raise" and "skip" weights and states stay as they were, and
+                    `opt.nonfinite` counts. On a GPU nothing waits: the error comes at the next step.
+    messages        torch.bfloat16 halves what ranks send of directions and steps, which are rounded to eight bits of
+                    precision for the way; by default messages lose nothing (docs/distributed.md).
+    group_options   (momentum, weight_decay, ...) values of the param groups, by the recipe's names.
     """
     instance("model", model, nn.Module, "pass a torch.nn.Module")
     named = own_parameters(model)
