@@ -88,7 +88,7 @@ def spreads_of(
         each = [costs[id(chain.graph)] for chain in own]
         chosen = shared_out(each, number)
         owners |= zip((chain.row.name for chain in own), chosen, strict=True)
-        several = number_of(load_of(own, cuts, places, costs, chosen, number), rates) if own else 1
+        several = number_of(load_of(own, cuts, places, each, chosen, number), rates) if own else 1
         windows |= zip((chain.row.name for chain in own), windows_of(each, chosen, several), strict=True)
     spreads = []
     for chain in program.chains:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,21 +20,21 @@ from normc.update.runtime.windows import SLOTS
 
 Places = Mapping[str, tuple[int, Held]]  # of each row: over which team it lies, and who holds what
 
-MOST = 16  # windows
+NUMBERS = (1, 2, 3, 4, 6, 8, 12, 16)  # of windows
 GAIN = 0.01  # of a step's time, that more windows have to save
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What owners do in a step: operations of the rank with most work, bytes that a rank sends there and back, over so
-    many `ranks`, and the most matrices that a rank owns.
+    """What owners do in a step, by row: operations, the owner among so many `ranks`, and the bytes that it gets from
+    others and hands them.
     """
 
-    work: int
-    there: float
-    back: float
+    costs: Sequence[int]
+    owners: Sequence[int]
+    there: Sequence[float]
+    back: Sequence[float]
     ranks: int
-    matrices: int
 
 
 def beside(device: Device, rates: Rates) -> Rates | None:
@@ -45,12 +46,12 @@ def load_of(
     chains: Sequence[Chain],
     cuts: Mapping[int, Cut],
     places: Places,
-    costs: Mapping[int, int],
+    costs: Sequence[int],
     owners: Sequence[int],
     ranks: int,
 ) -> Load:
-    """The load of a team's owned rows. Bytes are a rank's share of all: owners are spread evenly."""
-    work, matrices, sent = [0] * ranks, [0] * ranks, [0.0, 0.0]
+    """The load of a team's owned rows."""
+    sent: tuple[list[float], list[float]] = ([], [])
     shares: dict[int, tuple[Held, float, float]] = {}
     for chain, owner in zip(chains, owners, strict=True):
         held, own, wide = places[chain.row.name][1], cuts[id(chain.graph)], state_dtype(chain.row).itemsize
@@ -58,31 +59,47 @@ def load_of(
             copies = sum(math.prod(held.local(rank)) for rank in range(ranks)) / max(1, chain.row.numel)
             sources = held.alike.count(held.alike[owner])
             shares[id(held)] = (held, 1.0 - 1.0 / sources, copies * (1.0 - 1.0 / ranks))
-        work[owner] += costs[id(chain.graph)]
-        matrices[owner] += 1
-        _, in_parts, handed_on = shares[id(held)]
-        for side, crossing, share in ((0, own.there, in_parts), (1, own.back, handed_on)):
-            for one in crossing:
-                size = chain.row.numel if one.kind == "like" else math.prod(shape_of(one.kind))
-                sent[side] += share * size * (one.wire.itemsize if one.wire is not None else wide) / ranks
-    return Load(max(work), sent[0], sent[1], ranks, max(matrices))
+        for side, crossing, share in zip(sent, (own.there, own.back), shares[id(held)][1:], strict=True):
+            sizes = (
+                (chain.row.numel if one.kind == "like" else math.prod(shape_of(one.kind)))
+                * (one.wire.itemsize if one.wire is not None else wide)
+                for one in crossing
+            )
+            side.append(share * sum(sizes))
+    return Load(costs, owners, *sent, ranks)
 
 
 def number_of(load: Load, rates: Rates | None) -> int:
-    """How many windows take the least time, if everything is cut evenly: fewer ones where more save next to nothing.
-    One where there are no rates (`beside`).
+    """How many windows take the least time: fewer ones where more save next to nothing. One where there are no rates
+    (`beside`).
     """
-    if rates is None:
+    if rates is None or not load.costs:
         return 1
-    wire = rates.within if load.ranks <= rates.node else rates.between
-    found: dict[int, float] = {}
-    for number in range(1, max(1, min(MOST, load.matrices)) + 1):
-        calls = [[rates.latency + rates.message * (load.ranks - 1) + side / number / wire] * number
-                 for side in (load.there, load.back)]  # fmt: skip
-        work = [torch.tensor([load.work / rates.flops / number + rates.launch], dtype=torch.float64)] * number
-        found[number] = pipelined(calls[0], work, calls[1])
+    most = max(Counter(load.owners).values())
+    found = {number: _seconds(load, rates, number) for number in NUMBERS if number <= most}
     least = min(found.values())
     return next(number for number, seconds in found.items() if seconds <= least + GAIN * found[1])
+
+
+def _seconds(load: Load, rates: Rates, number: int) -> float:
+    """What so many windows take. An exchange ends with the owner that gets or hands on most, or with a rank's share."""
+    wire = rates.within if load.ranks <= rates.node else rates.between
+    windows = torch.tensor(windows_of(load.costs, load.owners, number))
+    used = int(windows.max()) + 1
+    place = windows * load.ranks + torch.tensor(load.owners)
+
+    def by_window(values: Sequence[float]) -> Tensor:
+        sums = torch.zeros(used * load.ranks, dtype=torch.float64)
+        return sums.index_add_(0, place, torch.tensor(values, dtype=torch.float64)).view(used, load.ranks)
+
+    def seconds(values: Sequence[float]) -> list[float]:
+        sums = by_window(values)
+        most: list[float] = torch.maximum(sums.amax(1), sums.mean(1)).tolist()
+        return [rates.latency + rates.message * (load.ranks - 1) + size / wire for size in most]
+
+    work = by_window([cost / rates.flops for cost in load.costs])
+    started = list(torch.where(work > 0, work + rates.launch, work))
+    return pipelined(seconds(load.there), started, seconds(load.back))
 
 
 def windows_of(costs: Sequence[int], owners: Sequence[int | None], number: int) -> list[int]:

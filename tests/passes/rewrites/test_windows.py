@@ -7,28 +7,47 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normc.passes.rewrites.windows import MOST, Load, number_of, pipelined, windows_of
+from normc.passes.rewrites.windows import NUMBERS, Load, number_of, pipelined, windows_of
 from normc.update.program.rates import Rates
 
-RATES = Rates()
-LLAMA = Load(int(40e12), 4.3e9, 2.1e9, 8, 28)  # operations and bytes as of eight billion parameters on eight ranks
+RATES, MOST = Rates(), max(NUMBERS)
+
+
+def alike(cost: float, there: float, back: float, ranks: int, rows: int) -> Load:
+    """So many rows on each rank, all of them alike; `there` and `back` are of a rank."""
+    number = ranks * rows
+    return Load(
+        [int(cost / rows)] * number, [index % ranks for index in range(number)], [there / rows] * number,
+        [back / rows] * number, ranks,
+    )  # fmt: skip
+
+
+LLAMA = (40e12, 4.3e9, 2.1e9, 8)  # operations and bytes as of eight billion parameters on eight ranks
 
 
 def test_small_steps_stay_whole_and_large_ones_are_cut() -> None:
-    assert number_of(Load(int(1e9), 1e5, 1e5, 8, 12), RATES) == 1
-    assert 1 < number_of(LLAMA, RATES) <= MOST
-    assert number_of(Load(LLAMA.work, 0.0, 0.0, 8, 28), RATES) == 1  # nothing to hide
-    assert number_of(Load(LLAMA.work, LLAMA.there, LLAMA.back, 8, 1), RATES) == 1  # nothing to cut
-    assert number_of(LLAMA, None) == 1
+    assert number_of(alike(1e9, 1e5, 1e5, 8, 12), RATES) == 1
+    assert 1 < number_of(alike(*LLAMA, 28), RATES) <= MOST
+    assert number_of(alike(40e12, 0.0, 0.0, 8, 28), RATES) == 1  # nothing to hide
+    assert number_of(alike(*LLAMA, 1), RATES) == 1  # nothing to cut
+    assert number_of(alike(*LLAMA, 28), None) == number_of(Load([], [], [], [], 8), RATES) == 1
 
 
-@given(st.integers(10**6, 10**15), st.floats(0, 1e12), st.floats(0, 1e12), st.integers(2, 4096), st.integers(1, 50))
-def test_windows_cost_no_more_than_one(work: int, there: float, back: float, ranks: int, matrices: int) -> None:
-    load = Load(work, there, back, ranks, matrices)
+def test_what_cant_be_cut_evenly_stays_whole() -> None:
+    """Some ranks own one large matrix, others two of half its size: in two windows the large ones would take as long
+    as the small ones of both.
+    """
+    costs, sizes = [2 * 10**12] * 4 + [10**12] * 8, [2e9] * 4 + [1e9] * 8
+    load = Load(costs, [0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7], sizes, sizes, 8)
+    assert number_of(load, RATES) == 1
+
+
+@given(st.integers(10**6, 10**15), st.floats(0, 1e12), st.floats(0, 1e12), st.integers(2, 64), st.integers(1, 20))
+def test_windows_pay_for_themselves(work: int, there: float, back: float, ranks: int, rows: int) -> None:
+    load = alike(work, there, back, ranks, rows)
     number = number_of(load, RATES)
-    assert 1 <= number <= min(MOST, matrices)
-    if number > 1:
-        assert number_of(load, Rates(launch=1e6)) == 1
+    assert number in NUMBERS and number <= rows
+    assert number_of(load, Rates(launch=1e9)) == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**18), st.none() | st.integers(0, 5)), max_size=40), st.integers(1, MOST))
