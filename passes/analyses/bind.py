@@ -56,18 +56,24 @@ def bind(model: ModelGraph, facts: Facts, log: Log) -> Binding:
 
 
 def _lone_lookups(values: Mapping[fx.Node, Value | Sequence[Value]]) -> list[str]:
-    """What is said of tables of which an index from the inputs picks one entry: no size tells its axis from another."""
+    """What is said of tables of which an index from the inputs picks one entry, or one a sample: no size tells that
+    axis from another.
+    """
     said: dict[str, None] = {}
     for node in values:
         if op_name(node) != "aten.embedding" or not all(isinstance(arg, fx.Node) for arg in node.args[:2]):
             continue
         table, index = (values[arg] for arg in node.args[:2] if isinstance(arg, fx.Node))
-        if isinstance(table, Value) and isinstance(index, Value) and index.kind == "data" and index.shape.count(1) == 1:
-            said |= dict.fromkeys(table.parameters if math.prod(index.shape) == 1 else ())
-    return [
-        f"the example looks up one entry of {name} alone, so its row may be another's: give two samples or more"
-        for name in said
-    ]
+        if not (isinstance(table, Value) and isinstance(index, Value) and index.kind == "data"):
+            continue
+        for name in sorted(table.parameters):
+            if math.prod(index.shape) == 1:
+                what = f"looks up one entry of {name} alone, so its row may be another's: give two samples or more"
+                said[f"the example {what}"] = None
+            elif index.shape[-1:] == (1,) and len(index.shape) > 1:
+                what = f"looks up one entry of {name} a sample: if these are tokens, give two or more"
+                said[f"the example {what}; axes of size one look alike"] = None
+    return list(said)
 
 
 def _leaf(node: fx.Node) -> Value:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ from normc.optimizer import Optimizer
 from normc.recipe.by_name import recipes
 from normc.update.runtime import lists
 from normc.update.runtime.codes import CODES, SCALES, decode, encoded, scale_of
-from tests.handmade import Small, draft, plan_of, small_rows, train
+from tests.handmade import draft, plan_of, small_rows, train
+from tests.optimizer.narrow import made, reloaded, state_bytes
 from tests.optimizer.test_export import imported
 from tests.optimizer.test_step import weights
-from tests.optimizer.test_storage import state_bytes
 from tests.reading import BEFORE, read, reader
 
 INT8: dict[str, Any] = {"state_dtype": torch.int8}
@@ -33,13 +32,6 @@ INT8: dict[str, Any] = {"state_dtype": torch.int8}
 # rounding where gradients have few directions.
 FEW = {"muon": 0.3, "modular-dual": 0.3, "adamw": 0.05, "soap": 0.3, "lion": 0.3}
 WITHOUT = ("scion-light", "adafactor", "shampoo")  # no average of gradients or steps in a buffer
-
-
-def made(recipe: str = "adamw", dtype: torch.dtype = torch.float32, **options: Any) -> tuple[Small, Optimizer]:
-    torch.manual_seed(0)
-    model = Small().to(dtype)
-    how: dict[str, Any] = {"lr": 5e-3, "compile": False, "backend": "cpu:fp32", **options}
-    return model, build(plan_of(small_rows(model), recipe), model.named_parameters(), **how)
 
 
 def plain(codes: Tensor, scales: Tensor) -> Tensor:
@@ -179,17 +171,11 @@ def test_steps_repeat_to_the_bit_and_part_by_part(monkeypatch: pytest.MonkeyPatc
 def test_resuming_is_bit_equal(recipe: str) -> None:
     model, opt = made(recipe, torch.bfloat16, **INT8)
     train(model, [opt], 2)
-    file = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": opt.state_dict()}, file)
-    file.seek(0)
-    saved = torch.load(file, weights_only=True)
-    other, again = made(recipe, torch.bfloat16, **INT8)
-    other.load_state_dict(saved["model"])
-    again.load_state_dict(saved["optimizer"])
+    other, again = reloaded(model, opt, recipe, **INT8)
     twin, copied = pickle.loads(pickle.dumps((model, opt)))
     same = copy.deepcopy(model)
     late = defer(recipes[recipe], same.named_parameters(), lr=5e-3, backend="cpu:fp32", compile=False, **INT8)
-    late.load_state_dict(copy.deepcopy(saved["optimizer"]))
+    late.load_state_dict(copy.deepcopy(opt.state_dict()))
     late.adopt(opt.plan)
     for one, own in ((model, opt), (other, again), (twin, copied), (same, late)):
         train(one, [own], 3, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -22,25 +21,13 @@ from normc.recipe.by_name import recipes
 from normc.update.program.module import load
 from normc.update.runtime.rounding import SEED, dither, round_stochastically
 from tests.handmade import Small, draft, plan_of, small_rows, train
+from tests.optimizer.narrow import made, reloaded, state_bytes
 from tests.optimizer.test_export import imported
 from tests.optimizer.test_step import weights
 
 BOTH: dict[str, Any] = {"state_dtype": torch.bfloat16, "stochastic_rounding": True}
 FEW = {"muon": 0.15, "modular-dual": 0.1, "adamw": 2**-6}  # how far of the way steps may come apart
 HELD = [name for name in recipes if name == "scion-light"]
-
-
-def made(recipe: str = "adamw", dtype: torch.dtype = torch.float32, **options: Any) -> tuple[Small, Optimizer]:
-    torch.manual_seed(0)
-    model = Small().to(dtype)
-    how: dict[str, Any] = {"lr": 5e-3, "compile": False, "backend": "cpu:fp32", **options}
-    return model, build(plan_of(small_rows(model), recipe), model.named_parameters(), **how)
-
-
-def state_bytes(opt: torch.optim.Optimizer) -> int:
-    """Of all states but counts."""
-    values = [value for state in opt.state.values() for value in state.values()]
-    return sum(value.numel() * value.element_size() for value in values if value.dim() > 0)
 
 
 def test_rounding_is_right_on_average_and_keeps_what_is_exact() -> None:
@@ -158,13 +145,7 @@ def test_resuming_is_bit_equal_and_draws_no_random_numbers(recipe: str) -> None:
     model, opt = made(recipe, torch.bfloat16, **options)
     random = torch.get_rng_state()
     train(model, [opt], 2)
-    file = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": opt.state_dict()}, file)
-    file.seek(0)
-    saved = torch.load(file, weights_only=True)
-    other, again = made(recipe, torch.bfloat16, **options)
-    other.load_state_dict(saved["model"])
-    again.load_state_dict(saved["optimizer"])
+    other, again = reloaded(model, opt, recipe, **options)
     assert {group[SEED] for group in again.param_groups} == {2}
     for narrow, mine in zip(other.parameters(), model.parameters(), strict=True):
         for key, value in again.state[narrow].items():

@@ -194,7 +194,7 @@ TRANSFORMING: dict[str, Case] = {
             "temperature": "gain o-- rms",
         },
     ),
-    # A prefix holds a vector for every head and place, as keys and as values: they stand beside others.
+    # A prefix holds a vector for every head and place; that of keys and that of values are blocks.
     "prompt-tuning": Case(
         PromptTuning,
         tokens,
@@ -203,7 +203,7 @@ TRANSFORMING: dict[str, Case] = {
         | {
             "pos.weight": "position xo colnorm",
             "prompt": "token xo rms",
-            "prefix": "token xoxo rms",
+            "prefix": "token boxo rms",
             "?.weight": LINEAR,
         },
     ),

@@ -18,6 +18,8 @@ class Embedded(nn.Module):
         super().__init__()
         self.tokens, self.places, self.types = (nn.Embedding(size, 8) for size in (11, 16, 3))
         self.head, self.how = nn.Linear(8, 5), places
+        self.stored: Tensor
+        self.plain: Tensor
         self.register_buffer("stored", torch.arange(16)[None])
         self.register_buffer("plain", torch.zeros(1, 16, dtype=torch.long))
 
@@ -62,3 +64,9 @@ def test_one_looked_up_entry_is_said() -> None:
     plan = normc.plan(Judge(), (torch.randn(2, 6), torch.tensor([2, 3])))
     assert note not in plan.notes
     assert plan["label.weight"].role == "embedding"
+
+
+def test_one_token_a_sample_is_said() -> None:
+    """What goes over places, as a scan or relative positions, can't be seen of one."""
+    notes = [normc.plan(Embedded("arange"), torch.ones(2, length, dtype=torch.long)).notes for length in (1, 2)]
+    assert [any("one entry of tokens.weight a sample" in note for note in own) for own in notes] == [True, False]

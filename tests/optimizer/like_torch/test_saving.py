@@ -14,22 +14,7 @@ from tests.optimizer.like_torch.problem import RECIPES, made, run, same
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_state_dict_goes_on_alike(recipe: str) -> None:
-    model, opt = made(recipe)
-    run(model, opt)
-    other, fresh = made(recipe)
-    other.load_state_dict(model.state_dict())
-    state = copy.deepcopy(opt.state_dict())
-    fresh.load_state_dict(copy.deepcopy(state))  # torch's optimizers too go on with the tensors that they are given
-    assert torch.equal(run(model, opt), run(other, fresh))
-    _, later = made(recipe)
-    later.load_state_dict(state)
-    assert later.state_dict()["param_groups"] == state["param_groups"]
-    assert same(later.state_dict()["state"], state["state"])
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_it_is_saved_and_loaded_with_weights_only(recipe: str) -> None:
+def test_a_state_dict_goes_on_alike_also_out_of_a_file(recipe: str) -> None:
     model, opt = made(recipe)
     run(model, opt)
     file = io.BytesIO()
@@ -37,10 +22,14 @@ def test_it_is_saved_and_loaded_with_weights_only(recipe: str) -> None:
     file.seek(0)
     read = torch.load(file, weights_only=True)
     assert same(read["state"], opt.state_dict()["state"])
-    other, fresh = made(recipe)
-    other.load_state_dict(model.state_dict())
-    fresh.load_state_dict(read)
-    assert torch.equal(run(model, opt), run(other, fresh))
+    pairs = [made(recipe), made(recipe)]
+    # torch's optimizers too go on with the tensors that they are given
+    for (other, fresh), state in zip(pairs, (copy.deepcopy(opt.state_dict()), read), strict=True):
+        other.load_state_dict(model.state_dict())
+        fresh.load_state_dict(state)
+        assert fresh.state_dict()["param_groups"] == opt.state_dict()["param_groups"]
+    expected = run(model, opt)
+    assert all(torch.equal(run(*pair), expected) for pair in pairs)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
