@@ -224,10 +224,9 @@ class Optimizer(FollowingOptimizer):
             "make": self.make,
             "_ranked": None,
             "_ranked_of": (None,) * 4,
-            "group": None,
-            "_wrapper": None,
         }
-        return {**super().__getstate__(), **own, **waiting}
+        state = {**super().__getstate__(), **own, **waiting}
+        return {name: value for name, value in state.items() if name not in ("group", "_wrapper")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         model = state.pop("awaited", None)

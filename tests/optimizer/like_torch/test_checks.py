@@ -43,7 +43,7 @@ CHECKS: dict[str, str] = {
     "test_step_is_noop_when_params_have_no_grad": "test_without_gradients_nothing_moves",
     "test_step_is_noop_for_zero_grads": "test_gradients_of_zeros_move_nothing",
     "test_optimizer_can_be_printed": "test_it_can_be_printed",
-    "test_state_dict_deterministic": "test_a_state_dict_goes_on_alike",
+    "test_state_dict_deterministic": "test_a_state_dict_goes_on_alike_also_out_of_a_file",
     "test_can_load_older_state_dict": "test_earlier.py has checkpoints of normc's earlier versions",
     "test_can_load_from_to_named_state_dict": "test_a_nameless_state_dict_is_refused",
     "test_save_load_equality_with_weights_only": "test_it_is_saved_and_loaded_with_weights_only",

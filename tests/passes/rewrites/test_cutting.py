@@ -13,6 +13,7 @@ from normc.recipe.by_name import recipes
 from normc.update.ops.matrices import polar
 from normc.update.program.build import ON_CPU
 from normc.update.program.program import Chain, annotate, evaluate, placeholders, returned, state_dtype
+from normc.update.runtime.codes import PASSING
 from tests.handmade import draft, plan_of
 
 THIRDS = tuple(Block(label, 0, ((start, start + 3),)) for label, start in (("q", 0), ("k", 3), ("v", 6)))
@@ -46,7 +47,11 @@ def run_whole(chain: Chain, own: Cut, dtype: torch.dtype) -> dict[str, torch.Ten
         if node.op == "placeholder":
             kind = node.meta.get("state", "like")
             shape = (
-                chain.row.shape if kind in ("like", "grad") else () if kind == "count" else map(int, kind.split("x"))
+                chain.row.shape
+                if kind in ("like", "grad", PASSING)
+                else ()
+                if kind == "count"
+                else map(int, kind.split("x"))
             )
             drawn = torch.rand((1, *shape), generator=generator, dtype=state_dtype(chain.row)) + 0.1
             inputs[node.name] = 0.5 if node.meta["kind"] == "number" else drawn
