@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from normc.update.ops import matrices
+from normc.update.ops.arithmetic import constrained, descend, scale
 from normc.update.program.program import Chain, closure, each_form, placeholders, returned
 from normc.update.runtime.codes import PASSING
 from normc.update.runtime.crossing import Crossing
@@ -126,11 +127,16 @@ def cut(chain: Chain, polar: torch.dtype | None = None, step_wire: torch.dtype |
     for node in calls:  # what has no form for lists would be a core of the last part's own
         sources = set(node.all_input_nodes)
         narrow = any(rounded(source, polar) for source in sources)  # which is worth it: it crosses as it is
-        if each_form(node.target) is None and sources <= whole | counts and not narrow:
+        if each_form(node.target) is None and sources <= whole | counts and not narrow and not _fuses(node):
             whole.add(node)
     first = {node for node in calls if node in up and node not in whole and node not in counts}
     last = {node for node in calls if node not in whole and node not in first and node not in counts}
     return _Parts(chain, counts, (first, whole, last), polar, step_wire).cut()
+
+
+def _fuses(node: fx.Node) -> bool:
+    """Whether `fuse` makes the node a part of the step behind it, as in one process: elsewhere it would round twice."""
+    return node.target is scale and all(user.target in (descend, constrained) for user in node.users)
 
 
 def needing_whole(chain: Chain) -> list[fx.Node]:

@@ -46,7 +46,7 @@ CHECKS: dict[str, str] = {
     "test_state_dict_deterministic": "test_a_state_dict_goes_on_alike_also_out_of_a_file",
     "test_can_load_older_state_dict": "test_earlier.py has checkpoints of normc's earlier versions",
     "test_can_load_from_to_named_state_dict": "test_a_nameless_state_dict_is_refused",
-    "test_save_load_equality_with_weights_only": "test_it_is_saved_and_loaded_with_weights_only",
+    "test_save_load_equality_with_weights_only": "test_a_state_dict_goes_on_alike_also_out_of_a_file",
     "test_load_nontensor_step": "test_counts_of_steps_may_be_numbers",
     "test_state_dict_with_cuda_params": "needs a GPU; states go to their parameter's device (test_loading.py)",
     "test_deepcopy_copies_all_public_attrs": "test_copies_and_pickles_have_all_public_attributes",
