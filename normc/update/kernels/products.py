@@ -51,7 +51,8 @@ def folds(
     """
     if "fold" in without or dtype == torch.bfloat16:
         return False
-    return device.type == "cuda" or dtype in (torch.float32, torch.float64)
+    wide = dtype in (torch.float32, torch.float64)
+    return device.type == "cuda" or wide or symmetric_pays(n, dtype, device, without, kernels)
 
 
 def product(
