@@ -45,7 +45,7 @@ class FollowingOptimizer(MeasuredOptimizer):
         """Share the work out among the ranks that have copies of a model, now or once DDP wraps it."""
         if isinstance(model, DistributedDataParallel):
             self.group = model.process_group
-        elif _among_ranks() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        elif _among_ranks() or os.environ.get("WORLD_SIZE", "1") != "1":
             own, known = ref(self), ref(model)
 
             def notice(module: nn.Module, name: str, child: nn.Module | None) -> None:

@@ -62,7 +62,7 @@ def _verdict(first: NormPlan, second: NormPlan, count: int) -> Text:
         same = f"the same decisions, hash {first.hash[:16]}"
         return Text(f"{same}; {count} of {rows} rows differ in what no step depends on" if count else same, "bold")
     hashes = f"hash {first.hash[:16]} -> {second.hash[:16]}"
-    loading = "a checkpoint of one loads into the other with strict=False alone, row by row that agrees"
+    loading = "load_state_dict(strict=False) takes the rows of a checkpoint that agree, and lists the others"
     return Text(f"{count} of {rows} rows differ, {hashes}\n{loading}", "bold")
 
 
